@@ -1,1 +1,9 @@
+//! `cmk_encrypt`: column encryption inside PostgreSQL under keys that the tenants own.
+//!
+//! Layers, each of which may use only those below it (`scripts/check_layers` enforces it):
+//! `sql` → `pg` → `runtime`, `kms::aws` → `keyring` → `cache`, `registry`, `kms` → `envelope`, `crypto`
+//! → `error`.
 
+pub mod crypto;
+pub mod envelope;
+pub mod error;
