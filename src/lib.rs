@@ -4,6 +4,10 @@
 //! `sql` → `pg` → `runtime`, `kms::aws` → `keyring` → `cache`, `registry`, `kms` → `envelope`, `crypto`
 //! → `error`.
 
+pub mod cache;
 pub mod crypto;
 pub mod envelope;
 pub mod error;
+pub mod keyring;
+pub mod kms;
+pub mod registry;

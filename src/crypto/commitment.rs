@@ -22,7 +22,7 @@ pub const DEK_ID_LEN: usize = 16;
 const INFO: &[u8] = b"cmk_encrypt/v1/dek-commitment";
 
 /// The commitment to a data key under a tenant's name. Public.
-#[derive(Clone, Copy, Eq)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct Commitment([u8; COMMITMENT_LEN]);
 
 impl Commitment {

@@ -1,0 +1,210 @@
+//! Unwrapped data keys of this process, with what was known when they were unwrapped.
+//!
+//! Pure storage: [`keyring`](crate::keyring) decides what to do. Bounded by a number of data keys;
+//! the least recently used go first. A guard of the map is never held while anything waits.
+
+use crate::crypto::aead::Cipher;
+use crate::crypto::commitment::DekId;
+use crate::crypto::locked::Locked;
+use crate::error::Error;
+use crate::registry::{Permissions, Role, Tenant};
+use dashmap::DashMap;
+use dashmap::mapref::one::Ref;
+use foldhash::fast::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Nanoseconds of a clock that never goes back and counts while the machine sleeps.
+pub type Instant = u64;
+
+pub struct Cache {
+    tenants: DashMap<Box<str>, Entry, RandomState>,
+    evictions: Counter,
+}
+
+/// All this process knows of one tenant.
+pub struct Entry {
+    pub tenant: Arc<Tenant>,
+    /// The generation of the registry that `tenant` and `grants` were read at.
+    pub generation: u64,
+    pub grants: Vec<(Role, Permissions)>,
+    pub keys: Vec<CachedKey>,
+    pub failure: Option<Failure>,
+}
+
+pub struct CachedKey {
+    pub cipher: Locked<Cipher>,
+    pub dek_id: DekId,
+    pub version: i32,
+    pub current: bool,
+    /// When the unwrap *began*: KMS looked at the key's state no earlier.
+    pub unwrapped_at: Instant,
+    pub last_used: Counter,
+    pub hits: Counter,
+}
+
+/// A remembered failure, so that a dead key is not asked for once a row.
+#[derive(Clone)]
+pub struct Failure {
+    /// `None`: the customer managed key failed; otherwise just this data key.
+    pub dek_id: Option<DekId>,
+    pub error: Error,
+    pub until: Instant,
+}
+
+/// A statistic. Only this process writes it, so an update needs no locked instruction.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.set(self.value() + n);
+    }
+
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+impl Entry {
+    #[inline]
+    pub fn permissions(&self, role: Role) -> Option<Permissions> {
+        self.grants.iter().find(|(of, _)| *of == role).map(|(_, permissions)| *permissions)
+    }
+
+    /// Takes over a newer snapshot and drops every data key that it doesn't vouch for.
+    fn renew(&mut self, tenant: Arc<Tenant>, generation: u64) {
+        let same_custody = tenant.epoch == self.tenant.epoch && tenant.custody == self.tenant.custody;
+        if !same_custody || tenant.state.require_active().is_err() {
+            self.keys.clear();
+        }
+        if !same_custody {
+            self.failure = None;
+        }
+        self.keys.retain_mut(|key| {
+            let registered = tenant.data_key(key.dek_id).ok().filter(|row| row.wrapped.is_some());
+            let current = tenant.current_data_key().ok();
+            key.current = current.is_some_and(|row| row.commitment.dek_id() == key.dek_id);
+            registered.is_some()
+        });
+        self.tenant = tenant;
+        self.generation = generation;
+        self.grants.clear();
+    }
+}
+
+impl Cache {
+    pub fn new() -> Self {
+        Self { tenants: DashMap::with_hasher(RandomState::default()), evictions: Counter::default() }
+    }
+
+    /// What is known of a tenant. Tenant names in the map are UTF-8 by construction, so comparing with
+    /// arbitrary bytes is sound.
+    #[inline]
+    pub fn get(&self, tenant: &str) -> Option<Ref<'_, Box<str>, Entry>> {
+        self.tenants.get(tenant)
+    }
+
+    /// Records what the registry said at `generation`.
+    pub fn put_tenant(&self, tenant: Tenant, generation: u64, capacity: usize) {
+        let tenant = Arc::new(tenant);
+        let name = tenant.name.clone();
+        match self.tenants.get_mut(&name) {
+            Some(mut entry) => return entry.renew(tenant, generation),
+            None => self.drop_a_keyless_tenant(capacity),
+        }
+        let entry =
+            Entry { tenant, generation, grants: Vec::new(), keys: Vec::new(), failure: None };
+        self.tenants.insert(name, entry);
+    }
+
+    pub fn remove_tenant(&self, tenant: &str) {
+        self.tenants.remove(tenant);
+    }
+
+    /// Changes an entry if it still holds the very snapshot that the caller decided by.
+    pub fn update(&self, snapshot: &Arc<Tenant>, change: impl FnOnce(&mut Entry)) {
+        if let Some(mut entry) = self.tenants.get_mut(&*snapshot.name)
+            && Arc::ptr_eq(&entry.tenant, snapshot)
+        {
+            change(&mut entry);
+        }
+    }
+
+    /// Puts a data key in, after making room for it.
+    pub fn put_key(&self, snapshot: &Arc<Tenant>, key: CachedKey, capacity: usize) {
+        self.update(snapshot, |entry| entry.keys.retain(|old| old.dek_id != key.dek_id));
+        while self.len() >= capacity.max(1) && self.evict_least_recently_used() {}
+        self.update(snapshot, |entry| entry.keys.push(key));
+    }
+
+    /// Data keys held.
+    pub fn len(&self) -> usize {
+        self.tenants.iter().map(|entry| entry.keys.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Data keys dropped for room so far.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.value()
+    }
+
+    /// Drops every data key unwrapped before `oldest`.
+    pub fn expire(&self, oldest: Instant) {
+        for mut entry in self.tenants.iter_mut() {
+            entry.keys.retain(|key| key.unwrapped_at >= oldest);
+        }
+    }
+
+    /// Drops everything; data keys are zeroed.
+    pub fn clear(&self) {
+        self.tenants.clear();
+    }
+
+    pub fn for_each(&self, mut visit: impl FnMut(&Entry)) {
+        self.tenants.iter().for_each(|entry| visit(&entry));
+    }
+
+    fn evict_least_recently_used(&self) -> bool {
+        let mut oldest: Option<(u64, Box<str>, DekId)> = None;
+        for entry in self.tenants.iter() {
+            for key in &entry.keys {
+                let used = key.last_used.value();
+                if oldest.as_ref().is_none_or(|(least, ..)| used < *least) {
+                    oldest = Some((used, entry.key().clone(), key.dek_id));
+                }
+            }
+        }
+        let Some((_, name, dek_id)) = oldest else { return false };
+        if let Some(mut entry) = self.tenants.get_mut(&name) {
+            entry.keys.retain(|key| key.dek_id != dek_id);
+        }
+        self.evictions.add(1);
+        true
+    }
+
+    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too.
+    fn drop_a_keyless_tenant(&self, capacity: usize) {
+        if self.tenants.len() > capacity.max(1) {
+            let keyless = self.tenants.iter().find(|entry| entry.keys.is_empty());
+            if let Some(name) = keyless.map(|entry| entry.key().clone()) {
+                self.tenants.remove(&name);
+            }
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,52 @@
+//! Key management services: where tenants keep the keys that wrap data keys.
+//!
+//! A provider is the two functions of [`Kms`], one file each. It answers with a plain data key or a
+//! [`Reason`](crate::error::Reason) and knows no registry, cache or PostgreSQL.
+
+pub mod arn;
+#[cfg(feature = "net")]
+pub mod aws;
+pub mod context;
+pub mod local;
+
+use crate::crypto::key::SecretKey;
+use crate::error::Result;
+use arn::{KeyUri, RoleArn};
+use context::EncryptionContext;
+
+/// Which customer managed key, and as whom we use it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Custody {
+    pub key: KeyUri,
+    /// A role of the tenant's account to assume first; otherwise the server's own identity is used.
+    pub role: Option<AssumedRole>,
+}
+
+/// A role and the external id that its trust policy asks for. Always both: without the external id, a
+/// tenant who guesses another's role ARN could have us use it (the confused deputy, AWS IAM User Guide,
+/// "The confused deputy problem").
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AssumedRole {
+    pub arn: RoleArn,
+    pub external_id: arn::ExternalId,
+}
+
+/// A key management service.
+pub trait Kms {
+    /// Makes a data key of 32 bytes and returns it wrapped under `custody.key`, bound to `context`. The
+    /// plain data key is not returned: it comes back by [`unwrap`](Kms::unwrap), on the path that every
+    /// later read takes.
+    fn generate(&self, custody: &Custody, context: &EncryptionContext<'_>) -> Result<Vec<u8>>;
+
+    /// Unwraps what [`generate`](Kms::generate) returned.
+    ///
+    /// # Errors
+    /// Reasons with a [`key_state`](crate::error::Reason::key_state) concern the tenant's key; others
+    /// (`wrapped_key_rejected`, `kms_answer_mismatch`) this wrapped data key alone.
+    fn unwrap(
+        &self,
+        custody: &Custody,
+        wrapped: &[u8],
+        context: &EncryptionContext<'_>,
+    ) -> Result<SecretKey>;
+}
