@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Shows the main job on a private server and fails unless every step shows what it claims.
+# demo.sh PG_CONFIG uses a server that has the extension. Without the argument, what is missing is
+# installed and the release is built for PostgreSQL 15 (or for that of $PG_CONFIG).
+source "$(dirname "$0")/lib.sh"
+
+if (($#)); then
+    PG_CONFIG=$1
+else
+    scripts/setup.sh
+    PG_CONFIG=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
+    note "building the extension for $("$PG_CONFIG" --version) (the first time about ten minutes)"
+    stage=$(build_package "$PG_CONFIG" release)
+    install_package "$stage" "$PG_CONFIG"
+fi
+export PG_CONFIG
+
+server=''
+cleanup() { if [[ -n $server ]]; then scripts/server.sh destroy "$server"; fi; }
+trap cleanup EXIT
+trap 'exit 130' INT TERM HUP
+
+note "starting a private server: $("$PG_CONFIG" --version), Unix socket only"
+server=$(scripts/server.sh create)
+scripts/server.sh key "$server" acme
+scripts/server.sh key "$server" globex
+scripts/server.sh start "$server" --conf 'cmk_encrypt.local_keys = on'
+
+transcript=$server/transcript
+"$("$PG_CONFIG" --bindir)/psql" -X -h "$server/socket" -U postgres -d postgres \
+    -v keys="$server/keys" -f scripts/demo.sql 2>&1 | tee "$transcript"
+
+# What the client saw when the key was gone: SQLSTATE, message, reason and what to do.
+for seen in 'ERROR:  55000: the key of tenant "globex" does not exist' \
+    'DETAIL:  reason=key_not_found tenant=globex' \
+    'HINT:  The key was deleted' \
+    'DETAIL:  reason=no_grant tenant=globex'; do
+    grep -qF "$seen" "$transcript" || die "the transcript lacks: $seen"
+done
+[[ $(grep -c '✓' "$transcript") == 10 ]] || die "not every check ran"
+note "Every step showed what it claims (${SECONDS} s)."

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Everything CI runs, cheapest first; stops at the first step that fails.
+source "$(dirname "$0")/lib.sh"
+
+names=()
+times=()
+summary() {
+    local status=$? i failed=0
+    trap - EXIT
+    ((status == 0)) || failed=1
+    printf '\n── steps\n'
+    for i in "${!names[@]}"; do
+        printf '%6s s  %s\n' "${times[i]:-failed}" "${names[i]}"
+    done
+    printf '%6s s  in all\n\nsteps: %d passed, %d failed\n' "$SECONDS" "${#times[@]}" "$failed"
+    exit "$status"
+}
+trap summary EXIT
+trap 'exit 130' INT TERM HUP
+
+# step NAME COMMAND…: runs a command under a headline.
+step() {
+    local start=$SECONDS
+    names+=("$1")
+    printf '\n── [%02d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"
+    shift
+    "$@"
+    times+=("$((SECONDS - start))")
+}
+
+layers() {
+    python3 scripts/check_layers.py --self-test
+    python3 scripts/check_layers.py
+    scripts/check_tree.sh
+}
+
+lint() { cargo clippy -q --locked --all-targets "$@" -- -D warnings; }
+
+in_backend_tests() {
+    use_pgrx "$pg15"
+    local runas=()
+    if is_root; then
+        backend_tests=$(as_server mktemp -d /tmp/cmk_encrypt.XXXXXX)
+        runas=(--runas postgres --pgdata "$backend_tests/data")
+    fi
+    cargo pgrx test pg15 --no-default-features "${runas[@]}"
+    rm -rf "${backend_tests:-}"
+}
+
+# install PG_CONFIG PROFILE
+install() {
+    local stage
+    stage=$(build_package "$1" "$2")
+    install_package "$stage" "$1"
+}
+
+session_tests() { PG_CONFIG=$pg15 FAKE_KMS=$TARGET/debug/fake_kms "$VENV/bin/pytest" -v "$@"; }
+
+postgresql_18() {
+    pg18=$(scripts/fetch_postgres.sh 18.6.0)
+    install "$pg18" dev
+    scripts/demo.sh "$pg18"
+}
+
+step "what is missing" scripts/setup.sh test
+pg15=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
+
+step "formatting" cargo fmt --all --check
+step "layers" layers
+step "lint: core" lint
+step "lint: core and net" lint --features net
+step "lint: fake KMS" lint -p fake_kms
+step "tests: core" cargo test -q --locked
+step "tests: core and net" cargo test -q --locked --features net
+step "tests: fake KMS" cargo test -q --locked -p fake_kms
+use_pgrx "$pg15"
+step "lint: PostgreSQL 15" lint --features "pg15 pg_test"
+step "tests: in the backend" in_backend_tests
+step "build: release for PostgreSQL 15" install "$pg15" release
+step "tests: golden envelopes, read by Python" "$VENV/bin/pytest" -v tests/crosscheck
+step "build: fake KMS" cargo build -q --locked -p fake_kms
+step "tests: sessions" session_tests tests/sessions
+step "demonstration on PostgreSQL 15" scripts/demo.sh "$pg15"
+step "PostgreSQL 18: build, CREATE EXTENSION, demonstration" postgresql_18
