@@ -4,6 +4,7 @@
 \set QUIET on
 \set ON_ERROR_STOP on
 \set VERBOSITY verbose
+\set SHOW_CONTEXT never
 \pset footer off
 \pset linestyle unicode
 \pset border 1
@@ -13,7 +14,7 @@ BEGIN
     IF holds IS NOT TRUE THEN
         RAISE 'the demonstration failed: it is not true that %', claim;
     END IF;
-    RETURN '  ✓ ' || claim;
+    RETURN '✓ ' || claim;
 END $$;
 CREATE ROLE app;
 
@@ -50,7 +51,7 @@ SELECT tenant, count(*) FILTER (WHERE cmk_decrypt_text(tenant, ssn, int4send(id)
 FROM customer GROUP BY tenant ORDER BY tenant;
 \timing off
 \set ECHO none
-\pset tuples_only on
+\t on \pset format unaligned
 SELECT pg_temp.expect(count(*) = 10000 AND bool_and(cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
                       'all 10,000 rows decrypt to what went in') FROM customer;
 SELECT pg_temp.expect(count(DISTINCT ssn) = 10000
@@ -60,7 +61,7 @@ RESET ROLE;
 SELECT pg_temp.expect(hits >= 30000 AND kms_calls <= 10,
                       format('the keys were unwrapped for %s values with %s calls to the key provider', hits, kms_calls))
 FROM cmk.cache_stats;
-\pset tuples_only off
+\t off \pset format aligned
 
 \echo
 \echo '── 4. What an envelope says about itself, without any key'
@@ -70,9 +71,9 @@ FROM customer, cmk.inspect(ssn) AS i WHERE id = 1;
 \set ECHO none
 SELECT i.tenant = 'globex' AND i.version = 1 AND i.envelope_bytes = i.plaintext_bytes + 58 AS holds
 FROM customer, cmk.inspect(ssn) AS i WHERE id = 1 \gset
-\pset tuples_only on
+\t on \pset format unaligned
 SELECT pg_temp.expect(:'holds', 'it names its tenant and data key; the overhead is 58 bytes');
-\pset tuples_only off
+\t off \pset format aligned
 
 \echo
 \echo '── 5. Default deny: a superuser without a grant reads nothing'
@@ -81,7 +82,7 @@ SELECT pg_temp.expect(:'holds', 'it names its tenant and data key; the overhead 
 SELECT cmk_decrypt_text(tenant, ssn, int4send(id)) FROM customer WHERE id = 1;
 \set ECHO none
 \set ON_ERROR_STOP on
-\pset tuples_only on
+\t on \pset format unaligned
 SELECT pg_temp.expect(:'LAST_ERROR_SQLSTATE' = '42501', 'refused with SQLSTATE 42501');
 
 \echo
@@ -89,7 +90,7 @@ SELECT pg_temp.expect(:'LAST_ERROR_SQLSTATE' = '42501', 'refused with SQLSTATE 4
 \echo 'mv globex.key elsewhere'
 \setenv KEYS :keys
 \! mv "$KEYS/globex.key" "$KEYS/../globex.key"
-\pset tuples_only off
+\t off \pset format aligned
 \set ECHO queries
 SELECT cmk.evict('globex');
 SET ROLE app;
@@ -97,7 +98,7 @@ SET ROLE app;
 SELECT cmk_decrypt_text(tenant, ssn, int4send(id)) FROM customer WHERE id = 1;
 \set ECHO none
 \set ON_ERROR_STOP on
-\pset tuples_only on
+\t on \pset format unaligned
 SELECT pg_temp.expect(:'LAST_ERROR_SQLSTATE' = '55000', 'the data of globex went dark, with a clean error');
 SELECT pg_temp.expect(count(*) = 5000 AND bool_and(cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
                       'acme reads its 5,000 rows as before') FROM customer WHERE tenant = 'acme';
@@ -113,7 +114,7 @@ RESET ROLE;
 
 \echo
 \echo '── 8. Acme gets a new data key; new rows use it, old rows still open'
-\pset tuples_only off
+\t off \pset format aligned
 \set ECHO queries
 SELECT cmk.rotate_tenant('acme') AS version;
 SET ROLE app;
@@ -123,7 +124,7 @@ RESET ROLE;
 SELECT i.version, i.state, count(*) AS rows
 FROM customer, cmk.inspect(ssn) AS i WHERE i.tenant = 'acme' GROUP BY 1, 2 ORDER BY 1;
 \set ECHO none
-\pset tuples_only on
+\t on \pset format unaligned
 SELECT pg_temp.expect(string_agg(format('%s: %s', version, n), ', ' ORDER BY version) = '1: 5000, 2: 500',
                       '5,000 rows are under version 1 and 500 under version 2')
 FROM (SELECT i.version, count(*) AS n FROM customer, cmk.inspect(ssn) AS i WHERE i.tenant = 'acme' GROUP BY 1) AS v;
