@@ -11,3 +11,5 @@ pub mod error;
 pub mod keyring;
 pub mod kms;
 pub mod registry;
+#[cfg(feature = "net")]
+pub mod runtime;

@@ -1,0 +1,112 @@
+//! AWS KMS through aws-sdk-kms.
+//!
+//! Least privilege: the server calls `GenerateDataKeyWithoutPlaintext` and `Decrypt`, both always with
+//! the key's ARN and the encryption context, and checks the ARN and the length in each answer.
+
+mod classify;
+mod clients;
+
+pub use clients::{AwsSettings, Clients};
+
+use super::arn::{KeyArn, KeyUri};
+use super::context::EncryptionContext;
+use super::{Custody, Kms};
+use crate::crypto::key::{KEY_LEN, SecretKey};
+use crate::error::{Error, Reason, Result};
+use crate::runtime;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::primitives::Blob;
+use std::collections::HashMap;
+use std::future::Future;
+use zeroize::Zeroizing;
+
+/// Longest wrapped data key that KMS takes (KMS API Reference, Decrypt, `CiphertextBlob`), in bytes.
+const WRAPPED_MAX: usize = 6144;
+
+/// KMS as seen for the length of a call.
+pub struct AwsKms<'a> {
+    pub clients: &'a Clients,
+    pub settings: AwsSettings,
+    /// Called every few tens of milliseconds while waiting; may unwind to cancel.
+    pub tick: fn(),
+}
+
+impl Kms for AwsKms<'_> {
+    fn generate(&self, custody: &Custody, context: &EncryptionContext<'_>) -> Result<Vec<u8>> {
+        let arn = key_arn(custody)?;
+        self.wait(async {
+            let client = self.client(custody, arn).await?;
+            let answer = client
+                .generate_data_key_without_plaintext()
+                .key_id(arn.as_str())
+                .number_of_bytes(KEY_LEN as i32)
+                .set_encryption_context(Some(owned(context)))
+                .send()
+                .await
+                .map_err(|error| classify::classify(&error))?;
+            check_key_id(arn, answer.key_id())?;
+            let wrapped = answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
+            if (1..=WRAPPED_MAX).contains(&wrapped.len()) {
+                Ok(wrapped)
+            } else {
+                Err(Reason::KmsAnswerMismatch.into())
+            }
+        })
+    }
+
+    fn unwrap(
+        &self,
+        custody: &Custody,
+        wrapped: &[u8],
+        context: &EncryptionContext<'_>,
+    ) -> Result<SecretKey> {
+        let arn = key_arn(custody)?;
+        self.wait(async {
+            let client = self.client(custody, arn).await?;
+            let answer = client
+                .decrypt()
+                .key_id(arn.as_str())
+                .ciphertext_blob(Blob::new(wrapped))
+                .set_encryption_context(Some(owned(context)))
+                .send()
+                .await
+                .map_err(|error| classify::classify(&error))?;
+            check_key_id(arn, answer.key_id())?;
+            let plaintext = answer.plaintext.map(Blob::into_inner).unwrap_or_default();
+            SecretKey::from_slice(&Zeroizing::new(plaintext))
+        })
+    }
+}
+
+impl AwsKms<'_> {
+    /// Runs a call with the operation timeout over everything in it, client set-up and credentials
+    /// included.
+    fn wait<R>(&self, call: impl Future<Output = Result<R>>) -> Result<R> {
+        let bounded = async {
+            let bounded = tokio::time::timeout(self.settings.operation_timeout, call);
+            bounded.await.unwrap_or_else(|_elapsed| Err(Reason::KmsTimeout.into()))
+        };
+        runtime::drive(bounded, self.tick)
+            .map_err(|_| Error::new(Reason::KmsUnreachable).with_info("cause=runtime"))?
+    }
+
+    async fn client(&self, custody: &Custody, arn: &KeyArn) -> Result<Client> {
+        self.clients.client(&self.settings, arn.region(), custody.role.as_ref()).await
+    }
+}
+
+fn key_arn(custody: &Custody) -> Result<&KeyArn> {
+    match &custody.key {
+        KeyUri::Aws(arn) => Ok(arn),
+        KeyUri::Local(_) => Err(Reason::KeyUri.into()),
+    }
+}
+
+fn owned(context: &EncryptionContext<'_>) -> HashMap<String, String> {
+    context.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// KMS says which key it used; anything but the one we named is somebody else's answer.
+fn check_key_id(arn: &KeyArn, answered: Option<&str>) -> Result<()> {
+    if answered == Some(arn.as_str()) { Ok(()) } else { Err(Reason::KmsAnswerMismatch.into()) }
+}
