@@ -1,0 +1,143 @@
+//! The JSON interface under `/_control/`, by which tests arrange keys, roles and faults.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::call::Answer;
+use crate::fault::Fault;
+use crate::server::Shared;
+use crate::store::{Key, KeyState, NewKey, SYMMETRIC, Store};
+
+/// Why a control request was not carried out.
+pub struct Refusal {
+    status: u16,
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyRequest {
+    region: String,
+    account: String,
+    key_id: Option<String>,
+    usage: Option<String>,
+    spec: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyStateRequest {
+    arn: String,
+    state: KeyState,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DenyRequest {
+    arn: String,
+    deny: bool,
+    operations: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PrincipalsRequest {
+    arn: String,
+    allow: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleRequest {
+    role_arn: String,
+    external_id: Option<String>,
+}
+
+pub fn answer(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Answer {
+    let parsed = match body {
+        [] => Ok(Value::Null),
+        body => serde_json::from_slice(body).map_err(|error| Refusal::new(400, error.to_string())),
+    };
+    match parsed.and_then(|body| perform(shared, method, path, body)) {
+        Ok(body) => Answer::json(200, &body),
+        Err(refusal) => Answer::refusal(refusal.status, &refusal.message),
+    }
+}
+
+/// # Errors
+/// 404 for an unknown path or key, 409 for a key that exists, 400 for a body of the wrong shape.
+pub fn perform(shared: &Shared, method: &str, path: &str, body: Value) -> Result<Value, Refusal> {
+    let done = json!({});
+    match (method, path) {
+        ("POST", "key") => add_key(&mut shared.store.lock(), parse(body)?),
+        ("POST", "key_state") => {
+            let KeyStateRequest { arn, state } = parse(body)?;
+            key(&mut shared.store.lock(), &arn)?.state = state;
+            Ok(done)
+        }
+        ("POST", "deny") => {
+            let DenyRequest { arn, deny, operations } = parse(body)?;
+            key(&mut shared.store.lock(), &arn)?.denied.set(deny, operations);
+            Ok(done)
+        }
+        ("POST", "principals") => {
+            let PrincipalsRequest { arn, allow } = parse(body)?;
+            key(&mut shared.store.lock(), &arn)?.principals = allow;
+            Ok(done)
+        }
+        ("POST", "role") => {
+            let RoleRequest { role_arn, external_id } = parse(body)?;
+            shared.store.lock().trust(role_arn, external_id);
+            Ok(done)
+        }
+        ("POST", "fault") => Ok(json!({"id": shared.faults.add(parse::<Fault>(body)?)})),
+        ("DELETE", "faults") => {
+            shared.faults.clear();
+            Ok(done)
+        }
+        ("GET", "log") => Ok(json!(shared.log.entries())),
+        ("DELETE", "log") => {
+            shared.log.clear();
+            Ok(done)
+        }
+        ("GET", "counters") => Ok(json!(shared.log.counters())),
+        ("GET", "health") => Ok(json!({"status": "ok"})),
+        _ => Err(Refusal::new(404, format!("no such control: {method} {path}"))),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: Value) -> Result<T, Refusal> {
+    serde_json::from_value(body).map_err(|error| Refusal::new(400, error.to_string()))
+}
+
+fn key<'a>(store: &'a mut Store, arn: &str) -> Result<&'a mut Key, Refusal> {
+    store.key_mut(arn).ok_or_else(|| Refusal::new(404, format!("no such key: {arn}")))
+}
+
+fn add_key(store: &mut Store, request: KeyRequest) -> Result<Value, Refusal> {
+    let same = |key: &Key| {
+        (&key.region, &key.account) == (&request.region, &request.account)
+            && request.key_id.as_ref() == Some(&key.id)
+    };
+    if store.keys().any(same) {
+        return Err(Refusal::new(409, "this key exists already"));
+    }
+    let key = store.add_key(NewKey {
+        region: request.region,
+        account: request.account,
+        key_id: request.key_id,
+        usage: request.usage.unwrap_or_else(|| "ENCRYPT_DECRYPT".into()),
+        spec: request.spec.unwrap_or_else(|| SYMMETRIC.into()),
+        origin: "AWS_KMS".into(),
+        description: String::new(),
+    });
+    let key = key.map_err(|error| Refusal::new(500, error.to_string()))?;
+    Ok(json!({"arn": key.arn}))
+}

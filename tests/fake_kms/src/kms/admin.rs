@@ -1,0 +1,146 @@
+//! Keys: creating, describing, enabling, deleting, rotating.
+
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+
+use super::find;
+use super::wire::{CreateKey, OneKey, ScheduleKeyDeletion};
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::store::{Key, KeyState, NewKey, SYMMETRIC, Store};
+
+type Answer = Result<Value, ApiError>;
+
+pub fn create_key(store: &mut Store, caller: &Caller, request: CreateKey) -> Answer {
+    if request.multi_region {
+        return Err(ApiError::unsupported("multi-Region keys are not implemented"));
+    }
+    let key = store.add_key(NewKey {
+        region: caller.region.clone(),
+        account: caller.account.clone(),
+        key_id: None,
+        usage: request.key_usage.unwrap_or_else(|| "ENCRYPT_DECRYPT".into()),
+        spec: request.key_spec.unwrap_or_else(|| SYMMETRIC.into()),
+        origin: request.origin.unwrap_or_else(|| "AWS_KMS".into()),
+        description: request.description,
+    });
+    Ok(json!({"KeyMetadata": metadata(key.map_err(internal)?)}))
+}
+
+pub fn list_keys(store: &Store, caller: &Caller) -> Value {
+    let own = |key: &&Key| {
+        key.region == caller.region
+            && key.account == caller.account
+            && key.state != KeyState::Deleted
+    };
+    let entry = |key: &Key| json!({"KeyId": key.id, "KeyArn": key.arn});
+    json!({"Keys": store.keys().filter(own).map(entry).collect::<Vec<_>>(), "Truncated": false})
+}
+
+pub fn describe_key(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
+    let key = find(store, caller, "DescribeKey", request.key_id.as_deref())?;
+    Ok(json!({"KeyMetadata": metadata(key)}))
+}
+
+pub fn enable_key(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
+    switch(find(store, caller, "EnableKey", request.key_id.as_deref())?, KeyState::Enabled)
+}
+
+pub fn disable_key(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
+    switch(find(store, caller, "DisableKey", request.key_id.as_deref())?, KeyState::Disabled)
+}
+
+fn switch(key: &mut Key, state: KeyState) -> Answer {
+    if key.state != KeyState::Disabled {
+        key.check_enabled()?;
+    }
+    key.state = state;
+    Ok(json!({}))
+}
+
+pub fn schedule_key_deletion(
+    store: &mut Store,
+    caller: &Caller,
+    request: ScheduleKeyDeletion,
+) -> Answer {
+    let key = find(store, caller, "ScheduleKeyDeletion", request.key_id.as_deref())?;
+    let days = request.pending_window_in_days.unwrap_or(30);
+    if !(7..=30).contains(&days) {
+        return Err(ApiError::validation("PendingWindowInDays must be between 7 and 30"));
+    }
+    if key.state == KeyState::PendingDeletion {
+        key.check_enabled()?;
+    }
+    let date = OffsetDateTime::now_utc() + Duration::days(days.into());
+    key.state = KeyState::PendingDeletion;
+    key.deletion_date = Some(date);
+    Ok(json!({
+        "KeyId": key.arn,
+        "KeyState": key.state,
+        "DeletionDate": date.unix_timestamp(),
+        "PendingWindowInDays": days,
+    }))
+}
+
+pub fn cancel_key_deletion(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
+    let key = find(store, caller, "CancelKeyDeletion", request.key_id.as_deref())?;
+    if key.state != KeyState::PendingDeletion {
+        return Err(ApiError::invalid_state(format!("{} is not pending deletion.", key.arn)));
+    }
+    key.state = KeyState::Disabled;
+    key.deletion_date = None;
+    Ok(json!({"KeyId": key.arn}))
+}
+
+pub fn get_key_rotation_status(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
+    let key = find(store, caller, "GetKeyRotationStatus", request.key_id.as_deref())?;
+    Ok(json!({"KeyId": key.arn, "KeyRotationEnabled": key.rotates}))
+}
+
+pub fn enable_key_rotation(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
+    rotatable(find(store, caller, "EnableKeyRotation", request.key_id.as_deref())?)?.rotates = true;
+    Ok(json!({}))
+}
+
+pub fn rotate_key_on_demand(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
+    let key = rotatable(find(store, caller, "RotateKeyOnDemand", request.key_id.as_deref())?)?;
+    key.rotate().map_err(internal)?;
+    Ok(json!({"KeyId": key.arn}))
+}
+
+fn rotatable(key: &mut Key) -> Result<&mut Key, ApiError> {
+    key.check_enabled()?;
+    if key.spec != SYMMETRIC {
+        return Err(ApiError::unsupported(format!("{} is not a symmetric key.", key.arn)));
+    }
+    Ok(key)
+}
+
+fn metadata(key: &Key) -> Value {
+    let mut metadata = json!({
+        "Arn": key.arn,
+        "KeyId": key.id,
+        "AWSAccountId": key.account,
+        "CreationDate": key.created_at.unix_timestamp(),
+        "Description": key.description,
+        "Enabled": key.state == KeyState::Enabled,
+        "KeyState": key.state,
+        "KeyUsage": key.usage,
+        "KeySpec": key.spec,
+        "CustomerMasterKeySpec": key.spec,
+        "KeyManager": "CUSTOMER",
+        "Origin": key.origin,
+        "MultiRegion": false,
+    });
+    if key.spec == SYMMETRIC {
+        metadata["EncryptionAlgorithms"] = json!([SYMMETRIC]);
+    }
+    if let Some(date) = key.deletion_date {
+        metadata["DeletionDate"] = json!(date.unix_timestamp());
+    }
+    metadata
+}
+
+fn internal(error: getrandom::Error) -> ApiError {
+    ApiError::new(500, "KMSInternalException", error.to_string())
+}

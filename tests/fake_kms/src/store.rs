@@ -1,0 +1,114 @@
+//! What the server knows: keys, roles and the sessions it issued. All in memory.
+
+mod key;
+
+use std::collections::{BTreeMap, HashMap};
+
+use time::OffsetDateTime;
+
+pub use key::{Key, KeyState, NewKey, SYMMETRIC};
+
+use crate::error::ApiError;
+
+/// The account of every caller with a permanent access key.
+pub const CALLER_ACCOUNT: &str = "111122223333";
+
+#[derive(Default)]
+pub struct Store {
+    /// By ARN
+    keys: BTreeMap<String, Key>,
+    /// By role ARN; the external id that AssumeRole has to present, if any
+    roles: HashMap<String, Option<String>>,
+    /// By access key id
+    sessions: HashMap<String, Session>,
+}
+
+impl Store {
+    pub fn add_key(&mut self, new: NewKey) -> Result<&mut Key, getrandom::Error> {
+        let key = Key::generate(new)?;
+        let arn = key.arn.clone();
+        Ok(self.keys.entry(arn).insert_entry(key).into_mut())
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.values()
+    }
+
+    /// The key with this ARN in whatever state, a deleted one too.
+    pub fn key_mut(&mut self, arn: &str) -> Option<&mut Key> {
+        self.keys.get_mut(arn)
+    }
+
+    pub fn trust(&mut self, role_arn: String, external_id: Option<String>) {
+        self.roles.insert(role_arn, external_id);
+    }
+
+    /// Whether the role exists and lets in who presents this external id.
+    pub fn trusts(&self, role_arn: &str, external_id: Option<&str>) -> bool {
+        self.roles
+            .get(role_arn)
+            .is_some_and(|wanted| wanted.is_none() || wanted.as_deref() == external_id)
+    }
+
+    pub fn add_session(&mut self, session: Session) {
+        self.sessions.insert(session.access_key_id.clone(), session);
+    }
+
+    pub fn session(&self, access_key_id: &str) -> Option<&Session> {
+        self.sessions.get(access_key_id)
+    }
+}
+
+/// Temporary credentials.
+pub struct Session {
+    pub access_key_id: String,
+    pub token: String,
+    pub role_arn: String,
+    pub name: String,
+    pub expires_at: OffsetDateTime,
+}
+
+impl Session {
+    pub fn has_expired(&self) -> bool {
+        OffsetDateTime::now_utc() >= self.expires_at
+    }
+
+    pub fn account(&self) -> &str {
+        self.role_arn.split(':').nth(4).unwrap_or_default()
+    }
+
+    /// `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION`
+    pub fn arn(&self) -> String {
+        let role = self.role_arn.rsplit('/').next().unwrap_or_default();
+        format!("arn:aws:sts::{}:assumed-role/{role}/{}", self.account(), self.name)
+    }
+}
+
+/// The key that a request names by ARN or, in the caller's own account and Region, by id.
+///
+/// # Errors
+/// As AWS: NotFoundException for aliases, other Regions and names of no known form.
+pub fn key_arn(region: &str, account: &str, key_id: &str) -> Result<String, ApiError> {
+    if let Some(rest) = key_id.strip_prefix("arn:") {
+        let parts: Vec<&str> = rest.splitn(5, ':').collect();
+        return match parts[..] {
+            [_, "kms", named, _, resource] if named == region && resource.starts_with("key/") => {
+                Ok(key_id.to_owned())
+            }
+            [_, "kms", named, _, resource] if named == region && resource.starts_with("alias/") => {
+                Err(ApiError::not_found(format!("Alias {key_id} is not found.")))
+            }
+            [_, "kms", named, ..] => Err(ApiError::not_found(format!("Invalid arn {named}"))),
+            _ => Err(ApiError::not_found(format!("Invalid arn {key_id}"))),
+        };
+    }
+    if key_id.starts_with("alias/") {
+        let alias = format!("arn:aws:kms:{region}:{account}:{key_id}");
+        return Err(ApiError::not_found(format!("Alias {alias} is not found.")));
+    }
+    let is_id = !key_id.is_empty() && key_id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if !is_id {
+        return Err(ApiError::not_found(format!("Invalid keyId '{key_id}'")));
+    }
+    Ok(format!("arn:aws:kms:{region}:{account}:key/{key_id}"))
+}
