@@ -1,0 +1,137 @@
+"""One server and one fake KMS for the whole run; tenants, roles and sessions made to order."""
+
+import sys
+
+import pytest
+
+from fake_kms import FakeKms
+from server import ROOT, Server
+from support import Session, Tenant, grant, unique
+
+sys.path.append(str(ROOT / "tests" / "crosscheck"))
+
+DATABASE = "sessions"
+
+
+@pytest.fixture(scope="session")
+def kms_process(tmp_path_factory):
+    kms = FakeKms(tmp_path_factory.mktemp("kms"))
+    yield kms
+    kms.close()
+
+
+@pytest.fixture
+def kms(kms_process):
+    """The fake KMS, without faults left over from another test."""
+    kms_process.clear_faults()
+    yield kms_process
+    kms_process.clear_faults()
+
+
+@pytest.fixture(scope="session")
+def make_server(kms_process):
+    """Makes further servers for tests that stop theirs or need another configuration."""
+    servers = []
+
+    def make(conf=None, env=None):
+        conf = {
+            "cmk_encrypt.local_keys": "on",
+            "cmk_encrypt.kms_endpoint_url": kms_process.url,
+            "cmk_encrypt.sts_endpoint_url": kms_process.url,
+            **(conf or {}),
+        }
+        server = Server(conf, env)
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.destroy()
+
+
+@pytest.fixture(scope="session")
+def server(make_server):
+    server = make_server()
+    server.make_local_key("shared")
+    server.execute(f"CREATE DATABASE {DATABASE}")
+    server.execute("CREATE EXTENSION cmk_encrypt", DATABASE)
+    return server
+
+
+@pytest.fixture
+def session(server):
+    """Opens sessions, one backend each, as a role (default superuser) in a database."""
+    opened = []
+
+    def connect(role="postgres", dbname=DATABASE, on=server, **options):
+        session = Session(on.connect(dbname, role, **options))
+        opened.append((on, session))
+        on.sessions.append(session)
+        return session
+
+    yield connect
+    for on, session in opened:
+        on.sessions.remove(session)
+        session.close()
+
+
+@pytest.fixture
+def dba(session):
+    return session()
+
+
+@pytest.fixture
+def role(server):
+    """Makes login roles without any rights. Roles belong to the server and go with it."""
+
+    def make(options="LOGIN"):
+        name = unique("role")
+        server.execute(f"CREATE ROLE {name} {options}")
+        return name
+
+    return make
+
+
+@pytest.fixture
+def app(session, role):
+    """The application: a session of a role without rights but those that `tenant` grants it."""
+    return session(role())
+
+
+@pytest.fixture
+def tenant(dba, app, kms):
+    """Registers tenants, with a key in the fake KMS unless told otherwise, and lets `app` use them."""
+
+    def make(key_uri=None, name=None, to=(app,), by=dba, **arguments):
+        made = Tenant(name or unique("tenant"), key_uri or kms.key())
+        names = "".join(f", {argument} => %s" for argument in arguments)
+        by.run(f"SELECT cmk.register_tenant(%s, %s{names})", made.name, made.key_uri, *arguments.values())
+        for session in to:
+            grant(by, made, session.role)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def local_tenant(tenant):
+    """As `tenant`, under a local key."""
+    return lambda **arguments: tenant("local:shared", **arguments)
+
+
+@pytest.fixture
+def database(server):
+    """Makes databases of their own for tests that drop or spoil the extension."""
+    made = []
+
+    def make(extension=True):
+        name = unique("db")
+        server.execute(f"CREATE DATABASE {name}")
+        if extension:
+            server.execute("CREATE EXTENSION cmk_encrypt", name)
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
