@@ -2,11 +2,16 @@
 # Everything CI runs, cheapest first; stops at the first step that fails.
 source "$(dirname "$0")/lib.sh"
 
+export PYTHONDONTWRITEBYTECODE=1
+pytest() { "$VENV/bin/pytest" -v -p no:cacheprovider "$@"; }
+
 names=()
 times=()
+backend_tests='' # the data directory of cargo pgrx test, where that is not below $TARGET
 summary() {
     local status=$? i failed=0
     trap - EXIT
+    rm -rf "$backend_tests"
     ((status == 0)) || failed=1
     printf '\n── steps\n'
     for i in "${!names[@]}"; do
@@ -44,21 +49,23 @@ in_backend_tests() {
         runas=(--runas postgres --pgdata "$backend_tests/data")
     fi
     cargo pgrx test pg15 --no-default-features "${runas[@]}"
-    rm -rf "${backend_tests:-}"
 }
 
-# install PG_CONFIG PROFILE
-install() {
+# build_and_install PG_CONFIG PROFILE
+build_and_install() {
     local stage
     stage=$(build_package "$1" "$2")
     install_package "$stage" "$1"
 }
 
-session_tests() { PG_CONFIG=$pg15 FAKE_KMS=$TARGET/debug/fake_kms "$VENV/bin/pytest" -v "$@"; }
+session_tests() {
+    cargo build -q --locked -p fake_kms
+    PG_CONFIG=$pg15 FAKE_KMS=$TARGET/debug/fake_kms pytest tests/sessions
+}
 
 postgresql_18() {
     pg18=$(scripts/fetch_postgres.sh 18.6.0)
-    install "$pg18" dev
+    build_and_install "$pg18" dev
     scripts/demo.sh "$pg18"
 }
 
@@ -72,13 +79,14 @@ step "lint: core and net" lint --features net
 step "lint: fake KMS" lint -p fake_kms
 step "tests: core" cargo test -q --locked
 step "tests: core and net" cargo test -q --locked --features net
-step "tests: fake KMS" cargo test -q --locked -p fake_kms
+step "tests: golden envelopes, read by Python" pytest tests/crosscheck
+step "tests: fuzzing, a few seconds" tests/fuzz/smoke.sh
+step "tests: fake KMS, and roto-aws beside it" env CMK_TEST_ROTO_AWS="$VENV/bin/roto-server" \
+    cargo test -q --locked -p fake_kms
 use_pgrx "$pg15"
 step "lint: PostgreSQL 15" lint --features "pg15 pg_test"
 step "tests: in the backend" in_backend_tests
-step "build: release for PostgreSQL 15" install "$pg15" release
-step "tests: golden envelopes, read by Python" "$VENV/bin/pytest" -v tests/crosscheck
-step "build: fake KMS" cargo build -q --locked -p fake_kms
-step "tests: sessions" session_tests tests/sessions
+step "build: release for PostgreSQL 15" build_and_install "$pg15" release
+step "tests: sessions" session_tests
 step "demonstration on PostgreSQL 15" scripts/demo.sh "$pg15"
 step "PostgreSQL 18: build, CREATE EXTENSION, demonstration" postgresql_18
