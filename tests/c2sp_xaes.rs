@@ -1,5 +1,7 @@
 //! C2SP XAES-256-GCM (<https://c2sp.org/XAES-256-GCM>): the specification's vectors, through our cipher.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use cmk_encrypt::crypto::aead::{Cipher, TAG_LEN};
 use cmk_encrypt::crypto::key::{KEY_LEN, SecretKey};
 use cmk_encrypt::crypto::nonce::NONCE_LEN;

@@ -2,6 +2,8 @@
 //! nonces under XAES-256-GCM, HKDF-SHA-256 under the commitment. AES-128-GCM comes along because it
 //! is the same code with another key schedule.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
