@@ -104,8 +104,6 @@ impl Cache {
         Self { tenants: DashMap::with_hasher(RandomState::default()), evictions: Counter::default() }
     }
 
-    /// What is known of a tenant. Tenant names in the map are UTF-8 by construction, so comparing with
-    /// arbitrary bytes is sound.
     #[inline]
     pub fn get(&self, tenant: &str) -> Option<Ref<'_, Box<str>, Entry>> {
         self.tenants.get(tenant)

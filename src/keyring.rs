@@ -130,7 +130,7 @@ impl Keyring {
     pub fn seal(
         &self,
         host: &impl Host,
-        tenant: &[u8],
+        tenant: &str,
         aad: &[u8],
         plaintext: &[u8],
         out: &mut [u8],
@@ -138,7 +138,9 @@ impl Keyring {
         self.with_key(host, tenant, Wanted::ToSeal, |key| {
             NONCES.with_borrow_mut(|nonces| {
                 let pid = host.process_id();
-                envelope::seal(&key.cipher, key.dek_id, nonces, pid, tenant, aad, plaintext, out)
+                envelope::seal(
+                    &key.cipher, key.dek_id, nonces, pid, tenant.as_bytes(), aad, plaintext, out,
+                )
             })
         })
     }
@@ -151,13 +153,13 @@ impl Keyring {
     pub fn open(
         &self,
         host: &impl Host,
-        tenant: &[u8],
+        tenant: &str,
         aad: &[u8],
         envelope: &Envelope<'_>,
         out: &mut [u8],
     ) -> Result<()> {
         self.with_key(host, tenant, Wanted::ToOpen(envelope.dek_id()), |key| {
-            envelope.open(&key.cipher, tenant, aad, out)
+            envelope.open(&key.cipher, tenant.as_bytes(), aad, out)
         })
     }
 
@@ -165,12 +167,10 @@ impl Keyring {
     fn with_key<R>(
         &self,
         host: &impl Host,
-        tenant: &[u8],
+        name: &str,
         wanted: Wanted,
         use_key: impl FnOnce(&CachedKey) -> Result<R>,
     ) -> Result<R> {
-        // PostgreSQL has validated the text; a name that is not UTF-8 can't be registered.
-        let name = std::str::from_utf8(tenant).map_err(|_| Reason::TenantName)?;
         let mut use_key = Some(use_key);
         let mut waited = false;
         for _ in 0..MAX_STEPS {
@@ -249,7 +249,7 @@ impl Keyring {
             Some(tenant) => self.cache.put_tenant(tenant, generation, policy.capacity),
             None => {
                 self.cache.remove_tenant(name);
-                let name = check_tenant_name(name.as_bytes())?;
+                check_tenant_name(name)?;
                 return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
             }
         }

@@ -1,6 +1,6 @@
 //! `cmk_encrypt`: column encryption inside PostgreSQL under keys that the tenants own.
 //!
-//! Layers, each of which may use only those below it (`scripts/check_layers` enforces it):
+//! Layers, each of which may use only those below it (`scripts/check_layers.py` enforces it):
 //! `sql` → `pg` → `runtime`, `kms::aws` → `keyring` → `cache`, `registry`, `kms` → `envelope`, `crypto`
 //! → `error`.
 
@@ -10,6 +10,32 @@ pub mod envelope;
 pub mod error;
 pub mod keyring;
 pub mod kms;
+#[cfg(feature = "pg")]
+pub mod pg;
 pub mod registry;
 #[cfg(feature = "net")]
 pub mod runtime;
+#[cfg(feature = "pg")]
+mod sql;
+
+#[cfg(feature = "pg")]
+pgrx::pg_module_magic!();
+#[cfg(feature = "pg")]
+pgrx::extension_sql_file!("../sql/registry.sql", name = "registry", bootstrap);
+#[cfg(feature = "pg")]
+pgrx::extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
+
+/// What is freed is zeroed first: copies of data keys that the AWS SDK and its HTTP client leave behind
+/// go with it. A cache hit allocates nothing here.
+#[cfg(feature = "pg")]
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+#[cfg(feature = "pg")]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    pg::cpu::require_features();
+    pg::settings::define();
+    pg::invalidation::register_callbacks();
+}

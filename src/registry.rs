@@ -112,11 +112,10 @@ pub const TENANT_NAME_MAX: usize = 255;
 /// Checks a tenant name. Names are compared byte by byte: no case folding, no Unicode normalisation.
 ///
 /// # Errors
-/// `tenant_name` for an empty, too long or reserved name, control characters, or bytes that aren't UTF-8.
-pub fn check_tenant_name(name: &[u8]) -> Result<&str> {
-    let text = std::str::from_utf8(name).map_err(|_| Reason::TenantName)?;
+/// `tenant_name` for an empty, too long or reserved name, or control characters.
+pub fn check_tenant_name(name: &str) -> Result<()> {
     let valid = (1..=TENANT_NAME_MAX).contains(&name.len())
-        && !text.chars().any(char::is_control)
-        && text != "*";
-    if valid { Ok(text) } else { Err(Reason::TenantName.into()) }
+        && !name.chars().any(char::is_control)
+        && name != "*";
+    if valid { Ok(()) } else { Err(Reason::TenantName.into()) }
 }

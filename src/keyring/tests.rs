@@ -118,13 +118,13 @@ fn data_key(tenant: &str, version: i32) -> DataKey {
 
 fn seal(keyring: &Keyring, host: &FakeHost, tenant: &str) -> Result<Vec<u8>> {
     let mut out = vec![0; 5 + OVERHEAD];
-    keyring.seal(host, tenant.as_bytes(), b"", b"value", &mut out).map(|()| out)
+    keyring.seal(host, tenant, b"", b"value", &mut out).map(|()| out)
 }
 
 fn open(keyring: &Keyring, host: &FakeHost, tenant: &str, bytes: &[u8]) -> Result<Vec<u8>, Reason> {
     let envelope = Envelope::parse(bytes).unwrap();
     let mut out = vec![0; envelope.plaintext_len()];
-    let done = keyring.open(host, tenant.as_bytes(), b"", &envelope, &mut out);
+    let done = keyring.open(host, tenant, b"", &envelope, &mut out);
     done.map(|()| out).map_err(|error| error.reason)
 }
 

@@ -1,0 +1,88 @@
+-- Triggers, views, privileges and comments: what stands on the functions.
+
+-- ALWAYS: also when logical replication or a restore writes the rows.
+CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.tenant
+    FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
+CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.data_key
+    FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
+CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.access
+    FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
+ALTER TABLE cmk.tenant ENABLE ALWAYS TRIGGER announce;
+ALTER TABLE cmk.data_key ENABLE ALWAYS TRIGGER announce;
+ALTER TABLE cmk.access ENABLE ALWAYS TRIGGER announce;
+
+CREATE FUNCTION cmk.inspect(
+    ciphertext bytea,
+    OUT suite integer, OUT dek_id bytea, OUT tenant text, OUT version integer, OUT state text,
+    OUT plaintext_bytes integer, OUT envelope_bytes integer)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT h.suite, h.dek_id, k.tenant, k.version, k.state, h.plaintext_bytes, h.envelope_bytes
+      FROM cmk.envelope_header(ciphertext) h LEFT JOIN cmk.data_key k USING (dek_id)
+$$;
+
+CREATE VIEW cmk.tenants AS
+    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at
+      FROM cmk.tenant t
+      LEFT JOIN cmk.data_key current ON current.tenant = t.tenant AND current.state = 'current'
+     CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys
+                           FROM cmk.data_key k WHERE k.tenant = t.tenant) counted;
+
+CREATE VIEW cmk.cache AS
+    SELECT tenant, version, dek_id,
+           pg_catalog.make_interval(secs => age_seconds) AS age,
+           pg_catalog.make_interval(secs => expires_in_seconds) AS expires_in,
+           hits
+      FROM cmk.backend_cache();
+
+CREATE VIEW cmk.cache_stats AS SELECT * FROM cmk.backend_cache_stats();
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cmk FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA cmk FROM PUBLIC;
+
+-- Those who monitor see names, states and counters, and can change nothing.
+GRANT USAGE ON SCHEMA cmk TO pg_monitor;
+GRANT SELECT ON cmk.tenants, cmk.cache, cmk.cache_stats TO pg_monitor;
+GRANT EXECUTE ON FUNCTION cmk.backend_cache(), cmk.backend_cache_stats() TO pg_monitor;
+
+COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
+COMMENT ON FUNCTION @extschema@.cmk_encrypt(text, bytea, bytea) IS
+    'Seals a value under the current data key of a tenant; aad must be given again to decrypt';
+COMMENT ON FUNCTION @extschema@.cmk_encrypt_text(text, text, bytea) IS
+    'Seals a text under the current data key of a tenant; aad must be given again to decrypt';
+COMMENT ON FUNCTION @extschema@.cmk_decrypt(text, bytea, bytea) IS
+    'Opens a value that cmk_encrypt sealed for the same tenant with the same aad';
+COMMENT ON FUNCTION @extschema@.cmk_decrypt_text(text, bytea, bytea) IS
+    'Opens a text that cmk_encrypt_text sealed for the same tenant with the same aad';
+COMMENT ON FUNCTION @extschema@.cmk_try_decrypt(text, bytea, bytea, text[]) IS
+    'As cmk_decrypt, but NULL for failures that concern this value only, or for the reasons listed';
+COMMENT ON FUNCTION @extschema@.cmk_try_decrypt_text(text, bytea, bytea, text[]) IS
+    'As cmk_decrypt_text, but NULL for failures that concern this value only, or for the reasons listed';
+COMMENT ON FUNCTION cmk.register_tenant(text, text, text, text, boolean) IS
+    'Registers a tenant and its key (KMS key ARN or local:NAME) and, unless told not to, makes its first data key';
+COMMENT ON FUNCTION cmk.activate_tenant(text) IS
+    'Makes the first data key of a pending tenant, once its key policy lets us';
+COMMENT ON FUNCTION cmk.rotate_tenant(text) IS
+    'Makes a new data key for new values and returns its version; old values still open';
+COMMENT ON FUNCTION cmk.suspend_tenant(text) IS
+    'Stops encryption and decryption for a tenant, in every session from commit on';
+COMMENT ON FUNCTION cmk.resume_tenant(text) IS 'Lifts a suspension';
+COMMENT ON FUNCTION cmk.evict(text) IS
+    'From commit on, no session uses a data key of the tenant without asking KMS again';
+COMMENT ON FUNCTION cmk.grant_access(text, regrole, boolean, boolean) IS
+    'Allows a role to encrypt or decrypt values of a tenant, or of every tenant (*)';
+COMMENT ON FUNCTION cmk.revoke_access(text, regrole, boolean, boolean) IS
+    'Takes back what cmk.grant_access allowed';
+COMMENT ON FUNCTION cmk.inspect(bytea) IS
+    'What an envelope and the registry say about a sealed value; needs no key';
+COMMENT ON FUNCTION cmk.envelope_header(bytea) IS 'The header fields of an envelope';
+COMMENT ON FUNCTION cmk.registry_changed() IS
+    'Trigger function: tells every session, at commit, to read the registry again';
+COMMENT ON FUNCTION cmk.backend_cache() IS 'Rows of the view cmk.cache';
+COMMENT ON FUNCTION cmk.backend_cache_stats() IS 'The row of the view cmk.cache_stats';
+COMMENT ON TABLE cmk.tenant IS 'Tenants and the keys they own; change it through the functions of schema cmk';
+COMMENT ON TABLE cmk.data_key IS 'Wrapped data keys; losing a row is losing the values sealed under it';
+COMMENT ON TABLE cmk.access IS 'Which database roles may encrypt and decrypt for which tenant; a null tenant means every tenant';
+COMMENT ON VIEW cmk.tenants IS 'Tenants with state, key and current data key version';
+COMMENT ON VIEW cmk.cache IS 'Data keys cached by this session; never key bytes';
+COMMENT ON VIEW cmk.cache_stats IS 'Counters of this session''s cache since it started';

@@ -1,0 +1,124 @@
+//! Reads the registry's tables the way PostgreSQL reads its catalogs: an index scan under a fresh
+//! catalog snapshot.
+//!
+//! Not through SQL, on purpose: no planner, no `search_path`, no hooks, no privileges of the current
+//! user in the way, and always the newest committed rows plus this transaction's own, whatever the
+//! snapshot of the running statement.
+
+use crate::error::{Reason, Result};
+use pgrx::pg_sys;
+use pgrx::{FromDatum, IntoDatum};
+use std::ffi::CStr;
+
+/// A table and the unique index that finds rows by their first column.
+pub struct Table {
+    pub name: &'static CStr,
+    pub index: &'static CStr,
+}
+
+/// What to look for in the first column.
+pub enum Key<'a> {
+    Text(&'a str),
+    Null,
+}
+
+/// A row, valid for the call that it is passed to.
+pub struct Row {
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+impl Row {
+    /// Column `number`, counted from 1; `None` for null. Copies what is by reference into the current
+    /// memory context.
+    ///
+    /// # Panics
+    /// If the table has fewer columns: then it isn't ours.
+    pub fn column<T: FromDatum>(&self, number: usize) -> Option<T> {
+        // SAFETY: heap_deform_tuple filled both; the caller names the column's declared type.
+        unsafe { T::from_datum(self.values[number - 1], self.nulls[number - 1]) }
+    }
+}
+
+/// Object id of a table of schema `cmk`.
+///
+/// # Errors
+/// `not_installed`.
+pub fn oid_of(relation: &CStr) -> Result<pg_sys::Oid> {
+    // SAFETY: C strings; in a transaction on the main thread.
+    let oid = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"cmk".as_ptr(), true);
+        pg_sys::get_relname_relid(relation.as_ptr(), schema)
+    };
+    if oid == pg_sys::InvalidOid { Err(Reason::NotInstalled.into()) } else { Ok(oid) }
+}
+
+/// Calls `visit` for each row whose first column is `key`.
+///
+/// # Errors
+/// `not_installed`, or what `visit` returns.
+pub fn scan(table: &Table, key: &Key<'_>, mut visit: impl FnMut(&Row) -> Result<()>) -> Result<()> {
+    let (table_oid, index_oid) = (oid_of(table.name)?, oid_of(table.index)?);
+    // SAFETY: in a transaction on the main thread. The relation is locked while it is scanned; the scan
+    // key and the descriptor outlive the scan. An ERROR in between unwinds, and the transaction's
+    // resource owner releases scan and lock.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::table_open(table_oid, lock);
+        let descriptor = (*relation).rd_att;
+        let columns = (*descriptor).natts as usize;
+        let mut scan_key = scan_key(key);
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            index_oid,
+            true,
+            std::ptr::null_mut(),
+            1,
+            &mut scan_key,
+        );
+        let mut outcome = Ok(());
+        while outcome.is_ok() {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let mut row =
+                Row { values: vec![pg_sys::Datum::null(); columns], nulls: vec![true; columns] };
+            pg_sys::heap_deform_tuple(
+                tuple,
+                descriptor,
+                row.values.as_mut_ptr(),
+                row.nulls.as_mut_ptr(),
+            );
+            outcome = visit(&row);
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, lock);
+        outcome
+    }
+}
+
+fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
+    let mut data = pg_sys::ScanKeyData::default();
+    let equal = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
+    let (flags, argument) = match key {
+        Key::Text(text) => (0, text.into_datum().unwrap_or(pg_sys::Datum::null())),
+        Key::Null => {
+            ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, pg_sys::Datum::null())
+        }
+    };
+    // SAFETY: initialises `data`; the columns are text COLLATE "C", compared by texteq.
+    unsafe {
+        pg_sys::ScanKeyEntryInitialize(
+            &mut data,
+            flags,
+            1,
+            equal,
+            pg_sys::InvalidOid,
+            pg_sys::Oid::from(pg_sys::C_COLLATION_OID),
+            pg_sys::Oid::from(pg_sys::F_TEXTEQ),
+            argument,
+        );
+    }
+    data
+}

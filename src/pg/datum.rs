@@ -1,0 +1,114 @@
+//! Results that are written in place: one allocation a value, in PostgreSQL's memory.
+
+use crate::error::{Reason, Result};
+use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
+use pgrx::datum::Datum;
+use pgrx::pg_sys;
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use std::ptr::NonNull;
+
+/// Longest variable-length value, its 4-byte header included (PostgreSQL's `MaxAllocSize`).
+const VARLENA_MAX: usize = 0x3fff_ffff;
+
+/// A `bytea` under construction.
+pub struct Bytea {
+    varlena: NonNull<pg_sys::varlena>,
+    len: usize,
+}
+
+/// A `text` under construction.
+pub struct Text(Bytea);
+
+impl Bytea {
+    /// Room for `len` bytes of undefined content, in the current memory context.
+    ///
+    /// # Errors
+    /// `too_large` before anything is allocated.
+    #[inline]
+    pub fn with_len(len: usize) -> Result<Self> {
+        let size = len.saturating_add(pg_sys::VARHDRSZ);
+        if size > VARLENA_MAX {
+            return Err(Reason::TooLarge.into());
+        }
+        // SAFETY: palloc returns `size` aligned bytes or raises an ERROR; the header lies within.
+        let varlena = unsafe {
+            let varlena = pg_sys::palloc(size).cast::<pg_sys::varlena>();
+            pgrx::set_varsize_4b(varlena, size as i32);
+            NonNull::new_unchecked(varlena)
+        };
+        Ok(Self { varlena, len })
+    }
+
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: `len` bytes follow the header, allocated by with_len and owned by self. Their content
+        // is whatever palloc left there; callers only write, or read what they wrote.
+        unsafe {
+            let data = self.varlena.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ);
+            std::slice::from_raw_parts_mut(data, self.len)
+        }
+    }
+
+    /// The same bytes as `text`.
+    ///
+    /// # Errors
+    /// `not_text` for what isn't UTF-8 or holds a zero byte, which PostgreSQL's `text` can't.
+    pub fn into_text(mut self) -> Result<Text> {
+        let bytes = self.as_mut_slice();
+        if bytes.contains(&0) || std::str::from_utf8(bytes).is_err() {
+            return Err(Reason::NotText.into());
+        }
+        Ok(Text(self))
+    }
+}
+
+// SAFETY: the datum is a pointer to a varlena in the memory context of the call.
+unsafe impl BoxRet for Bytea {
+    #[inline]
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: a valid datum of the function's declared type.
+        unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.varlena.as_ptr())) }
+    }
+}
+
+// SAFETY: as for Bytea; the content was checked to be text.
+unsafe impl BoxRet for Text {
+    #[inline]
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: passes the caller's promise on.
+        unsafe { self.0.box_into(fcinfo) }
+    }
+}
+
+macro_rules! sql_type {
+    ($rust:ty, $sql:literal) => {
+        // SAFETY: names the SQL type that box_into produces.
+        unsafe impl SqlTranslatable for $rust {
+            const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!($rust);
+            const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+            const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> =
+                Ok(SqlMappingRef::literal($sql));
+            const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+                Ok(ReturnsRef::One(SqlMappingRef::literal($sql)));
+        }
+    };
+}
+
+sql_type!(Bytea, "bytea");
+sql_type!(Text, "text");
+
+/// A `regrole` argument: a role by name or number, which PostgreSQL has checked to exist.
+#[derive(Clone, Copy)]
+pub struct RegRole(pub pg_sys::Oid);
+
+sql_type!(RegRole, "pg_catalog.regrole");
+
+// SAFETY: regrole is an oid in all but its text form.
+unsafe impl<'fcx> ArgAbi<'fcx> for RegRole {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: passes the caller's promise on.
+        Self(unsafe { pg_sys::Oid::unbox_arg_unchecked(arg) })
+    }
+}

@@ -1,0 +1,66 @@
+//! How a backend learns that the registry, a grant or a role membership changed.
+//!
+//! Every statement that changes a registry table invalidates that table's relation cache entry (a trigger
+//! calls [`announce`]). PostgreSQL carries the message to all backends at commit, and to standbys with
+//! the commit record; on rollback it undoes it locally. Here it only counts [`generation`] up: the
+//! keyring compares and reads the registry again.
+
+use pgrx::{pg_guard, pg_sys};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// Object ids of the registry tables as last seen; 0 before the first look.
+static TABLES: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
+
+/// Once per process, or in the postmaster for all its children.
+pub fn register_callbacks() {
+    let none = pg_sys::Datum::from(0_usize);
+    // SAFETY: called from _PG_init on the main thread; the callbacks touch atomics only.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_relation), none);
+        for cache in [AUTH_OID, AUTH_MEMBERS] {
+            pg_sys::CacheRegisterSyscacheCallback(cache, Some(on_role), none);
+        }
+    }
+}
+
+const AUTH_OID: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+const AUTH_MEMBERS: i32 = pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM as i32;
+
+/// The tables that matter from now on; all three or it is called again.
+pub fn watch(tables: [pg_sys::Oid; 3]) {
+    for (slot, oid) in TABLES.iter().zip(tables) {
+        slot.store(oid.to_u32(), Relaxed);
+    }
+}
+
+/// The registry's generation, after taking in what other backends committed meanwhile, also in the
+/// middle of a statement.
+#[inline]
+pub fn generation() -> u64 {
+    // SAFETY: in a transaction on the main thread, as for any function call of the executor. Without
+    // pending messages it is one comparison.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    GENERATION.load(Relaxed)
+}
+
+/// Tells every backend, at commit, that `table` changed.
+pub fn announce(table: pg_sys::Oid) {
+    // SAFETY: in a transaction on the main thread, with the table locked by the statement that fired.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
+}
+
+/// An invalid oid stands for "everything": messages were lost.
+#[pg_guard]
+extern "C-unwind" fn on_relation(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    let relation = relation.to_u32();
+    if relation == 0 || TABLES.iter().any(|table| table.load(Relaxed) == relation) {
+        GENERATION.fetch_add(1, Relaxed);
+    }
+}
+
+#[pg_guard]
+extern "C-unwind" fn on_role(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    GENERATION.fetch_add(1, Relaxed);
+}

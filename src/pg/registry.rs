@@ -1,0 +1,102 @@
+//! Reads tenants and grants out of the registry's tables (`sql/registry.sql` declares them).
+
+use super::catalog::{self, Key, Row, Table};
+use super::invalidation;
+use crate::crypto::commitment::Commitment;
+use crate::error::{Error, Reason, Result};
+use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
+use crate::kms::{AssumedRole, Custody};
+use crate::registry::{DataKey, DataKeyState, Permissions, Role, Tenant, TenantState};
+use pgrx::pg_sys;
+
+const TENANT: Table = Table { name: c"tenant", index: c"tenant_pkey" };
+const DATA_KEY: Table = Table { name: c"data_key", index: c"data_key_pkey" };
+const ACCESS: Table = Table { name: c"access", index: c"access_tenant_role_key" };
+
+/// # Errors
+/// `not_installed`; `key_uri` and the like if a row was altered into nonsense.
+pub fn tenant(name: &str) -> Result<Option<Tenant>> {
+    // Before the read, so that no change of what is read goes unnoticed.
+    let [tenant, data_key, access] = [TENANT, DATA_KEY, ACCESS].map(|table| catalog::oid_of(table.name));
+    invalidation::watch([tenant?, data_key?, access?]);
+
+    let mut found = None;
+    catalog::scan(&TENANT, &Key::Text(name), |row| {
+        found = Some(tenant_of(name, row)?);
+        Ok(())
+    })?;
+    if let Some(tenant) = &mut found {
+        catalog::scan(&DATA_KEY, &Key::Text(name), |row| {
+            tenant.data_keys.push(data_key_of(row)?);
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// What `role` may do with the values of `tenant`, by grants to it, to roles whose privileges it has, and
+/// to every tenant.
+///
+/// Superusers hold every privilege implicitly; here they need an explicit grant like anyone, so that
+/// reading a tenant's data takes an act that shows.
+///
+/// # Errors
+/// `not_installed`.
+pub fn permissions(role: Role, tenant: &str) -> Result<Permissions> {
+    let mut granted = Permissions::default();
+    for key in [Key::Text(tenant), Key::Null] {
+        catalog::scan(&ACCESS, &key, |row| {
+            let grantee: Option<pg_sys::Oid> = row.column(2);
+            if grantee.is_some_and(|grantee| holds(role, grantee)) {
+                granted.encrypt |= row.column(3) == Some(true);
+                granted.decrypt |= row.column(4) == Some(true);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(granted)
+}
+
+/// Both: the first would be true of a superuser for any role, the second also of memberships that are
+/// not inherited.
+fn holds(role: Role, grantee: pg_sys::Oid) -> bool {
+    let role = pg_sys::Oid::from(role.0);
+    // SAFETY: catalog look-ups in a transaction on the main thread.
+    unsafe {
+        pg_sys::has_privs_of_role(role, grantee) && pg_sys::is_member_of_role_nosuper(role, grantee)
+    }
+}
+
+fn tenant_of(name: &str, row: &Row) -> Result<Tenant> {
+    let damaged = || Error::new(Reason::KeyUri).for_tenant(name);
+    let text = |column| row.column::<String>(column);
+    let state = text(2).as_deref().and_then(TenantState::from_name).ok_or_else(damaged)?;
+    let key = KeyUri::parse(&text(3).ok_or_else(damaged)?).map_err(|_| damaged())?;
+    let role = match (text(4), text(5)) {
+        (Some(arn), Some(id)) => {
+            Some(AssumedRole { arn: RoleArn::parse(&arn)?, external_id: ExternalId::parse(&id)? })
+        }
+        (None, None) => None,
+        _ => return Err(Error::new(Reason::ExternalId).for_tenant(name)),
+    };
+    Ok(Tenant {
+        name: name.into(),
+        state,
+        epoch: row.column(6).ok_or_else(damaged)?,
+        custody: Custody { key, role },
+        data_keys: Vec::new(),
+    })
+}
+
+/// A row with a commitment of a wrong length can't be told from one of another data key.
+fn data_key_of(row: &Row) -> Result<DataKey> {
+    let damaged = || Error::new(Reason::CommitmentMismatch);
+    let commitment = row.column::<Vec<u8>>(5).and_then(|bytes| bytes.try_into().ok());
+    let state = row.column::<String>(3);
+    Ok(DataKey {
+        version: row.column(2).ok_or_else(damaged)?,
+        state: state.as_deref().and_then(DataKeyState::from_name).ok_or_else(damaged)?,
+        commitment: Commitment::from_bytes(commitment.ok_or_else(damaged)?),
+        wrapped: row.column::<Vec<u8>>(6).map(Vec::into_boxed_slice),
+    })
+}

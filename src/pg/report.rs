@@ -1,0 +1,39 @@
+//! From an [`Error`] to PostgreSQL's error: the only place that chooses SQLSTATEs for the server.
+
+use crate::error::{Error, SqlState};
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+
+/// An SQL function's result. pgrx keeps code, detail and hint of exactly this error type.
+pub type SqlResult<T> = Result<T, ErrorReport>;
+
+const fn code(state: SqlState) -> PgSqlErrorCode {
+    use PgSqlErrorCode::*;
+    match state {
+        SqlState::NullValueNotAllowed => ERRCODE_NULL_VALUE_NOT_ALLOWED,
+        SqlState::CharacterNotInRepertoire => ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+        SqlState::InvalidParameterValue => ERRCODE_INVALID_PARAMETER_VALUE,
+        SqlState::InvalidBinaryRepresentation => ERRCODE_INVALID_BINARY_REPRESENTATION,
+        SqlState::ReadOnlySqlTransaction => ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        SqlState::ExternalRoutineInvocation => ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION,
+        SqlState::InsufficientPrivilege => ERRCODE_INSUFFICIENT_PRIVILEGE,
+        SqlState::UndefinedObject => ERRCODE_UNDEFINED_OBJECT,
+        SqlState::DuplicateObject => ERRCODE_DUPLICATE_OBJECT,
+        SqlState::InsufficientResources => ERRCODE_INSUFFICIENT_RESOURCES,
+        SqlState::ObjectNotInPrerequisiteState => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        SqlState::LockNotAvailable => ERRCODE_LOCK_NOT_AVAILABLE,
+        SqlState::SystemError => ERRCODE_SYSTEM_ERROR,
+        SqlState::ConfigFileError => ERRCODE_CONFIG_FILE_ERROR,
+    }
+}
+
+/// `?` turns an [`Error`] into what PostgreSQL shows.
+impl From<Error> for ErrorReport {
+    #[cold]
+    fn from(error: Error) -> Self {
+        let entry = error.reason.entry();
+        ErrorReport::new(code(entry.sqlstate), error.message(), "cmk_encrypt")
+            .set_detail(error.detail())
+            .set_hint(entry.hint)
+    }
+}

@@ -1,0 +1,160 @@
+//! Settings. All are `PGC_SIGHUP`: from `postgresql.conf` or `ALTER SYSTEM`, one value for the whole
+//! server, never from a session. A session that could set an endpoint could read data keys, and one that
+//! could set the TTL would make the revocation bound nobody's promise.
+
+use crate::keyring::Policy;
+use crate::kms::aws::AwsSettings;
+use crate::kms::local::LocalKms;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+/// 5 minutes: short enough to call a revocation prompt, long enough that a busy tenant costs a backend a
+/// dozen KMS calls an hour.
+static CACHE_TTL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
+/// Half a MiB of locked memory a backend at most.
+static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static FAILURE_TTL: GucSetting<i32> = GucSetting::<i32>::new(3_000);
+static KMS_ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static STS_ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KMS_CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static KMS_ATTEMPT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
+static KMS_OPERATION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static KMS_MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(3);
+static LOCAL_KEYS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static LOCAL_KEY_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+pub fn define() {
+    const DAY: i32 = 86_400_000;
+    milliseconds(
+        c"cmk_encrypt.cache_ttl",
+        c"Longest time a backend uses an unwrapped data key without asking KMS again.",
+        c"This is the revocation bound: a warm backend stops decrypting at most this long after a key's owner revokes it.",
+        &CACHE_TTL,
+        1_000,
+        DAY,
+    );
+    milliseconds(
+        c"cmk_encrypt.failure_ttl",
+        c"How long a failed unwrap is remembered, plus or minus a quarter.",
+        c"A revoked or unreachable key costs at most one KMS call per backend in this time.",
+        &FAILURE_TTL,
+        0,
+        DAY,
+    );
+    milliseconds(c"cmk_encrypt.kms_connect_timeout", c"Longest time to connect to KMS.", c"", &KMS_CONNECT_TIMEOUT, 10, DAY);
+    milliseconds(c"cmk_encrypt.kms_attempt_timeout", c"Longest time for one attempt of a KMS call.", c"", &KMS_ATTEMPT_TIMEOUT, 10, DAY);
+    milliseconds(
+        c"cmk_encrypt.kms_operation_timeout",
+        c"Longest time for a KMS call with all its attempts, credentials included.",
+        c"",
+        &KMS_OPERATION_TIMEOUT,
+        10,
+        DAY,
+    );
+    number(c"cmk_encrypt.kms_max_attempts", c"Attempts of a KMS call, the first included.", &KMS_MAX_ATTEMPTS, 1, 10);
+    number(c"cmk_encrypt.cache_size", c"Data keys that a backend caches at most.", &CACHE_SIZE, 1, 100_000);
+    string(
+        c"cmk_encrypt.kms_endpoint_url",
+        c"KMS endpoint; empty for the public endpoint of each key's Region.",
+        &KMS_ENDPOINT_URL,
+    );
+    string(
+        c"cmk_encrypt.sts_endpoint_url",
+        c"STS endpoint; empty for the public endpoint of each key's Region.",
+        &STS_ENDPOINT_URL,
+    );
+    string(
+        c"cmk_encrypt.local_key_directory",
+        c"Directory of the key files of local:NAME keys.",
+        &LOCAL_KEY_DIRECTORY,
+    );
+    GucRegistry::define_bool_guc(
+        c"cmk_encrypt.local_keys",
+        c"Allows keys of the embedded provider, local:NAME.",
+        c"For development and demonstrations: whoever runs the server holds such keys.",
+        &LOCAL_KEYS,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    reserve_prefix(c"cmk_encrypt");
+}
+
+fn milliseconds(
+    name: &'static CStr,
+    what: &'static CStr,
+    why: &'static CStr,
+    setting: &'static GucSetting<i32>,
+    least: i32,
+    most: i32,
+) {
+    let (context, flags) = (GucContext::Sighup, GucFlags::UNIT_MS);
+    GucRegistry::define_int_guc(name, what, why, setting, least, most, context, flags);
+}
+
+fn number(
+    name: &'static CStr,
+    what: &'static CStr,
+    setting: &'static GucSetting<i32>,
+    least: i32,
+    most: i32,
+) {
+    let (context, flags) = (GucContext::Sighup, GucFlags::default());
+    GucRegistry::define_int_guc(name, what, c"", setting, least, most, context, flags);
+}
+
+fn string(name: &'static CStr, what: &'static CStr, setting: &'static GucSetting<Option<CString>>) {
+    let (context, flags) = (GucContext::Sighup, GucFlags::SUPERUSER_ONLY);
+    GucRegistry::define_string_guc(name, what, c"", setting, context, flags);
+}
+
+/// A misspelt `cmk_encrypt.something` is an error, not a silent placeholder.
+fn reserve_prefix(prefix: &'static CStr) {
+    #[cfg(feature = "pg14")]
+    {
+        unsafe extern "C-unwind" {
+            fn EmitWarningsOnPlaceholders(class_name: *const std::ffi::c_char);
+        }
+        // SAFETY: a C string; called on the main thread from _PG_init.
+        unsafe { EmitWarningsOnPlaceholders(prefix.as_ptr()) }
+    }
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: a C string; called on the main thread from _PG_init.
+    unsafe {
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+    }
+}
+
+fn duration(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_millis(setting.get().unsigned_abs().into())
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    let text = setting.get()?.to_string_lossy().into_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+#[inline]
+pub fn policy() -> Policy {
+    Policy {
+        ttl: duration(&CACHE_TTL),
+        failure_ttl: duration(&FAILURE_TTL),
+        capacity: CACHE_SIZE.get().unsigned_abs() as usize,
+    }
+}
+
+pub fn aws() -> AwsSettings {
+    AwsSettings {
+        kms_endpoint: text(&KMS_ENDPOINT_URL),
+        sts_endpoint: text(&STS_ENDPOINT_URL),
+        connect_timeout: duration(&KMS_CONNECT_TIMEOUT),
+        attempt_timeout: duration(&KMS_ATTEMPT_TIMEOUT),
+        operation_timeout: duration(&KMS_OPERATION_TIMEOUT),
+        max_attempts: KMS_MAX_ATTEMPTS.get().unsigned_abs(),
+    }
+}
+
+pub fn local_kms() -> LocalKms {
+    let directory = text(&LOCAL_KEY_DIRECTORY).filter(|_| LOCAL_KEYS.get());
+    LocalKms { directory: directory.map(Into::into) }
+}

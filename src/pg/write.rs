@@ -1,0 +1,28 @@
+//! Changes the registry's tables, through SQL: constraints, triggers and locks are PostgreSQL's business.
+//!
+//! The functions that get here are SECURITY DEFINER with a pinned `search_path`; all names are qualified.
+
+use crate::error::{Reason, Result};
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
+use pgrx::spi::Spi;
+
+/// # Errors
+/// `read_only` in a read-only transaction and on a standby.
+pub fn require_writable() -> Result<()> {
+    // SAFETY: a variable of this backend, and a look at shared memory.
+    let read_only = unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() };
+    if read_only { Err(Reason::ReadOnly.into()) } else { Ok(()) }
+}
+
+/// Runs one statement and returns how many rows it changed or returned.
+///
+/// # Errors
+/// `read_only`. What PostgreSQL itself objects to is raised as PostgreSQL's error.
+pub fn execute(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize> {
+    require_writable()?;
+    Ok(Spi::connect_mut(|client| {
+        let done = client.update(sql, None, arguments);
+        done.expect("a fixed statement on the registry's own tables").len()
+    }))
+}

@@ -1,0 +1,12 @@
+//! The SQL surface: thin functions that convert, call and return. Volatility, parallel class and
+//! privileges of each are chosen here and in `sql/finalize.sql`.
+//!
+//! PARALLEL RESTRICTED throughout: a parallel worker is a new process with an empty cache, so each would
+//! ask KMS again.
+
+mod access;
+mod encrypt;
+mod inspect;
+mod status;
+mod tenant;
+mod trigger;

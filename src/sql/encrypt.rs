@@ -1,0 +1,131 @@
+//! `cmk_encrypt`, `cmk_decrypt` and their kin.
+//!
+//! Not STRICT, unlike what one would expect: a STRICT function returns NULL for a NULL tenant, so an
+//! unset `current_setting('app.tenant', true)` would silently store nothing. Only the value may be NULL.
+
+use crate::envelope::{Envelope, OVERHEAD};
+use crate::error::{Error, Reason, Result};
+use crate::pg::backend::{Backend, in_security_restricted_operation, keyring};
+use crate::pg::datum::{Bytea, Text};
+use crate::pg::report::SqlResult;
+use pgrx::{Array, default, pg_extern};
+
+#[pg_extern(volatile, parallel_restricted)]
+fn cmk_encrypt(
+    tenant: Option<&str>,
+    plaintext: Option<&[u8]>,
+    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+) -> SqlResult<Option<Bytea>> {
+    let Some(plaintext) = plaintext else { return Ok(None) };
+    Ok(Some(seal(tenant, plaintext, aad)?))
+}
+
+#[pg_extern(volatile, parallel_restricted)]
+fn cmk_encrypt_text(
+    tenant: Option<&str>,
+    plaintext: Option<&str>,
+    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+) -> SqlResult<Option<Bytea>> {
+    let Some(plaintext) = plaintext else { return Ok(None) };
+    Ok(Some(seal(tenant, plaintext.as_bytes(), aad)?))
+}
+
+#[pg_extern(stable, parallel_restricted)]
+fn cmk_decrypt(
+    tenant: Option<&str>,
+    ciphertext: Option<&[u8]>,
+    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+) -> SqlResult<Option<Bytea>> {
+    let Some(ciphertext) = ciphertext else { return Ok(None) };
+    Ok(Some(open(tenant, ciphertext, aad)?))
+}
+
+#[pg_extern(stable, parallel_restricted)]
+fn cmk_decrypt_text(
+    tenant: Option<&str>,
+    ciphertext: Option<&[u8]>,
+    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+) -> SqlResult<Option<Text>> {
+    let Some(ciphertext) = ciphertext else { return Ok(None) };
+    Ok(Some(open_text(tenant, ciphertext, aad)?))
+}
+
+#[pg_extern(stable, parallel_restricted)]
+fn cmk_try_decrypt(
+    tenant: Option<&str>,
+    ciphertext: Option<&[u8]>,
+    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+    forgive: default!(Option<Array<'_, &str>>, "NULL"),
+) -> SqlResult<Option<Bytea>> {
+    let forgiven = Forgiven::parse(forgive)?;
+    let Some(ciphertext) = ciphertext else { return Ok(None) };
+    Ok(forgiven.apply(open(tenant, ciphertext, aad))?)
+}
+
+#[pg_extern(stable, parallel_restricted)]
+fn cmk_try_decrypt_text(
+    tenant: Option<&str>,
+    ciphertext: Option<&[u8]>,
+    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+    forgive: default!(Option<Array<'_, &str>>, "NULL"),
+) -> SqlResult<Option<Text>> {
+    let forgiven = Forgiven::parse(forgive)?;
+    let Some(ciphertext) = ciphertext else { return Ok(None) };
+    Ok(forgiven.apply(open_text(tenant, ciphertext, aad))?)
+}
+
+/// The result is allocated before the keyring is asked: nothing may wait or jump while it holds a key.
+#[inline]
+fn seal(tenant: Option<&str>, plaintext: &[u8], aad: Option<&[u8]>) -> Result<Bytea> {
+    let (Some(tenant), Some(aad)) = (tenant, aad) else { return Err(Reason::NullArgument.into()) };
+    let mut sealed = Bytea::with_len(plaintext.len() + OVERHEAD)?;
+    keyring().seal(&Backend, tenant, aad, plaintext, sealed.as_mut_slice())?;
+    Ok(sealed)
+}
+
+#[inline]
+fn open(tenant: Option<&str>, ciphertext: &[u8], aad: Option<&[u8]>) -> Result<Bytea> {
+    let (Some(tenant), Some(aad)) = (tenant, aad) else { return Err(Reason::NullArgument.into()) };
+    if in_security_restricted_operation() {
+        return Err(Reason::SecurityRestricted.into());
+    }
+    let envelope = Envelope::parse(ciphertext).map_err(|error| error.for_tenant(tenant))?;
+    let mut opened = Bytea::with_len(envelope.plaintext_len())?;
+    keyring().open(&Backend, tenant, aad, &envelope, opened.as_mut_slice())?;
+    Ok(opened)
+}
+
+fn open_text(tenant: Option<&str>, ciphertext: &[u8], aad: Option<&[u8]>) -> Result<Text> {
+    let opened = open(tenant, ciphertext, aad)?;
+    opened.into_text().map_err(|error| error.for_tenant(tenant.unwrap_or_default()))
+}
+
+/// Which failures `cmk_try_decrypt` turns into NULL.
+enum Forgiven {
+    /// Those that concern this one value.
+    Default,
+    These(Vec<Reason>),
+}
+
+impl Forgiven {
+    /// # Errors
+    /// `reason_name` for a name that isn't in the table of errors.
+    fn parse(names: Option<Array<'_, &str>>) -> Result<Self> {
+        let Some(names) = names else { return Ok(Self::Default) };
+        let resolve = |name: Option<&str>| name.and_then(Reason::from_name);
+        let reasons: Option<Vec<_>> = names.iter().map(resolve).collect();
+        Ok(Self::These(reasons.ok_or(Reason::ReasonName)?))
+    }
+
+    fn apply<T>(&self, opened: Result<T>) -> Result<Option<T>> {
+        let forgives = |error: &Error| match self {
+            Self::Default => error.reason.concerns_one_value(),
+            Self::These(reasons) => reasons.contains(&error.reason),
+        };
+        match opened {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if forgives(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

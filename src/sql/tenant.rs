@@ -1,0 +1,152 @@
+//! A tenant's life: register, activate, rotate, suspend, resume, evict.
+//!
+//! Everything is part of the caller's transaction: a rollback leaves nothing, a commit tells every
+//! backend. `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two
+//! DBAs at once one wins and the other hears `tenant_busy`.
+
+use crate::crypto::commitment::Commitment;
+use crate::error::{Error, Reason, Result};
+use crate::keyring::Host;
+use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
+use crate::kms::Kms;
+use crate::kms::context::EncryptionContext;
+use crate::pg::backend::{Backend, keyring};
+use crate::pg::report::SqlResult;
+use crate::pg::{registry, write};
+use crate::registry::{Tenant, TenantState, check_tenant_name};
+use pgrx::prelude::*;
+
+#[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn register_tenant(
+    tenant: Option<&str>,
+    key_uri: Option<&str>,
+    role_arn: default!(Option<&str>, "NULL"),
+    external_id: default!(Option<&str>, "NULL"),
+    activate: default!(bool, true),
+) -> SqlResult<&'static str> {
+    let (Some(tenant), Some(key_uri)) = (tenant, key_uri) else {
+        return Err(Error::new(Reason::NullArgument).into());
+    };
+    check_tenant_name(tenant)?;
+    KeyUri::parse(key_uri)?;
+    match (role_arn, external_id) {
+        (Some(arn), Some(id)) => {
+            RoleArn::parse(arn)?;
+            ExternalId::parse(id)?;
+        }
+        (None, None) => (),
+        _ => return Err(Error::new(Reason::ExternalId).into()),
+    }
+
+    const INSERT: &str = "
+        INSERT INTO cmk.tenant (tenant, key_uri, role_arn, external_id) VALUES ($1, $2, $3, $4)
+        ON CONFLICT DO NOTHING";
+    let arguments = [tenant.into(), key_uri.into(), role_arn.into(), external_id.into()];
+    if write::execute(INSERT, &arguments)? == 0 {
+        return Err(Error::new(Reason::TenantExists).for_tenant(tenant).into());
+    }
+    if activate { activate_tenant(tenant) } else { Ok("pending") }
+}
+
+#[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn activate_tenant(tenant: &str) -> SqlResult<&'static str> {
+    let locked = lock(tenant, TenantState::Pending)?;
+    add_data_key(&locked)?;
+    set_state(tenant, "pending", "active")?;
+    Ok("active")
+}
+
+/// New values are sealed under a new data key; the old one goes on opening old values.
+#[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn rotate_tenant(tenant: &str) -> SqlResult<i32> {
+    let locked = lock(tenant, TenantState::Active)?;
+    Ok(add_data_key(&locked)?)
+}
+
+/// Waits for other changes of the tenant rather than giving up: this is the brake.
+#[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn suspend_tenant(tenant: &str) -> SqlResult<()> {
+    Ok(set_state(tenant, "active", "suspended")?)
+}
+
+#[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn resume_tenant(tenant: &str) -> SqlResult<()> {
+    Ok(set_state(tenant, "suspended", "active")?)
+}
+
+/// From commit on, no backend uses a data key of this tenant without asking KMS again.
+#[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn evict(tenant: &str) -> SqlResult<()> {
+    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = epoch + 1 WHERE tenant = $1";
+    if write::execute(UPDATE, &[tenant.into()])? == 0 {
+        return Err(unknown(tenant).into());
+    }
+    Ok(())
+}
+
+/// Locks the tenant's row until the end of the transaction and returns the tenant as it is then.
+///
+/// # Errors
+/// `unknown_tenant`, `tenant_busy`, `tenant_state_conflict`, `read_only`.
+fn lock(tenant: &str, state: TenantState) -> Result<Tenant> {
+    const LOCK: &str = "SELECT FROM cmk.tenant WHERE tenant = $1 FOR UPDATE SKIP LOCKED";
+    let locked = write::execute(LOCK, &[tenant.into()])? == 1;
+    let found = registry::tenant(tenant)?.ok_or_else(|| unknown(tenant))?;
+    match (locked, found.state == state) {
+        (false, _) => Err(Error::new(Reason::TenantBusy).for_tenant(tenant)),
+        (true, false) => Err(Error::new(Reason::TenantStateConflict).for_tenant(tenant)),
+        (true, true) => Ok(found),
+    }
+}
+
+fn set_state(tenant: &str, from: &str, to: &str) -> Result<()> {
+    const UPDATE: &str = "
+        UPDATE cmk.tenant SET state = $3, changed_at = pg_catalog.now()
+         WHERE tenant = $1 AND state = $2";
+    if write::execute(UPDATE, &[tenant.into(), from.into(), to.into()])? == 1 {
+        return Ok(());
+    }
+    Err(match registry::tenant(tenant)? {
+        Some(_) => Error::new(Reason::TenantStateConflict).for_tenant(tenant),
+        None => unknown(tenant),
+    })
+}
+
+/// Has KMS make a data key, proves by an unwrap that it comes back, and only then stores it as the
+/// current one. Returns its version.
+fn add_data_key(tenant: &Tenant) -> Result<i32> {
+    let named = |error: Error| error.for_tenant(&tenant.name);
+    let context = EncryptionContext::data_key(&tenant.name);
+    let (kms, custody) = (Backend.kms(), &tenant.custody);
+    let call = || kms.generate(custody, &context);
+    let wrapped = keyring().call_kms(call).map_err(named)?;
+    let call = || kms.unwrap(custody, &wrapped, &context);
+    let dek = keyring().call_kms(call).map_err(named)?;
+    let commitment = Commitment::to(&dek, tenant.name.as_bytes());
+
+    let version = tenant.data_keys.iter().map(|key| key.version).max().unwrap_or(0) + 1;
+    const RETIRE: &str = "
+        UPDATE cmk.data_key SET state = 'retired' WHERE tenant = $1 AND state = 'current'";
+    write::execute(RETIRE, &[(&*tenant.name).into()])?;
+    const INSERT: &str = "
+        INSERT INTO cmk.data_key (tenant, version, commitment, wrapped) VALUES ($1, $2, $3, $4)";
+    let commitment = commitment.as_bytes().as_slice();
+    let arguments =
+        [(&*tenant.name).into(), version.into(), commitment.into(), wrapped.as_slice().into()];
+    write::execute(INSERT, &arguments)?;
+    Ok(version)
+}
+
+/// A name that can't be registered is told apart from one that isn't.
+fn unknown(tenant: &str) -> Error {
+    match check_tenant_name(tenant) {
+        Ok(()) => Error::new(Reason::UnknownTenant).for_tenant(tenant),
+        Err(error) => error,
+    }
+}
