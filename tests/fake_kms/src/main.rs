@@ -17,7 +17,7 @@ struct Options {
     /// Port to listen on; 0 lets the system choose
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// File that receives the port once the server listens
+    /// File that receives the port once the server listens; without it, the URL goes to stdout
     #[arg(long)]
     port_file: Option<PathBuf>,
     /// Stop as soon as this process is gone
@@ -31,11 +31,15 @@ struct Options {
 fn main() -> io::Result<()> {
     let options = Options::parse();
     let server = Server::start_on(options.port)?;
-    if let Some(path) = &options.port_file {
-        write_atomically(path, &format!("{}\n", server.address().port()))?;
+    match &options.port_file {
+        Some(path) => write_atomically(path, &format!("{}\n", server.address().port()))?,
+        None => println!("{}", server.url()),
     }
-    eprintln!("fake_kms listens on {}", server.url());
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(stop(&options))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(stop(&options));
+    // Tokio reads standard input on a thread that can't be interrupted: don't wait for it.
+    runtime.shutdown_background();
+    result
 }
 
 /// Returns when one of the reasons to stop has come.
@@ -46,11 +50,7 @@ async fn stop(options: &Options) -> io::Result<()> {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         () = parent_gone(options.parent_pid), if options.parent_pid.is_some() => Ok(()),
-        // Tokio reads standard input on a thread that can't be interrupted, so leave by `exit`.
-        result = stdin_closed(), if options.until_stdin_closes => match result {
-            Ok(()) => std::process::exit(0),
-            Err(error) => Err(error),
-        },
+        result = stdin_closed(), if options.until_stdin_closes => result,
     }
 }
 

@@ -94,7 +94,11 @@ pub fn cancel_key_deletion(store: &mut Store, caller: &Caller, request: OneKey) 
 
 pub fn get_key_rotation_status(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
     let key = find(store, caller, "GetKeyRotationStatus", request.key_id.as_deref())?;
-    Ok(json!({"KeyId": key.arn, "KeyRotationEnabled": key.rotates}))
+    let mut status = json!({"KeyId": key.arn, "KeyRotationEnabled": key.rotates});
+    if key.rotates {
+        status["RotationPeriodInDays"] = json!(365);
+    }
+    Ok(status)
 }
 
 pub fn enable_key_rotation(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {

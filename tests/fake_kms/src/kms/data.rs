@@ -105,7 +105,7 @@ struct Opened {
 ///
 /// The order of the checks is visible in the errors: the key that the caller names must exist and let
 /// the caller in before anything is said about the ciphertext, and its state comes before the
-/// ciphertext is opened.
+/// ciphertext is opened. A ciphertext that names a key which never was is a forgery, not a wrong key.
 fn open(
     store: &mut Store,
     caller: &Caller,
@@ -114,7 +114,9 @@ fn open(
     ciphertext: &[u8],
     context: &EncryptionContext,
 ) -> Result<Opened, ApiError> {
-    let blob = Blob::parse(ciphertext).ok_or_else(ApiError::invalid_ciphertext);
+    let blob = Blob::parse(ciphertext)
+        .filter(|blob| store.key_mut(blob.key_arn).is_some())
+        .ok_or_else(ApiError::invalid_ciphertext);
     if let Some(key_id) = key_id {
         let named = find(store, caller, action, Some(key_id))?;
         if named.arn != blob.as_ref().map_err(Clone::clone)?.key_arn {

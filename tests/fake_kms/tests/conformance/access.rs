@@ -1,0 +1,135 @@
+//! Who may do what: policies, principals, dry runs, authentication.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use aws_sdk_kms::error::ProvideErrorMetadata;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::DataKeySpec;
+use serde_json::json;
+
+use crate::target::{ACCESS_KEY_ID, Target, code};
+
+fn ours() -> Target {
+    Target::fake_kms("eu-west-1")
+}
+
+#[tokio::test]
+async fn a_denied_key_says_who_may_not_do_what() {
+    let target = ours();
+    let key = target.key().await;
+    let blob = target.wrapped(&key).await;
+    target.control("POST", "deny", json!({"arn": key, "deny": true}));
+    let call = target.kms.decrypt().ciphertext_blob(blob.clone()).key_id(&key);
+    let error = call.send().await.expect_err("denied");
+    assert_eq!(error.code(), Some("AccessDeniedException"));
+    assert_eq!(
+        error.message().map(str::to_owned),
+        Some(format!(
+            "User: arn:aws:iam::111122223333:user/{ACCESS_KEY_ID} is not authorized to perform: \
+             kms:Decrypt on resource: {key} with an explicit deny in a resource-based policy"
+        ))
+    );
+    assert_eq!(error.raw_response().map(|raw| raw.status().as_u16()), Some(400));
+    assert_eq!(code(target.kms.describe_key().key_id(&key).send().await), "AccessDeniedException");
+    target.control("POST", "deny", json!({"arn": key, "deny": false}));
+    target.kms.decrypt().ciphertext_blob(blob).send().await.expect("allowed again");
+}
+
+#[tokio::test]
+async fn a_deny_of_one_operation_leaves_the_others() {
+    let target = ours();
+    let (key, other) = (target.key().await, target.key().await);
+    let blob = target.wrapped(&key).await;
+    let deny = json!({"arn": key, "deny": true, "operations": ["Decrypt", "ReEncryptFrom"]});
+    target.control("POST", "deny", deny);
+    let decrypt = || target.kms.decrypt().ciphertext_blob(blob.clone());
+    assert_eq!(code(decrypt().send().await), "AccessDeniedException");
+    let move_away =
+        target.kms.re_encrypt().ciphertext_blob(blob.clone()).destination_key_id(&other);
+    assert_eq!(code(move_away.send().await), "AccessDeniedException");
+    target.wrapped(&key).await;
+    let allow = json!({"arn": key, "deny": false, "operations": ["Decrypt"]});
+    target.control("POST", "deny", allow);
+    decrypt().send().await.expect("Decrypt is allowed again");
+}
+
+#[tokio::test]
+async fn a_key_can_be_kept_to_its_principals() {
+    let target = ours();
+    let key = target.key().await;
+    let describe = || target.kms.describe_key().key_id(&key);
+    let allow = json!({"arn": key, "allow": ["AKIAFAKESOMEBODYELSE"]});
+    target.control("POST", "principals", allow);
+    let error = describe().send().await.expect_err("not a principal");
+    assert_eq!(error.code(), Some("AccessDeniedException"));
+    let message = error.message().expect("a message");
+    assert!(message.contains("because no resource-based policy allows the kms:DescribeKey action"));
+    target.control("POST", "principals", json!({"arn": key, "allow": [ACCESS_KEY_ID]}));
+    describe().send().await.expect("a principal");
+    target.control("POST", "principals", json!({"arn": key, "allow": null}));
+    describe().send().await.expect("anybody");
+}
+
+#[tokio::test]
+async fn a_dry_run_fails_in_one_way_where_the_call_would_succeed() {
+    let target = ours();
+    let key = target.key().await;
+    let blob = target.wrapped(&key).await;
+    let (kms, aes) = (&target.kms, DataKeySpec::Aes256);
+    let plaintext = Blob::new("x");
+    for refusal in [
+        code(kms.encrypt().key_id(&key).plaintext(plaintext).dry_run(true).send().await),
+        code(kms.decrypt().ciphertext_blob(blob.clone()).dry_run(true).send().await),
+        code(
+            kms.re_encrypt()
+                .ciphertext_blob(blob.clone())
+                .destination_key_id(&key)
+                .dry_run(true)
+                .send()
+                .await,
+        ),
+        code(kms.generate_data_key().key_id(&key).key_spec(aes.clone()).dry_run(true).send().await),
+        code(
+            kms.generate_data_key_without_plaintext()
+                .key_id(&key)
+                .key_spec(aes)
+                .dry_run(true)
+                .send()
+                .await,
+        ),
+    ] {
+        assert_eq!(refusal, "DryRunOperationException");
+    }
+    let wrong = kms.decrypt().ciphertext_blob(blob.clone()).encryption_context("a", "b");
+    assert_eq!(code(wrong.dry_run(true).send().await), "InvalidCiphertextException");
+    target.control("POST", "deny", json!({"arn": key, "deny": true}));
+    let denied = kms.decrypt().ciphertext_blob(blob).dry_run(true);
+    assert_eq!(code(denied.send().await), "AccessDeniedException");
+}
+
+/// The SDK always signs, so this speaks HTTP by itself.
+#[test]
+fn a_call_without_a_usable_signature_is_refused() {
+    let target = ours();
+    let scope = "AWS4-HMAC-SHA256 Credential=AKIAFAKE/20260101/eu-west-1";
+    let rest = "aws4_request, SignedHeaders=host, Signature=0f";
+    for (authorization, expected) in [
+        ("".to_owned(), "MissingAuthenticationTokenException"),
+        ("Authorization: Bearer fake\r\n".into(), "MissingAuthenticationTokenException"),
+        (format!("Authorization: {scope}\r\n"), "MissingAuthenticationTokenException"),
+        (format!("Authorization: {scope}/s3/{rest}\r\n"), "InvalidSignatureException"),
+        (format!("Authorization: {scope}/kms/{rest}\r\n"), "\"Keys\":[]"),
+    ] {
+        let address = target.url().replace("http://", "");
+        let mut stream = TcpStream::connect(&address).expect("a connection");
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: {address}\r\nX-Amz-Target: TrentService.ListKeys\r\n\
+             {authorization}Content-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        );
+        stream.write_all(request.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains(expected), "{authorization:?} got {answer}");
+    }
+}
