@@ -1,8 +1,5 @@
 //! Who may do what: policies, principals, dry runs, authentication.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use aws_sdk_kms::error::ProvideErrorMetadata;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
@@ -108,7 +105,6 @@ async fn a_dry_run_fails_in_one_way_where_the_call_would_succeed() {
     assert_eq!(code(denied.send().await), "AccessDeniedException");
 }
 
-/// The SDK always signs, so this speaks HTTP by itself.
 #[test]
 fn a_call_without_a_usable_signature_is_refused() {
     let target = ours();
@@ -121,15 +117,8 @@ fn a_call_without_a_usable_signature_is_refused() {
         (format!("Authorization: {scope}/s3/{rest}\r\n"), "InvalidSignatureException"),
         (format!("Authorization: {scope}/kms/{rest}\r\n"), "\"Keys\":[]"),
     ] {
-        let address = target.url().replace("http://", "");
-        let mut stream = TcpStream::connect(&address).expect("a connection");
-        let request = format!(
-            "POST / HTTP/1.1\r\nHost: {address}\r\nX-Amz-Target: TrentService.ListKeys\r\n\
-             {authorization}Content-Length: 2\r\nConnection: close\r\n\r\n{{}}"
-        );
-        stream.write_all(request.as_bytes()).expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        let headers = format!("X-Amz-Target: TrentService.ListKeys\r\n{authorization}");
+        let answer = target.raw(&headers, "{}");
         assert!(answer.contains(expected), "{authorization:?} got {answer}");
     }
 }

@@ -101,3 +101,15 @@ async fn a_fault_can_be_scripted_for_a_role() {
     assert!(error.contains("\"Fake\""), "{error}");
     assume(&target, ROLE, Some(EXTERNAL_ID)).await.expect("used up");
 }
+
+#[test]
+fn a_caller_can_ask_who_it_is() {
+    let answer = ours().raw(
+        "Content-Type: application/x-www-form-urlencoded\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=AKIAFAKE/20260101/eu-west-1/sts/aws4_request, \
+         SignedHeaders=host, Signature=0f\r\n",
+        "Action=GetCallerIdentity&Version=2011-06-15",
+    );
+    let user = "<Arn>arn:aws:iam::111122223333:user/AKIAFAKE</Arn><UserId>AKIAFAKE</UserId>";
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(user), "{answer}");
+}

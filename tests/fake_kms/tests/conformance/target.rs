@@ -1,5 +1,7 @@
 //! A server under test and a client for it.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -82,6 +84,22 @@ impl Target {
     pub async fn key(&self) -> String {
         let answer = self.kms.create_key().send().await.expect("CreateKey");
         answer.key_metadata.and_then(|metadata| metadata.arn).expect("an ARN")
+    }
+
+    /// A request as it is, for what the SDK would never send: header lines and a body.
+    pub fn raw(&self, headers: &str, body: &str) -> String {
+        let address = self.url().replace("http://", "");
+        let mut stream = TcpStream::connect(&address).expect("a connection");
+        let length = body.len();
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+        .expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
     }
 
     /// A data key under this key, without context.
