@@ -135,3 +135,11 @@ def database(server):
     yield make
     for name in made:
         server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "last: runs after all others, because it looks at what they left")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)

@@ -336,22 +336,22 @@ def tenant_name(stage):
     stage.dba.run("SELECT cmk.register_tenant('', 'local:shared')")
 
 
-@provokes("key_uri", "22023")
+@provokes("key_uri", "22023", names_tenant=False)
 def key_uri(stage):
     stage.use("arn:aws:kms:eu-central-1:111122223333:alias/acme", name=stage.expect_name())
 
 
-@provokes("role_arn", "22023")
+@provokes("role_arn", "22023", names_tenant=False)
 def role_arn(stage):
     stage.use(name=stage.expect_name(), role_arn="arn:aws:iam::111122223333:user/eve", external_id="id-1")
 
 
-@provokes("external_id", "22023")
+@provokes("external_id", "22023", names_tenant=False)
 def external_id(stage):
     stage.use(name=stage.expect_name(), role_arn="arn:aws:iam::111122223333:role/acme")
 
 
-@provokes("too_large", "22023")
+@provokes("too_large", "22023", names_tenant=False)
 def too_large(stage):
     stage.use("local:shared")
     stage.app.one("SELECT octet_length(cmk_encrypt_text(%s, repeat('x', 1073741800)))", stage.tenant.name)

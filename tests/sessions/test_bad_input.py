@@ -138,8 +138,10 @@ def test_an_emptied_registry_says_what_is_missing_and_a_restored_one_works(spoil
     spoiled.run("TRUNCATE cmk.access, cmk.data_key, cmk.tenant")
     with fails("42704", "unknown_tenant", "a"):
         spoiled.decrypt("a", envelope)
-    for table in ("tenant", "data_key", "access"):
-        spoiled.run(f"INSERT INTO cmk.{table} TABLE saved_{table}")
+    spoiled.run("INSERT INTO cmk.tenant TABLE saved_tenant")
+    columns = "tenant, version, state, commitment, wrapped, created_at"
+    spoiled.run(f"INSERT INTO cmk.data_key ({columns}) SELECT {columns} FROM saved_data_key")
+    spoiled.run("INSERT INTO cmk.access TABLE saved_access")
     assert spoiled.decrypt("a", envelope) == CANARY
 
 

@@ -55,18 +55,31 @@ CHANGES = ["rotate_tenant", "suspend_tenant", "evict"]
 
 
 @pytest.mark.parametrize("first", CHANGES)
-@pytest.mark.parametrize("second", CHANGES)
-def test_a_change_of_a_tenant_that_another_session_is_changing_is_refused_at_once(
-    dba, other, local_tenant, first, second
+def test_a_rotation_of_a_tenant_that_another_session_is_changing_is_refused_at_once(
+    dba, other, local_tenant, first
 ):
     tenant = local_tenant()
     with dba.connection.transaction():
         dba.run(f"SELECT cmk.{first}(%s)", tenant.name)
         with fails("55P03", "tenant_busy", tenant):
-            other.run(f"SELECT cmk.{second}(%s)", tenant.name)
+            other.run("SELECT cmk.rotate_tenant(%s)", tenant.name)
     assert other.usable()
-    if first != "suspend_tenant":
-        other.run(f"SELECT cmk.{second}(%s)", tenant.name)
+
+
+@pytest.mark.parametrize("first", CHANGES)
+@pytest.mark.parametrize("brake", ["suspend_tenant", "evict"])
+def test_the_brakes_wait_for_another_change_and_then_take_effect(dba, other, local_tenant, first, brake):
+    tenant = local_tenant()
+    with dba.connection.transaction():
+        dba.run(f"SELECT cmk.{first}(%s)", tenant.name)
+        running = other.start(f"SELECT cmk.{brake}(%s)", tenant.name)
+        wait_for_lock(dba, other.pid)
+    if first == brake == "suspend_tenant":
+        check_failure(running.exception(timeout=10), "55000", "tenant_state_conflict", tenant)
+    else:
+        assert running.exception(timeout=10) is None
+    suspended = "suspend_tenant" in (first, brake)
+    assert dba.one("SELECT state FROM cmk.tenant WHERE tenant = %s", tenant.name) == ("suspended" if suspended else "active")
 
 
 def test_of_many_rotations_at_once_winners_and_losers_add_up(session, dba, app, tenant):
