@@ -76,7 +76,8 @@ fn of_answer(code: Option<&str>, message: Option<&str>, status: u16) -> Reason {
         | "NotAuthorized"
         | "OptInRequired" => Reason::Credentials,
         _ if status == 429 => Reason::KmsThrottled,
-        _ if status >= 500 => Reason::KmsServerError,
+        // A success that makes no sense arrives here without a code.
+        _ if status >= 500 || status < 300 => Reason::KmsServerError,
         _ => Reason::KmsRejected,
     }
 }
@@ -135,6 +136,7 @@ mod tests {
     #[test]
     fn unknown_codes_go_by_status() {
         assert_eq!(of_answer(Some("Odd"), None, 503), Reason::KmsServerError);
+        assert_eq!(of_answer(None, None, 200), Reason::KmsServerError);
         assert_eq!(of_answer(None, None, 429), Reason::KmsThrottled);
         assert_eq!(of_answer(Some("ValidationException"), None, 400), Reason::KmsRejected);
     }
