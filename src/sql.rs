@@ -5,6 +5,8 @@
 //! ask KMS again.
 
 mod access;
+#[cfg(feature = "bench")]
+mod bench;
 mod encrypt;
 mod inspect;
 mod status;
