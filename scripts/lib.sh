@@ -100,16 +100,16 @@ use_pgrx() {
     fi
 }
 
-# build_package PG_CONFIG PROFILE: builds the extension (profile dev or release) for that server's
-# version and prints the directory that holds its files.
+# build_package PG_CONFIG PROFILE [FEATURE]: builds the extension (profile dev or release) for that
+# server's version and prints the directory that holds its files.
 build_package() {
     local major stage
     major=$(pg_major "$1")
-    stage=$TARGET/package/pg$major-$2
+    stage=$TARGET/package/pg$major-$2${3:+-$3}
     use_pgrx "$1"
     rm -rf "$stage"
     cargo pgrx package --pg-config "$1" --profile "$2" --out-dir "$stage" \
-        --no-default-features --features "pg$major" >&2
+        --no-default-features --features "pg$major ${3:-}" >&2
     printf '%s\n' "$stage"
 }
 

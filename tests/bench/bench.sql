@@ -7,6 +7,9 @@ SET jit = off;
 SET max_parallel_workers_per_gather = 0;
 
 CREATE EXTENSION IF NOT EXISTS pgcrypto;
+CREATE EXTENSION IF NOT EXISTS cmk_encrypt;
+SELECT cmk.register_tenant('bench', 'local:bench') \g /dev/null
+SELECT cmk.grant_access('bench', CURRENT_USER::regrole) \g /dev/null
 CREATE SCHEMA bench;
 
 CREATE TABLE bench.clear AS

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# make bench: builds the release with its yardsticks and times it on a private server. Fails nothing by
+# a figure. ROWS and RUNS in the environment change the size (1000000 rows, best of 5).
+source "$(dirname "$0")/../../scripts/lib.sh"
+
+scripts/setup.sh test
+PG_CONFIG=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
+export PG_CONFIG
+install_package "$(build_package "$PG_CONFIG" release bench)" "$PG_CONFIG"
+cargo build -q --locked -p fake_kms
+
+server=''
+cleanup() { if [[ -n $server ]]; then scripts/server.sh destroy "$server"; fi; }
+trap cleanup EXIT
+trap 'exit 130' INT TERM HUP
+
+server=$(scripts/server.sh create)
+scripts/server.sh key "$server" bench
+scripts/server.sh start "$server" --conf 'cmk_encrypt.local_keys = on' --conf 'shared_buffers = 1GB' \
+    --conf 'cmk_encrypt.cache_ttl = 1d' --conf 'max_wal_size = 8GB' --conf 'autovacuum = off'
+
+grep -m 1 'model name' /proc/cpuinfo || true
+"$("$PG_CONFIG" --bindir)/psql" -X -h "$server/socket" -U postgres -d postgres \
+    -v rows="${ROWS:-1000000}" -v runs="${RUNS:-5}" -f tests/bench/bench.sql
+FAKE_KMS=$TARGET/debug/fake_kms "$VENV/bin/python" tests/bench/calls.py
