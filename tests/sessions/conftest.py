@@ -12,6 +12,18 @@ sys.path.append(str(ROOT / "tests" / "crosscheck"))
 
 DATABASE = "sessions"
 
+# None has its default, so that a session that falls back to one is noticed.
+SETTINGS = {
+    "cmk_encrypt.local_keys": "on",
+    "cmk_encrypt.cache_ttl": "299s",
+    "cmk_encrypt.cache_size": "1023",
+    "cmk_encrypt.failure_ttl": "2900ms",
+    "cmk_encrypt.kms_connect_timeout": "900ms",
+    "cmk_encrypt.kms_attempt_timeout": "1900ms",
+    "cmk_encrypt.kms_operation_timeout": "4900ms",
+    "cmk_encrypt.kms_max_attempts": "4",
+}
+
 
 @pytest.fixture(scope="session")
 def kms_process(tmp_path_factory):
@@ -34,12 +46,8 @@ def make_server(kms_process):
     servers = []
 
     def make(conf=None, env=None):
-        conf = {
-            "cmk_encrypt.local_keys": "on",
-            "cmk_encrypt.kms_endpoint_url": kms_process.url,
-            "cmk_encrypt.sts_endpoint_url": kms_process.url,
-            **(conf or {}),
-        }
+        urls = {f"cmk_encrypt.{service}_endpoint_url": kms_process.url for service in ("kms", "sts")}
+        conf = {**SETTINGS, **urls, **(conf or {})}
         server = Server(conf, env)
         servers.append(server)
         return server

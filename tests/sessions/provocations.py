@@ -148,7 +148,7 @@ def no_grant(stage):
     stage.app.encrypt(stage.tenant)
 
 
-@provokes("security_restricted_operation", "42501")
+@provokes("security_restricted_operation", "42501", names_tenant=False)
 def restricted(stage):
     stage.use()
     view = unique("view")
@@ -161,7 +161,7 @@ def restricted(stage):
     stage.dba.run(f"REFRESH MATERIALIZED VIEW {view}")
 
 
-@provokes("read_only", "25006")
+@provokes("read_only", "25006", names_tenant=False)
 def read_only(stage):
     stage.use()
     stage.dba.run("SET default_transaction_read_only = on")

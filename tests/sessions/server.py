@@ -45,7 +45,7 @@ class Server:
         self.keys = self.dir / "keys"
         self.log = self.dir / "log"
         arguments = []
-        for name, value in {"max_connections": "150", **(conf or {})}.items():
+        for name, value in {"max_connections": "150", "max_prepared_transactions": "10", **(conf or {})}.items():
             arguments += ["--conf", f"{name} = '{value}'"]
         for name, value in {**ENVIRONMENT, **(env or {})}.items():
             arguments += ["--env", f"{name}={value}"]

@@ -233,7 +233,7 @@ def test_a_nobody_can_read_and_write_no_table_view_or_sequence(session, role, db
             "S": ["SELECT nextval('{}')", "SELECT * FROM {}"],
         }.get(kind, [])
         for statement in statements:
-            with fails_with("42501"):
+            with fails_with("42501"), nobody.connection.transaction():
                 nobody.connection.execute(statement.format(relation))
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from support import CANARY, check_failure, fails, unique, wait_for_lock
+from support import CANARY, check_failure, fails, fails_with, unique, wait_for_lock
 
 
 def outcomes(futures):
@@ -142,3 +142,26 @@ def test_many_sessions_encrypt_and_decrypt_for_many_tenants_at_once(session, app
     assert [future.result(timeout=60) for future in running] == [[(500,)]] * 40
     # One unwrap for each tenant and backend, however the sessions interleave.
     assert all(kms.calls(made.key_uri) == before[made] + 40 for made in tenants[:5])
+
+
+@pytest.mark.parametrize("brake", ["suspend_tenant", "evict"])
+def test_a_brake_that_waits_obeys_lock_timeout(dba, other, local_tenant, brake):
+    tenant = local_tenant()
+    other.run("SET lock_timeout = '100ms'")
+    with dba.connection.transaction():
+        dba.run("SELECT cmk.rotate_tenant(%s)", tenant.name)
+        with fails_with("55P03"):
+            other.run(f"SELECT cmk.{brake}(%s)", tenant.name)
+    other.run(f"SELECT cmk.{brake}(%s)", tenant.name)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_on_an_outdated_snapshot_is_a_serialization_failure(dba, other, local_tenant, change):
+    tenant = local_tenant()
+    other.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    other.one("SELECT count(*) FROM cmk.tenant")
+    dba.run("SELECT cmk.rotate_tenant(%s)", tenant.name)
+    dba.run("SELECT cmk.evict(%s)", tenant.name)
+    with fails_with("40001"):
+        other.run(f"SELECT cmk.{change}(%s)", tenant.name)
+    assert other.usable()

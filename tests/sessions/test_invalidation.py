@@ -230,3 +230,49 @@ def test_many_warm_sessions_all_see_one_revoke(app, session, dba, warm):
     wait(running, timeout=20)
     for future in running:
         check_failure(future.exception(timeout=0), "42501", "no_grant", tenant)
+
+
+def test_a_revoke_is_not_lost_in_a_flood_of_other_messages(app, dba, warm):
+    # More than the queue between backends holds: PostgreSQL then says "anything may have changed".
+    tenant, envelope = warm
+    dba.run("SELECT cmk.revoke_access(%s, %s)", tenant.name, app.role)
+    dba.run(
+        "DO $$ BEGIN FOR i IN 1..400 LOOP CREATE TEMP TABLE flood (a int PRIMARY KEY, b text); DROP TABLE flood;"
+        " END LOOP; END $$"
+    )
+    with fails("42501", "no_grant", tenant):
+        app.decrypt(tenant, envelope)
+
+
+def test_changes_written_as_a_replica_hold_too(app, dba, warm):
+    tenant, envelope = warm
+    dba.run("SET session_replication_role = replica")
+    dba.run("UPDATE cmk.tenant SET state = 'suspended' WHERE tenant = %s", tenant.name)
+    with fails("55000", "tenant_suspended", tenant):
+        app.decrypt(tenant, envelope)
+
+
+def test_a_change_in_a_prepared_transaction_holds_when_that_commits(app, dba, session, warm):
+    tenant, envelope = warm
+    name = f"prepared {tenant}"
+    dba.run("BEGIN")
+    dba.run("SELECT cmk.revoke_access(%s, %s)", tenant.name, app.role)
+    dba.run(f"PREPARE TRANSACTION '{name}'")
+    assert app.decrypt(tenant, envelope) == CANARY
+    session().run(f"COMMIT PREPARED '{name}'")
+    with fails("42501", "no_grant", tenant):
+        app.decrypt(tenant, envelope)
+
+
+@pytest.mark.parametrize("command", ["VACUUM FULL", "REINDEX TABLE", "CLUSTER {} USING {}_pkey", "ANALYZE"])
+def test_maintenance_of_the_registry_disturbs_no_session(session, role, database, command):
+    where = database()
+    dba, user = session(dbname=where), session(role(), dbname=where)
+    dba.run("SELECT cmk.register_tenant('a', 'local:shared')")
+    grant(dba, "a", user.role)
+    envelope = user.encrypt("a")
+    for table in ("cmk.tenant", "cmk.data_key"):
+        short = table.removeprefix("cmk.")
+        dba.run(command.format(table, short) if "{}" in command else f"{command} {table}")
+        assert user.decrypt("a", envelope) == CANARY
+        assert session(user.role, dbname=where).decrypt("a", envelope) == CANARY

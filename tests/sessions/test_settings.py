@@ -2,6 +2,7 @@
 
 import pytest
 
+from server import until
 from support import CANARY, fails, fails_with
 
 SETTINGS = {
@@ -95,6 +96,16 @@ def test_a_placeholder_does_not_move_the_endpoint_that_is_called(session, kms, a
     before = kms.calls(made.key_uri)
     assert user.decrypt(made, user.encrypt(made)) == CANARY
     assert kms.calls(made.key_uri) == before + 1
+
+
+def test_no_session_prolongs_the_revocation_bound(server, session, kms, app, tenant):
+    made = tenant()
+    with server.settings(cache_ttl="1s"):
+        user = session(app.role, options="-c cmk_encrypt.cache_ttl=1d")
+        envelope = user.encrypt(made)
+        kms.state(made.key_uri, "Disabled")
+        forgiven = "SELECT cmk_try_decrypt(%s, %b, forgive => ARRAY['key_disabled'])"
+        until(lambda: user.one(forgiven, made.name, envelope) is None, timeout=1.5, what="the end of the TTL")
 
 
 def test_a_placeholder_does_not_switch_local_keys_on(server, session, app, local_tenant):
