@@ -55,6 +55,7 @@ CREATE TABLE cmk.access (
 
 CREATE UNIQUE INDEX access_every_tenant_key ON cmk.access (role) WHERE tenant IS NULL;
 
-SELECT pg_catalog.pg_extension_config_dump('cmk.tenant', ''),
-       pg_catalog.pg_extension_config_dump('cmk.data_key', ''),
-       pg_catalog.pg_extension_config_dump('cmk.access', '');
+-- One statement each: they all update the same row of pg_extension.
+SELECT pg_catalog.pg_extension_config_dump('cmk.tenant', '');
+SELECT pg_catalog.pg_extension_config_dump('cmk.data_key', '');
+SELECT pg_catalog.pg_extension_config_dump('cmk.access', '');
