@@ -1,7 +1,6 @@
 """A private PostgreSQL server, run by scripts/server.sh as an unprivileged OS user."""
 
 import contextlib
-import os
 import subprocess
 import time
 from pathlib import Path

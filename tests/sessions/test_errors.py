@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from provocations import ALL, OUT_OF_REACH, Stage
+from provocations import ALL, OUT_OF_REACH
 from server import ROOT
+from stage import Stage
 from support import fails
 
 # The rows of the design's table of conditions, each by the reasons that stand for it.
