@@ -58,4 +58,5 @@ CREATE UNIQUE INDEX access_every_tenant_key ON cmk.access (role) WHERE tenant IS
 -- One statement each: they all update the same row of pg_extension.
 SELECT pg_catalog.pg_extension_config_dump('cmk.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('cmk.data_key', '');
-SELECT pg_catalog.pg_extension_config_dump('cmk.access', '');
+-- A dropped role's grant would be dumped as a bare number, which may be another role where it is restored.
+SELECT pg_catalog.pg_extension_config_dump('cmk.access', 'WHERE role::oid IN (SELECT oid FROM pg_catalog.pg_roles)');

@@ -31,6 +31,8 @@ pub enum SqlState {
     UndefinedObject,
     /// 42710 duplicate_object
     DuplicateObject,
+    /// 53200 out_of_memory
+    OutOfMemory,
     /// 53000 insufficient_resources
     InsufficientResources,
     /// 55000 object_not_in_prerequisite_state
@@ -168,6 +170,9 @@ reasons! {
     SystemRandom = "system_random", SystemError,
         "the operating system gave no random bytes",
         "Nothing was encrypted; check the system's entropy source.";
+    OutOfMemory = "out_of_memory", OutOfMemory,
+        "not enough memory for the result",
+        "Nothing was changed; process fewer or smaller values at once.";
     NotAuthentic = "not_authentic", ExternalRoutineInvocation,
         "value does not authenticate for tenant %",
         "The value was tampered with or truncated, or it was sealed for another tenant or with another aad.";

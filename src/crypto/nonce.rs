@@ -1,14 +1,23 @@
-//! Random nonces, drawn from the operating system a block at a time.
+//! Random nonces, expanded a block at a time from a seed of the operating system.
 //!
-//! One `getrandom` call per value costs more than sealing a short value, hence blocks. A block belongs
-//! to one process: [`NonceSource`] compares the process id before it hands anything out, so that two
-//! backends forked from one preloaded parent never share a nonce.
+//! ```text
+//! block = AES-256-CTR(key = 32 fresh bytes of getrandom, counter = 0) as 256 nonces of 24 bytes
+//! ```
+//!
+//! A call of the kernel per value costs more than sealing a short value, and its bulk output still costs
+//! a third as much; hence a seed a block, used once and forgotten (NIST SP 800-90A's CTR construction
+//! without its state). A block belongs to one process: [`NonceSource`] compares the process id before it
+//! hands anything out, so that two backends forked from one preloaded parent never share a nonce.
 
 use crate::error::{Reason, Result};
+use aes_gcm::aes::Aes256;
+use ctr::Ctr128BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
+use zeroize::Zeroizing;
 
 pub const NONCE_LEN: usize = 24;
 
-/// Nonces a block; 256 × 24 bytes come from one call.
+/// Nonces a block.
 const BLOCK: usize = 256;
 
 pub struct NonceSource {
@@ -46,7 +55,10 @@ impl NonceSource {
     fn refill(&mut self, pid: u32) -> Result<()> {
         // Empty until the block is whole: a failed fill must not leave old nonces behind.
         self.next = self.block.len();
-        getrandom::fill(&mut self.block).map_err(|_| Reason::SystemRandom)?;
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut_slice()).map_err(|_| Reason::SystemRandom)?;
+        self.block.fill(0);
+        Ctr128BE::<Aes256>::new(&(*seed).into(), &[0; 16].into()).apply_keystream(&mut self.block);
         self.next = 0;
         self.pid = pid;
         Ok(())

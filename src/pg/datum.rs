@@ -1,8 +1,10 @@
-//! Results that are written in place: one allocation a value, in PostgreSQL's memory.
+//! Arguments that are read where they lie, and results that are written in place: for an ordinary value
+//! one allocation, in PostgreSQL's memory, and no call that could raise an ERROR (pgrx sets up a jump
+//! target around each of those, which costs as much as a third of the cipher).
 
 use crate::error::{Reason, Result};
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
-use pgrx::datum::Datum;
+use pgrx::datum::{Datum, FromDatum};
 use pgrx::pg_sys;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
@@ -11,6 +13,64 @@ use std::ptr::NonNull;
 
 /// Longest variable-length value, its 4-byte header included (PostgreSQL's `MaxAllocSize`).
 const VARLENA_MAX: usize = 0x3fff_ffff;
+
+unsafe extern "C" {
+    // Bound again without pgrx's jump target.
+    fn MemoryContextAllocExtended(
+        context: pg_sys::MemoryContext,
+        size: usize,
+        flags: i32,
+    ) -> *mut std::ffi::c_void;
+}
+
+/// The bytes of a `bytea` argument.
+pub struct ByteaArg<'a>(pub &'a [u8]);
+
+/// The bytes of a `text` argument: UTF-8, because that is the database's encoding.
+pub struct TextArg<'a>(pub &'a [u8]);
+
+/// The content of a varlena: in place if it is, else detoasted.
+///
+/// # Safety
+/// `datum` is a non-null varlena that lives for `'a`.
+#[inline]
+unsafe fn content<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    let varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
+    // SAFETY: by the caller's promise; both branches end with a plain varlena, short or long header.
+    unsafe {
+        let elsewhere = pgrx::varatt_is_1b_e(varlena) || pgrx::varatt_is_4b_c(varlena);
+        let plain = if elsewhere { pg_sys::pg_detoast_datum_packed(varlena) } else { varlena };
+        pgrx::varlena_to_byte_slice(plain)
+    }
+}
+
+macro_rules! argument {
+    ($rust:ident) => {
+        impl FromDatum for $rust<'_> {
+            #[inline]
+            unsafe fn from_polymorphic_datum(
+                datum: pg_sys::Datum,
+                is_null: bool,
+                _type: pg_sys::Oid,
+            ) -> Option<Self> {
+                // SAFETY: a non-null datum of the type that sql_type! names; lives as long as the call.
+                (!is_null).then(|| Self(unsafe { content(datum) }))
+            }
+        }
+
+        // SAFETY: by way of from_polymorphic_datum.
+        unsafe impl<'fcx> ArgAbi<'fcx> for $rust<'fcx> {
+            #[inline]
+            unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+                // SAFETY: the caller knows the argument isn't null; Option<_> asks before.
+                unsafe { arg.unbox_arg_using_from_datum().unwrap_unchecked() }
+            }
+        }
+    };
+}
+
+argument!(ByteaArg);
+argument!(TextArg);
 
 /// A `bytea` under construction.
 pub struct Bytea {
@@ -32,11 +92,17 @@ impl Bytea {
         if size > VARLENA_MAX {
             return Err(Reason::TooLarge.into());
         }
-        // SAFETY: palloc returns `size` aligned bytes or raises an ERROR; the header lies within.
+        // SAFETY: with this flag and a size below MaxAllocSize the allocator raises no ERROR. It returns
+        // `size` aligned bytes or null; the header lies within.
         let varlena = unsafe {
-            let varlena = pg_sys::palloc(size).cast::<pg_sys::varlena>();
-            pgrx::set_varsize_4b(varlena, size as i32);
-            NonNull::new_unchecked(varlena)
+            let memory = MemoryContextAllocExtended(
+                pg_sys::CurrentMemoryContext,
+                size,
+                pg_sys::MCXT_ALLOC_NO_OOM as i32,
+            );
+            let varlena = NonNull::new(memory.cast()).ok_or(Reason::OutOfMemory)?;
+            pgrx::set_varsize_4b(varlena.as_ptr(), size as i32);
+            varlena
         };
         Ok(Self { varlena, len })
     }
@@ -98,6 +164,8 @@ macro_rules! sql_type {
 
 sql_type!(Bytea, "bytea");
 sql_type!(Text, "text");
+sql_type!(ByteaArg<'_>, "bytea");
+sql_type!(TextArg<'_>, "text");
 
 /// A `regrole` argument: a role by name or number, which PostgreSQL has checked to exist.
 #[derive(Clone, Copy)]

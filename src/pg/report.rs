@@ -19,6 +19,7 @@ const fn code(state: SqlState) -> PgSqlErrorCode {
         SqlState::InsufficientPrivilege => ERRCODE_INSUFFICIENT_PRIVILEGE,
         SqlState::UndefinedObject => ERRCODE_UNDEFINED_OBJECT,
         SqlState::DuplicateObject => ERRCODE_DUPLICATE_OBJECT,
+        SqlState::OutOfMemory => ERRCODE_OUT_OF_MEMORY,
         SqlState::InsufficientResources => ERRCODE_INSUFFICIENT_RESOURCES,
         SqlState::ObjectNotInPrerequisiteState => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         SqlState::LockNotAvailable => ERRCODE_LOCK_NOT_AVAILABLE,

@@ -6,86 +6,108 @@
 use crate::envelope::{Envelope, OVERHEAD};
 use crate::error::{Error, Reason, Result};
 use crate::pg::backend::{Backend, in_security_restricted_operation, keyring};
-use crate::pg::datum::{Bytea, Text};
+use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg};
 use crate::pg::report::SqlResult;
 use pgrx::{Array, default, pg_extern};
 
 #[pg_extern(volatile, parallel_restricted)]
 fn cmk_encrypt(
-    tenant: Option<&str>,
-    plaintext: Option<&[u8]>,
-    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+    tenant: Option<TextArg<'_>>,
+    plaintext: Option<ByteaArg<'_>>,
+    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
 ) -> SqlResult<Option<Bytea>> {
     let Some(plaintext) = plaintext else { return Ok(None) };
-    Ok(Some(seal(tenant, plaintext, aad)?))
+    Ok(Some(seal(tenant, plaintext.0, aad)?))
 }
 
 #[pg_extern(volatile, parallel_restricted)]
 fn cmk_encrypt_text(
-    tenant: Option<&str>,
-    plaintext: Option<&str>,
-    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+    tenant: Option<TextArg<'_>>,
+    plaintext: Option<TextArg<'_>>,
+    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
 ) -> SqlResult<Option<Bytea>> {
     let Some(plaintext) = plaintext else { return Ok(None) };
-    Ok(Some(seal(tenant, plaintext.as_bytes(), aad)?))
+    Ok(Some(seal(tenant, plaintext.0, aad)?))
 }
 
 #[pg_extern(stable, parallel_restricted)]
 fn cmk_decrypt(
-    tenant: Option<&str>,
-    ciphertext: Option<&[u8]>,
-    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+    tenant: Option<TextArg<'_>>,
+    ciphertext: Option<ByteaArg<'_>>,
+    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
 ) -> SqlResult<Option<Bytea>> {
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(Some(open(tenant, ciphertext, aad)?))
+    Ok(Some(open(tenant, ciphertext.0, aad)?))
 }
 
 #[pg_extern(stable, parallel_restricted)]
 fn cmk_decrypt_text(
-    tenant: Option<&str>,
-    ciphertext: Option<&[u8]>,
-    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+    tenant: Option<TextArg<'_>>,
+    ciphertext: Option<ByteaArg<'_>>,
+    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
 ) -> SqlResult<Option<Text>> {
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(Some(open_text(tenant, ciphertext, aad)?))
+    Ok(Some(open_text(tenant, ciphertext.0, aad)?))
 }
 
 #[pg_extern(stable, parallel_restricted)]
 fn cmk_try_decrypt(
-    tenant: Option<&str>,
-    ciphertext: Option<&[u8]>,
-    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+    tenant: Option<TextArg<'_>>,
+    ciphertext: Option<ByteaArg<'_>>,
+    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
     forgive: default!(Option<Array<'_, &str>>, "NULL"),
 ) -> SqlResult<Option<Bytea>> {
     let forgiven = Forgiven::parse(forgive)?;
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(forgiven.apply(open(tenant, ciphertext, aad))?)
+    Ok(forgiven.apply(open(tenant, ciphertext.0, aad))?)
 }
 
 #[pg_extern(stable, parallel_restricted)]
 fn cmk_try_decrypt_text(
-    tenant: Option<&str>,
-    ciphertext: Option<&[u8]>,
-    aad: default!(Option<&[u8]>, "''::pg_catalog.bytea"),
+    tenant: Option<TextArg<'_>>,
+    ciphertext: Option<ByteaArg<'_>>,
+    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
     forgive: default!(Option<Array<'_, &str>>, "NULL"),
 ) -> SqlResult<Option<Text>> {
     let forgiven = Forgiven::parse(forgive)?;
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(forgiven.apply(open_text(tenant, ciphertext, aad))?)
+    Ok(forgiven.apply(open_text(tenant, ciphertext.0, aad))?)
 }
 
 /// The result is allocated before the keyring is asked: nothing may wait or jump while it holds a key.
 #[inline]
-fn seal(tenant: Option<&str>, plaintext: &[u8], aad: Option<&[u8]>) -> Result<Bytea> {
-    let (Some(tenant), Some(aad)) = (tenant, aad) else { return Err(Reason::NullArgument.into()) };
+fn seal(
+    tenant: Option<TextArg<'_>>,
+    plaintext: &[u8],
+    aad: Option<ByteaArg<'_>>,
+) -> Result<Bytea> {
+    let (tenant, aad) = binding(tenant, aad)?;
     let mut sealed = Bytea::with_len(plaintext.len() + OVERHEAD)?;
     keyring().seal(&Backend, tenant, aad, plaintext, sealed.as_mut_slice())?;
     Ok(sealed)
 }
 
 #[inline]
-fn open(tenant: Option<&str>, ciphertext: &[u8], aad: Option<&[u8]>) -> Result<Bytea> {
-    let (Some(tenant), Some(aad)) = (tenant, aad) else { return Err(Reason::NullArgument.into()) };
+fn open(
+    tenant: Option<TextArg<'_>>,
+    ciphertext: &[u8],
+    aad: Option<ByteaArg<'_>>,
+) -> Result<Bytea> {
+    let (tenant, aad) = binding(tenant, aad)?;
+    open_for(tenant, ciphertext, aad)
+}
+
+fn open_text(
+    tenant: Option<TextArg<'_>>,
+    ciphertext: &[u8],
+    aad: Option<ByteaArg<'_>>,
+) -> Result<Text> {
+    let (tenant, aad) = binding(tenant, aad)?;
+    open_for(tenant, ciphertext, aad)?.into_text().map_err(|error| error.for_tenant(tenant))
+}
+
+#[inline]
+fn open_for(tenant: &str, ciphertext: &[u8], aad: &[u8]) -> Result<Bytea> {
     if in_security_restricted_operation() {
         return Err(Reason::SecurityRestricted.into());
     }
@@ -95,9 +117,19 @@ fn open(tenant: Option<&str>, ciphertext: &[u8], aad: Option<&[u8]>) -> Result<B
     Ok(opened)
 }
 
-fn open_text(tenant: Option<&str>, ciphertext: &[u8], aad: Option<&[u8]>) -> Result<Text> {
-    let opened = open(tenant, ciphertext, aad)?;
-    opened.into_text().map_err(|error| error.for_tenant(tenant.unwrap_or_default()))
+/// What a value is bound to.
+///
+/// # Errors
+/// `null_argument`; `tenant_name` for a name that isn't UTF-8, which no registered one can be.
+#[inline]
+fn binding<'a>(
+    tenant: Option<TextArg<'a>>,
+    aad: Option<ByteaArg<'a>>,
+) -> Result<(&'a str, &'a [u8])> {
+    let (Some(TextArg(tenant)), Some(ByteaArg(aad))) = (tenant, aad) else {
+        return Err(Reason::NullArgument.into());
+    };
+    Ok((std::str::from_utf8(tenant).map_err(|_| Reason::TenantName)?, aad))
 }
 
 /// Which failures `cmk_try_decrypt` turns into NULL.

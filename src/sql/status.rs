@@ -55,7 +55,7 @@ fn backend_cache_stats() -> TableIterator<
         name!(kms_calls, i64),
         name!(kms_failures, i64),
         name!(evictions, i64),
-        name!(memory_locked, bool),
+        name!(memory_locked, Option<bool>),
     ),
 > {
     let (cache, stats) = (keyring().cache(), keyring().stats());
@@ -68,6 +68,7 @@ fn backend_cache_stats() -> TableIterator<
         stats.kms_calls.value() as i64,
         stats.kms_failures.value() as i64,
         cache.evictions() as i64,
-        memory.locked == memory.bytes,
+        // Unknown until the first data key needed memory.
+        (memory.bytes > 0).then_some(memory.locked == memory.bytes),
     ))
 }
