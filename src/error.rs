@@ -216,8 +216,8 @@ reasons! {
         "grant names nothing to allow",
         "Set encrypt, decrypt or both to true, for a role that exists.";
     NullArgument = "null_argument", NullValueNotAllowed,
-        "tenant and aad must not be null",
-        "A null here would silently store nothing; only the value itself may be null.";
+        "a required argument is null",
+        "A null here would silently store or do nothing; only the value itself may be null.";
     NotText = "not_text", CharacterNotInRepertoire,
         "decrypted value of tenant % is not valid text in the database encoding",
         "It was sealed as bytea; use cmk_decrypt().";

@@ -39,3 +39,14 @@ pub extern "C-unwind" fn _PG_init() {
     pg::settings::define();
     pg::invalidation::register_callbacks();
 }
+
+/// What `cargo pgrx test` asks for.
+#[cfg(all(test, feature = "pg_test"))]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["cmk_encrypt.local_keys = on", "cmk_encrypt.local_key_directory = 'cmk_test_keys'"]
+    }
+}

@@ -11,4 +11,6 @@ mod encrypt;
 mod inspect;
 mod status;
 mod tenant;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 mod trigger;

@@ -167,7 +167,17 @@ sql_type!(Text, "text");
 sql_type!(ByteaArg<'_>, "bytea");
 sql_type!(TextArg<'_>, "text");
 
-/// A `regrole` argument: a role by name or number, which PostgreSQL has checked to exist.
+/// An argument that must be there. Functions take it as an `Option` because a STRICT one would do nothing
+/// for NULL, and say nothing.
+///
+/// # Errors
+/// `null_argument`.
+#[inline]
+pub fn required<T>(argument: Option<T>) -> Result<T> {
+    argument.ok_or_else(|| Reason::NullArgument.into())
+}
+
+/// A `regrole` argument: a role by name, or by number, which PostgreSQL does not check.
 #[derive(Clone, Copy)]
 pub struct RegRole(pub pg_sys::Oid);
 

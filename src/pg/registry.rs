@@ -67,6 +67,12 @@ fn holds(role: Role, grantee: pg_sys::Oid) -> bool {
     }
 }
 
+/// False for a number that no role has, and for 0, the text form of which is `-`.
+pub fn role_exists(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up in a transaction on the main thread.
+    unsafe { !pg_sys::GetUserNameFromId(role, true).is_null() }
+}
+
 fn tenant_of(name: &str, row: &Row) -> Result<Tenant> {
     let damaged = || Error::new(Reason::KeyUri).for_tenant(name);
     let text = |column| row.column::<String>(column);

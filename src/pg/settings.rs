@@ -78,6 +78,19 @@ pub fn define() {
         GucFlags::default(),
     );
     reserve_prefix(c"cmk_encrypt");
+    restore_from_file();
+}
+
+/// A session may have put placeholders under our names before the library was loaded (`PGOPTIONS`,
+/// `ALTER ROLE … SET`). Defining the settings refused those, but left the compiled-in defaults where the
+/// server's configuration should be; so this reads it again, as a reload does.
+fn restore_from_file() {
+    // SAFETY: variables of this process; ProcessConfigFile runs in any backend on SIGHUP.
+    unsafe {
+        if pg_sys::IsUnderPostmaster && !pg_sys::process_shared_preload_libraries_in_progress {
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
 }
 
 fn milliseconds(

@@ -1,7 +1,7 @@
 //! `cmk.grant_access` and `cmk.revoke_access`.
 
 use crate::error::{Error, Reason, Result};
-use crate::pg::datum::RegRole;
+use crate::pg::datum::{RegRole, required};
 use crate::pg::report::SqlResult;
 use crate::pg::{registry, write};
 use crate::registry::check_tenant_name;
@@ -13,12 +13,12 @@ const EVERY_TENANT: &str = "*";
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn grant_access(
-    tenant: &str,
-    role: RegRole,
-    encrypt: default!(bool, true),
-    decrypt: default!(bool, true),
+    tenant: Option<&str>,
+    role: Option<RegRole>,
+    encrypt: default!(Option<bool>, true),
+    decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
-    let (tenant, role) = check(tenant, role, encrypt || decrypt)?;
+    let Change { tenant, role, encrypt, decrypt } = check(tenant, role, encrypt, decrypt)?;
     let conflict = match tenant {
         Some(_) => "(tenant, role)",
         None => "(role) WHERE tenant IS NULL",
@@ -36,13 +36,13 @@ fn grant_access(
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn revoke_access(
-    tenant: &str,
-    role: RegRole,
-    encrypt: default!(bool, true),
-    decrypt: default!(bool, true),
+    tenant: Option<&str>,
+    role: Option<RegRole>,
+    encrypt: default!(Option<bool>, true),
+    decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
     const OF_GRANT: &str = "tenant IS NOT DISTINCT FROM $1 AND role = $2";
-    let (tenant, role) = check(tenant, role, encrypt || decrypt)?;
+    let Change { tenant, role, encrypt, decrypt } = check(tenant, role, encrypt, decrypt)?;
     let arguments = [tenant.into(), role.into(), encrypt.into(), decrypt.into()];
     // All or what is left of it: a row that allows nothing isn't representable.
     let nothing_left = "(NOT encrypt OR $3) AND (NOT decrypt OR $4)";
@@ -60,24 +60,35 @@ fn revoke_access(
     Ok(())
 }
 
+/// What to allow or take back, checked.
+struct Change<'a> {
+    /// `None`: every tenant.
+    tenant: Option<&'a str>,
+    role: pg_sys::Oid,
+    encrypt: bool,
+    decrypt: bool,
+}
+
 /// # Errors
-/// `access_argument`, `tenant_name`, `unknown_tenant`, `read_only`.
+/// `null_argument`, `access_argument`, `tenant_name`, `unknown_tenant`, `read_only`.
 fn check(
-    tenant: &str,
-    RegRole(role): RegRole,
-    names_something: bool,
-) -> Result<(Option<&str>, pg_sys::Oid)> {
+    tenant: Option<&str>,
+    role: Option<RegRole>,
+    encrypt: Option<bool>,
+    decrypt: Option<bool>,
+) -> Result<Change<'_>> {
     write::require_writable()?;
-    // `'-'::regrole` is oid 0.
-    if !names_something || role == pg_sys::InvalidOid {
+    let (tenant, RegRole(role)) = (required(tenant)?, required(role)?);
+    let (encrypt, decrypt) = (required(encrypt)?, required(decrypt)?);
+    if !(encrypt || decrypt) || !registry::role_exists(role) {
         return Err(Reason::AccessArgument.into());
     }
     if tenant == EVERY_TENANT {
-        return Ok((None, role));
+        return Ok(Change { tenant: None, role, encrypt, decrypt });
     }
     check_tenant_name(tenant)?;
     match registry::tenant(tenant)? {
-        Some(_) => Ok((Some(tenant), role)),
+        Some(_) => Ok(Change { tenant: Some(tenant), role, encrypt, decrypt }),
         None => Err(Error::new(Reason::UnknownTenant).for_tenant(tenant)),
     }
 }

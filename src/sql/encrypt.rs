@@ -6,7 +6,7 @@
 use crate::envelope::{Envelope, OVERHEAD};
 use crate::error::{Error, Reason, Result};
 use crate::pg::backend::{Backend, in_security_restricted_operation, keyring};
-use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg};
+use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg, required};
 use crate::pg::report::SqlResult;
 use pgrx::{Array, default, pg_extern};
 
@@ -82,7 +82,8 @@ fn seal(
     aad: Option<ByteaArg<'_>>,
 ) -> Result<Bytea> {
     let (tenant, aad) = binding(tenant, aad)?;
-    let mut sealed = Bytea::with_len(plaintext.len() + OVERHEAD)?;
+    let named = |error: Error| error.for_tenant(tenant);
+    let mut sealed = Bytea::with_len(plaintext.len() + OVERHEAD).map_err(named)?;
     keyring().seal(&Backend, tenant, aad, plaintext, sealed.as_mut_slice())?;
     Ok(sealed)
 }
@@ -108,11 +109,12 @@ fn open_text(
 
 #[inline]
 fn open_for(tenant: &str, ciphertext: &[u8], aad: &[u8]) -> Result<Bytea> {
+    let named = |error: Error| error.for_tenant(tenant);
     if in_security_restricted_operation() {
-        return Err(Reason::SecurityRestricted.into());
+        return Err(named(Reason::SecurityRestricted.into()));
     }
-    let envelope = Envelope::parse(ciphertext).map_err(|error| error.for_tenant(tenant))?;
-    let mut opened = Bytea::with_len(envelope.plaintext_len())?;
+    let envelope = Envelope::parse(ciphertext).map_err(named)?;
+    let mut opened = Bytea::with_len(envelope.plaintext_len()).map_err(named)?;
     keyring().open(&Backend, tenant, aad, &envelope, opened.as_mut_slice())?;
     Ok(opened)
 }
@@ -126,9 +128,7 @@ fn binding<'a>(
     tenant: Option<TextArg<'a>>,
     aad: Option<ByteaArg<'a>>,
 ) -> Result<(&'a str, &'a [u8])> {
-    let (Some(TextArg(tenant)), Some(ByteaArg(aad))) = (tenant, aad) else {
-        return Err(Reason::NullArgument.into());
-    };
+    let (TextArg(tenant), ByteaArg(aad)) = (required(tenant)?, required(aad)?);
     Ok((std::str::from_utf8(tenant).map_err(|_| Reason::TenantName)?, aad))
 }
 

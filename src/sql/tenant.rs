@@ -11,6 +11,7 @@ use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
 use crate::kms::Kms;
 use crate::kms::context::EncryptionContext;
 use crate::pg::backend::{Backend, keyring};
+use crate::pg::datum::required;
 use crate::pg::report::SqlResult;
 use crate::pg::{registry, write};
 use crate::registry::{Tenant, TenantState, check_tenant_name};
@@ -23,21 +24,11 @@ fn register_tenant(
     key_uri: Option<&str>,
     role_arn: default!(Option<&str>, "NULL"),
     external_id: default!(Option<&str>, "NULL"),
-    activate: default!(bool, true),
+    activate: default!(Option<bool>, true),
 ) -> SqlResult<&'static str> {
-    let (Some(tenant), Some(key_uri)) = (tenant, key_uri) else {
-        return Err(Error::new(Reason::NullArgument).into());
-    };
+    let (tenant, key_uri) = (required(tenant)?, required(key_uri)?);
     check_tenant_name(tenant)?;
-    KeyUri::parse(key_uri)?;
-    match (role_arn, external_id) {
-        (Some(arn), Some(id)) => {
-            RoleArn::parse(arn)?;
-            ExternalId::parse(id)?;
-        }
-        (None, None) => (),
-        _ => return Err(Error::new(Reason::ExternalId).into()),
-    }
+    check_custody(key_uri, role_arn, external_id).map_err(|error| error.for_tenant(tenant))?;
 
     const INSERT: &str = "
         INSERT INTO cmk.tenant (tenant, key_uri, role_arn, external_id) VALUES ($1, $2, $3, $4)
@@ -46,12 +37,27 @@ fn register_tenant(
     if write::execute(INSERT, &arguments)? == 0 {
         return Err(Error::new(Reason::TenantExists).for_tenant(tenant).into());
     }
-    if activate { activate_tenant(tenant) } else { Ok("pending") }
+    if required(activate)? { Ok(make_active(tenant)?) } else { Ok("pending") }
+}
+
+/// # Errors
+/// `key_uri`, `role_arn`, `external_id`.
+fn check_custody(key_uri: &str, role_arn: Option<&str>, external_id: Option<&str>) -> Result<()> {
+    KeyUri::parse(key_uri)?;
+    match (role_arn, external_id) {
+        (Some(arn), Some(id)) => RoleArn::parse(arn).and(ExternalId::parse(id)).map(drop),
+        (None, None) => Ok(()),
+        _ => Err(Reason::ExternalId.into()),
+    }
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn activate_tenant(tenant: &str) -> SqlResult<&'static str> {
+fn activate_tenant(tenant: Option<&str>) -> SqlResult<&'static str> {
+    Ok(make_active(required(tenant)?)?)
+}
+
+fn make_active(tenant: &str) -> Result<&'static str> {
     let locked = lock(tenant, TenantState::Pending)?;
     add_data_key(&locked)?;
     set_state(tenant, "pending", "active")?;
@@ -61,28 +67,29 @@ fn activate_tenant(tenant: &str) -> SqlResult<&'static str> {
 /// New values are sealed under a new data key; the old one goes on opening old values.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn rotate_tenant(tenant: &str) -> SqlResult<i32> {
-    let locked = lock(tenant, TenantState::Active)?;
+fn rotate_tenant(tenant: Option<&str>) -> SqlResult<i32> {
+    let locked = lock(required(tenant)?, TenantState::Active)?;
     Ok(add_data_key(&locked)?)
 }
 
 /// Waits for other changes of the tenant rather than giving up: this is the brake.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn suspend_tenant(tenant: &str) -> SqlResult<()> {
-    Ok(set_state(tenant, "active", "suspended")?)
+fn suspend_tenant(tenant: Option<&str>) -> SqlResult<()> {
+    Ok(set_state(required(tenant)?, "active", "suspended")?)
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn resume_tenant(tenant: &str) -> SqlResult<()> {
-    Ok(set_state(tenant, "suspended", "active")?)
+fn resume_tenant(tenant: Option<&str>) -> SqlResult<()> {
+    Ok(set_state(required(tenant)?, "suspended", "active")?)
 }
 
 /// From commit on, no backend uses a data key of this tenant without asking KMS again.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn evict(tenant: &str) -> SqlResult<()> {
+fn evict(tenant: Option<&str>) -> SqlResult<()> {
+    let tenant = required(tenant)?;
     const UPDATE: &str = "UPDATE cmk.tenant SET epoch = epoch + 1 WHERE tenant = $1";
     if write::execute(UPDATE, &[tenant.into()])? == 0 {
         return Err(unknown(tenant).into());

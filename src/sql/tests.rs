@@ -1,0 +1,93 @@
+//! In-backend tests (`cargo pgrx test`): what needs a server but neither a second session nor a client.
+//! Those that do are in `tests/sessions`.
+
+use pgrx::prelude::*;
+
+#[pg_schema]
+mod tests {
+    use super::fixture;
+    use crate::cache::Instant;
+    use crate::keyring::Host;
+    use crate::pg::backend::{Backend, keyring};
+    use crate::pg::invalidation;
+    use pgrx::prelude::*;
+
+    fn count(query: &str) -> i64 {
+        Spi::get_one(query).expect("a query that runs").expect("a count is never null")
+    }
+
+    #[pg_test]
+    fn a_thousand_rows_of_one_tenant_cost_one_call() {
+        fixture::tenant("acme");
+        Spi::run("SELECT cmk.evict('acme')").expect("evict");
+        let before = keyring().stats().kms_calls.value();
+        let opened = count(
+            "SELECT count(cmk_decrypt('acme', cmk_encrypt('acme', int4send(i))))
+               FROM generate_series(1, 1000) i",
+        );
+        assert_eq!((opened, keyring().stats().kms_calls.value() - before), (1000, 1));
+    }
+
+    #[pg_test]
+    fn a_rolled_back_rotation_leaves_the_old_key_in_use() {
+        fixture::tenant("acme");
+        let version = "SELECT (cmk.inspect(cmk_encrypt('acme', 'x'))).version::bigint";
+        assert_eq!(count(version), 1);
+        Spi::run(
+            "DO $$ BEGIN PERFORM cmk.rotate_tenant('acme'), cmk_encrypt('acme', 'x'); RAISE division_by_zero;
+             EXCEPTION WHEN division_by_zero THEN END $$",
+        )
+        .expect("the block catches its own error");
+        assert_eq!(count(version), 1);
+    }
+
+    #[pg_test]
+    fn every_function_has_a_comment_and_a_pinned_search_path_if_it_runs_as_its_owner() {
+        let members = "FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'cmk_encrypt'
+                        JOIN pg_proc p ON p.oid = d.objid AND d.classid = 'pg_proc'::regclass
+                       WHERE d.deptype = 'e' AND p.pronamespace <> 'tests'::regnamespace";
+        assert!(count(&format!("SELECT count(*) {members}")) > 15);
+        let bare = format!("SELECT count(*) {members} AND obj_description(p.oid, 'pg_proc') IS NULL");
+        assert_eq!(count(&bare), 0);
+        let loose = format!("SELECT count(*) {members} AND p.prosecdef AND p.proconfig IS NULL");
+        assert_eq!(count(&loose), 0);
+    }
+
+    #[pg_test]
+    fn the_clock_never_goes_back() {
+        let read = || -> Instant { Backend.now() };
+        let samples: Vec<_> = (0..10_000).map(|_| read()).collect();
+        assert!(samples.is_sorted());
+    }
+
+    #[pg_test]
+    fn a_change_of_a_registry_table_moves_the_generation() {
+        fixture::tenant("acme");
+        Spi::run("SELECT cmk_encrypt('acme', 'x')").expect("encrypt");
+        let before = invalidation::generation();
+        Spi::run("UPDATE cmk.tenant SET changed_at = now() WHERE false").expect("update");
+        assert_ne!(invalidation::generation(), before);
+    }
+}
+
+/// A tenant with a local key, registered in the test's own transaction.
+mod fixture {
+    use pgrx::prelude::*;
+    use std::fs;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    /// Relative to the data directory, where a backend lives; see `pg_test::postgresql_conf_options`.
+    pub const KEYS: &str = "cmk_test_keys";
+
+    pub fn tenant(name: &str) {
+        fs::create_dir_all(KEYS).expect("the server may write its data directory");
+        let path = format!("{KEYS}/{name}.key");
+        let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        std::io::Write::write_all(&mut options.expect("key file"), &[7; 32]).expect("key");
+        let statements = format!(
+            "SELECT cmk.register_tenant('{name}', 'local:{name}'),
+                    cmk.grant_access('{name}', current_user::regrole)"
+        );
+        Spi::run(&statements).expect("register");
+    }
+}
