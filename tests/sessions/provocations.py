@@ -12,6 +12,7 @@ ALL = {}
 
 # Reasons that no SQL leads to, and why.
 OUT_OF_REACH = {
+    "out_of_memory": "would need a memory limit on the server that nothing else hits first",
     "system_random": "getrandom(2) does not fail on a running system",
 }
 
