@@ -39,7 +39,7 @@ layers() {
     scripts/check_tree.sh
 }
 
-lint() { cargo clippy -q --locked --all-targets "$@" -- -D warnings; }
+lint() { cargo clippy --locked --all-targets "$@" -- -D warnings; }
 
 in_backend_tests() {
     use_pgrx "$pg15"
@@ -77,12 +77,12 @@ step "layers" layers
 step "lint: core" lint
 step "lint: core and net" lint --features net
 step "lint: fake KMS" lint -p fake_kms
-step "tests: core" cargo test -q --locked
-step "tests: core and net" cargo test -q --locked --features net
+step "tests: core" cargo test --locked
+step "tests: core and net" cargo test --locked --features net
 step "tests: golden envelopes, read by Python" pytest tests/crosscheck
 step "tests: fuzzing, a few seconds" tests/fuzz/smoke.sh
 step "tests: fake KMS, and roto-aws beside it" env CMK_TEST_ROTO_AWS="$VENV/bin/roto-server" \
-    cargo test -q --locked -p fake_kms
+    cargo test --locked -p fake_kms
 use_pgrx "$pg15"
 step "lint: PostgreSQL 15" lint --features "pg15 pg_test"
 step "tests: in the backend" in_backend_tests
