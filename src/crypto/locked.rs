@@ -11,8 +11,8 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 use zeroize::Zeroize;
 
-/// Bytes a slot: an expanded XAES-256-GCM key needs 496.
-const SLOT: usize = 512;
+/// Bytes a slot: an expanded XAES-256-GCM key needs 976, the software fallback's schedule included.
+const SLOT: usize = 1024;
 /// Bytes a mapping.
 const CHUNK: usize = 64 * 1024;
 
@@ -102,7 +102,7 @@ impl<T> Locked<T> {
         }
         let address = pool().slot();
         let slot = NonNull::new(address as *mut T).expect("a mapping is never at address zero");
-        // SAFETY: the slot is ours alone, large enough and aligned (512-byte slots of a page).
+        // SAFETY: the slot is ours alone, large enough and aligned (1024-byte slots of a page).
         unsafe { slot.write(value) };
         Self { slot, owns: PhantomData }
     }
@@ -136,9 +136,9 @@ mod tests {
 
     #[test]
     fn a_freed_slot_is_zero() {
-        let secret = Locked::new([0xA5_u8; 496]);
+        let secret = Locked::new([0xA5_u8; 976]);
         let at = secret.slot.as_ptr().cast::<u8>();
-        assert_eq!(*secret, [0xA5; 496]);
+        assert_eq!(*secret, [0xA5; 976]);
         drop(secret);
         // SAFETY: the mapping is never unmapped; another test's slot would be zeroed before reuse.
         let after = unsafe { std::slice::from_raw_parts(at, SLOT) };

@@ -10,7 +10,7 @@
 //! hands anything out, so that two backends forked from one preloaded parent never share a nonce.
 
 use crate::error::{Reason, Result};
-use aes_gcm::aes::Aes256;
+use aes::Aes256Enc;
 use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
@@ -58,7 +58,7 @@ impl NonceSource {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut_slice()).map_err(|_| Reason::SystemRandom)?;
         self.block.fill(0);
-        Ctr128BE::<Aes256>::new(&(*seed).into(), &[0; 16].into()).apply_keystream(&mut self.block);
+        Ctr128BE::<Aes256Enc>::new((&*seed).into(), &[0; 16].into()).apply_keystream(&mut self.block);
         self.next = 0;
         self.pid = pid;
         Ok(())

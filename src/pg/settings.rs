@@ -12,7 +12,7 @@ use std::time::Duration;
 /// 5 minutes: short enough to call a revocation prompt, long enough that a busy tenant costs a backend a
 /// dozen KMS calls an hour.
 static CACHE_TTL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
-/// Half a MiB of locked memory a backend at most.
+/// One MiB of locked memory a backend at most.
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static FAILURE_TTL: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 static KMS_ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
