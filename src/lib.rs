@@ -32,12 +32,12 @@ pgrx::extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
+/// Unguarded by pgrx: on the wrong processor its guard might not run. See [`pg::cpu`].
 #[cfg(feature = "pg")]
-#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
 pub extern "C-unwind" fn _PG_init() {
     pg::cpu::require_features();
-    pg::settings::define();
-    pg::invalidation::register_callbacks();
+    pg::init();
 }
 
 /// What `cargo pgrx test` asks for.

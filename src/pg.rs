@@ -11,3 +11,11 @@ pub mod registry;
 pub mod report;
 pub mod settings;
 pub mod write;
+
+/// What the library does when it is loaded: names its settings and listens for changes. Nothing starts.
+#[pgrx::pg_guard]
+#[inline(never)]
+pub extern "C-unwind" fn init() {
+    settings::define();
+    invalidation::register_callbacks();
+}

@@ -1,45 +1,78 @@
 //! Refuses to load on a processor that lacks what this build was compiled for.
+//!
+//! Everything in here runs on that very processor, compiled for a better one. So it is scalar code and
+//! calls into PostgreSQL only: no formatting, no pgrx, no panic. `scripts/check_cpu.sh` runs it on an
+//! emulated old processor.
 
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgrx::PgLogLevel;
+use std::ffi::{CStr, c_char, c_int};
 
-/// What `.cargo/config.toml` compiled in, and the CPUID bit for each: leaf, register (0 = EBX, 1 = ECX), bit
-/// (Intel SDM volume 2A, CPUID). `is_x86_feature_detected!` can't be used: it answers at compile time
-/// what the build assumes.
+unsafe extern "C-unwind" {
+    // PostgreSQL's elog.h, stable since version 13.
+    fn errstart(level: c_int, domain: *const c_char) -> bool;
+    fn errcode(sqlstate: c_int) -> c_int;
+    fn errmsg(format: *const c_char, ...) -> c_int;
+    fn errdetail(format: *const c_char, ...) -> c_int;
+    fn errhint(format: *const c_char, ...) -> c_int;
+    fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+}
+
+/// F0000 config_file_error, as PostgreSQL packs a SQLSTATE: six bits a character.
+const CONFIG_FILE_ERROR: c_int = ('F' as c_int) - ('0' as c_int);
+
+/// Raises F0000 `cpu_feature`, before anything else of the library runs.
 #[cfg(target_arch = "x86_64")]
-const REQUIRED: [(&str, bool, u32, usize, u32); 8] = [
-    ("aes", cfg!(target_feature = "aes"), 1, 1, 25),
-    ("pclmulqdq", cfg!(target_feature = "pclmulqdq"), 1, 1, 1),
-    ("ssse3", cfg!(target_feature = "ssse3"), 1, 1, 9),
-    ("fma", cfg!(target_feature = "fma"), 1, 1, 12),
-    ("movbe", cfg!(target_feature = "movbe"), 1, 1, 22),
-    ("avx", cfg!(target_feature = "avx"), 1, 1, 28),
-    ("avx2", cfg!(target_feature = "avx2"), 7, 0, 5),
-    ("bmi2", cfg!(target_feature = "bmi2"), 7, 0, 8),
-];
-
-/// # Errors
-/// Raises F0000 `cpu_feature` itself, before anything else of the library runs.
-#[cfg(target_arch = "x86_64")]
+#[inline]
 pub fn require_features() {
     use std::arch::x86_64::__cpuid_count;
     let highest = __cpuid_count(0, 0).eax;
-    let missing = REQUIRED.iter().find(|&&(_, needed, leaf, register, bit)| {
-        let registers = __cpuid_count(leaf, 0);
-        let word = [registers.ebx, registers.ecx][register];
-        needed && (leaf > highest || word >> bit & 1 == 0)
-    });
-    if let Some((name, ..)) = missing {
-        ErrorReport::new(
-            PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
-            "this build of cmk_encrypt needs a processor feature that this machine lacks",
-            "_PG_init",
-        )
-        .set_detail(format!("reason=cpu_feature feature={name}"))
-        .set_hint("Build it with RUSTFLAGS=\"\" for any processor; see the README.")
-        .report(PgLogLevel::ERROR);
+    let features = __cpuid_count(1, 0).ecx;
+    let extended = if highest >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
+    // Bits of CPUID (Intel SDM volume 2A). `is_x86_feature_detected!` can't be used: where the build
+    // assumes a feature, it says yes without looking.
+    macro_rules! require {
+        ($feature:literal, $word:ident, $bit:literal) => {
+            if cfg!(target_feature = $feature) && $word >> $bit & 1 == 0 {
+                refuse(const { c_name(concat!($feature, "\0")) });
+            }
+        };
     }
+    require!("aes", features, 25);
+    require!("pclmulqdq", features, 1);
+    require!("ssse3", features, 9);
+    require!("sse4.2", features, 20);
+    require!("fma", features, 12);
+    require!("movbe", features, 22);
+    require!("popcnt", features, 23);
+    require!("avx", features, 28);
+    require!("avx2", extended, 5);
+    require!("bmi1", extended, 3);
+    require!("bmi2", extended, 8);
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 pub fn require_features() {}
+
+#[cfg(target_arch = "x86_64")]
+const fn c_name(name: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(name.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => panic!("one zero byte, at the end"),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn refuse(feature: &'static CStr) {
+    // SAFETY: called from _PG_init on the main thread, in the order that ereport() of elog.h has. All
+    // strings are constant. errfinish jumps out over frames that hold nothing to drop.
+    unsafe {
+        if errstart(PgLogLevel::ERROR as c_int, std::ptr::null()) {
+            errcode(CONFIG_FILE_ERROR);
+            errmsg(c"this build of cmk_encrypt needs a processor feature that this machine lacks".as_ptr());
+            errdetail(c"reason=cpu_feature feature=%s".as_ptr(), feature.as_ptr());
+            errhint(c"Build it with RUSTFLAGS=\"\" for any processor; see the README.".as_ptr());
+            errfinish(c"cpu.rs".as_ptr(), 0, c"_PG_init".as_ptr());
+        }
+    }
+}
