@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # What every script here shares; sourced, never run.
 #
 # Two directories matter. $TARGET holds what cargo builds. $PRIVATE holds PostgreSQL trees of our own:
