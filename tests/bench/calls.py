@@ -17,9 +17,9 @@ CACHE_SIZE = 100
 
 
 def private_kilobytes(pid):
-    """Memory that this process shares with no other."""
+    """Memory that this process wrote and shares with no other; pages of the library's file don't count."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
 def show(what, measured, asked):
