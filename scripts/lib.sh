@@ -38,14 +38,15 @@ is_root() { [[ $EUID == 0 ]]; }
 # Runs a command with root's rights.
 as_root() { if is_root; then "$@"; else sudo "$@"; fi; }
 
-# Runs a command as the OS user that owns the private servers: root may not run PostgreSQL.
-as_server() {
+# Runs a command as the OS user that owns the private servers, since root may not run PostgreSQL, and in
+# a directory that this user may enter.
+as_server() (
+    cd /tmp
     if is_root; then
-        setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
-    else
-        "$@"
+        exec setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
     fi
-}
+    exec "$@"
+)
 
 # Prints the directory for private PostgreSQL trees: below the target directory, or where that cannot
 # be entered by the servers' OS user (root's home, say) in /var/tmp.

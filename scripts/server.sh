@@ -18,17 +18,14 @@ usage() { die "usage: $(sed -n 's/^#   //p' "${BASH_SOURCE[0]}")"; }
 
 bin() { printf '%s\n' "$("${PG_CONFIG:?set PG_CONFIG}" --bindir)/$1"; }
 
-# as_owner COMMAND…: as the server's OS user, in a directory that this user may enter.
-as_owner() { (cd /tmp && as_server "$@"); }
-
 create() {
     local dir
-    dir=$(as_owner mktemp -d /tmp/cmk_encrypt.XXXXXX)
-    as_owner mkdir -m 700 "$dir/socket" "$dir/keys"
-    as_owner "$(bin initdb)" --pgdata="$dir/data" --username=postgres --auth=trust --encoding=UTF8 \
+    dir=$(as_server mktemp -d /tmp/cmk_encrypt.XXXXXX)
+    as_server mkdir -m 700 "$dir/socket" "$dir/keys"
+    as_server "$(bin initdb)" --pgdata="$dir/data" --username=postgres --auth=trust --encoding=UTF8 \
         --locale=C.UTF-8 --no-sync --no-instructions >/dev/null
-    as_owner mkdir "$dir/data/conf.d"
-    as_owner tee -a "$dir/data/postgresql.conf" >/dev/null <<CONF
+    as_server mkdir "$dir/data/conf.d"
+    as_server tee -a "$dir/data/postgresql.conf" >/dev/null <<CONF
 
 listen_addresses = ''
 unix_socket_directories = '$dir/socket'
@@ -52,24 +49,24 @@ start() {
         esac
         shift 2
     done
-    printf '%s' "$conf" | as_owner tee "$dir/data/conf.d/start.conf" >/dev/null
-    printf '%s' "$env" | as_owner tee "$dir/env" >/dev/null
+    printf '%s' "$conf" | as_server tee "$dir/data/conf.d/start.conf" >/dev/null
+    printf '%s' "$env" | as_server tee "$dir/env" >/dev/null
     launch "$dir"
 }
 
 launch() {
     local dir=$1 env=()
-    mapfile -t env < <(as_owner cat "$dir/env")
-    as_owner env -i PATH=/usr/bin:/bin LANG=C.UTF-8 HOME="$dir" "${env[@]}" \
+    mapfile -t env < <(as_server cat "$dir/env")
+    as_server env -i PATH=/usr/bin:/bin LANG=C.UTF-8 HOME="$dir" "${env[@]}" \
         "$(bin pg_ctl)" start --silent --wait --timeout=60 --pgdata="$dir/data" --log="$dir/log" </dev/null || {
-        as_owner tail -n 20 "$dir/log" >&2
+        as_server tail -n 20 "$dir/log" >&2
         die "the server in $dir did not start"
     }
 }
 
-stop() { as_owner "$(bin pg_ctl)" stop --silent --wait --timeout=60 --pgdata="$1/data" --mode="${2:-fast}"; }
+stop() { as_server "$(bin pg_ctl)" stop --silent --wait --timeout=60 --pgdata="$1/data" --mode="${2:-fast}"; }
 
-running() { as_owner "$(bin pg_ctl)" status --pgdata="$1/data" >/dev/null 2>&1; }
+running() { as_server "$(bin pg_ctl)" status --pgdata="$1/data" >/dev/null 2>&1; }
 
 destroy() {
     if running "$1"; then
@@ -79,7 +76,7 @@ destroy() {
 }
 
 # 32 random bytes that only the server's OS user may read.
-key() { as_owner sh -c 'umask 077; exec head -c 32 /dev/urandom >"$1"' sh "$1/keys/$2.key"; }
+key() { as_server sh -c 'umask 077; exec head -c 32 /dev/urandom >"$1"' sh "$1/keys/$2.key"; }
 
 command=${1:-}
 shift || usage
@@ -94,7 +91,7 @@ case $command in
                 stop "$@"
                 launch "$1"
                 ;;
-            pid) as_owner head -n 1 "$1/data/postmaster.pid" ;;
+            pid) as_server head -n 1 "$1/data/postmaster.pid" ;;
             key) key "$@" ;;
             destroy) destroy "$1" ;;
             *) usage ;;

@@ -24,6 +24,9 @@ if [[ -z ${PG_CONFIG:-} ]]; then
 fi
 if [[ ${1:-} == test ]]; then
     want python3-venv python3 -c 'import ensurepip, venv'
+    if [[ $(uname -m) == x86_64 ]]; then
+        want qemu-user command -v qemu-x86_64 # scripts/check_cpu.sh
+    fi
     if is_root; then
         want sudo command -v sudo # cargo pgrx test --runas
     fi

@@ -87,6 +87,9 @@ use_pgrx "$pg15"
 step "lint: PostgreSQL 15" lint --features "pg15 pg_test"
 step "tests: in the backend" in_backend_tests
 step "build: release for PostgreSQL 15" build_and_install "$pg15" release
+if [[ $(uname -m) == x86_64 ]]; then
+    step "tests: processors without AES or AVX2" scripts/check_cpu.sh "$pg15"
+fi
 step "tests: sessions" session_tests
 step "demonstration on PostgreSQL 15" scripts/demo.sh "$pg15"
 step "PostgreSQL 18: build, CREATE EXTENSION, demonstration" postgresql_18
