@@ -1,15 +1,26 @@
 -- Triggers, views, privileges and comments: what stands on the functions.
 
--- ALWAYS: also when logical replication or a restore writes the rows.
-CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.tenant
-    FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
-CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.data_key
-    FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
-CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.access
-    FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
-ALTER TABLE cmk.tenant ENABLE ALWAYS TRIGGER announce;
-ALTER TABLE cmk.data_key ENABLE ALWAYS TRIGGER announce;
-ALTER TABLE cmk.access ENABLE ALWAYS TRIGGER announce;
+-- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers only.
+-- The guard keeps out roles that may write any table (pg_write_all_data) and so could grant themselves access.
+DO $$
+DECLARE
+    registry regclass;
+BEGIN
+    FOREACH registry IN ARRAY ARRAY['cmk.tenant', 'cmk.data_key', 'cmk.access']::regclass[] LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s
+                FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard();
+            CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON %1$s
+                FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed();
+            CREATE TRIGGER announce_truncate AFTER TRUNCATE ON %1$s
+                FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
+            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER guard;
+            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER announce;
+            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER announce_truncate;
+        $sql$, registry);
+    END LOOP;
+END
+$$;
 
 CREATE FUNCTION cmk.inspect(
     ciphertext bytea,
@@ -39,6 +50,29 @@ CREATE VIEW cmk.cache_stats AS SELECT * FROM cmk.backend_cache_stats();
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cmk FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA cmk FROM PUBLIC;
+
+-- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more than PUBLIC had.
+DO $$
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
+          FROM (SELECT relacl AS acl, relowner AS owner FROM pg_catalog.pg_class
+                 WHERE relnamespace = 'cmk'::regnamespace
+                UNION ALL
+                SELECT proacl, proowner FROM pg_catalog.pg_proc WHERE pronamespace = 'cmk'::regnamespace
+                UNION ALL
+                SELECT nspacl, nspowner FROM pg_catalog.pg_namespace WHERE oid = 'cmk'::regnamespace) AS ours,
+               LATERAL pg_catalog.aclexplode(ours.acl) AS acl
+         WHERE acl.grantee <> 0 AND acl.grantee <> ours.owner
+    LOOP
+        EXECUTE 'REVOKE ALL ON ALL TABLES IN SCHEMA cmk FROM ' || grantee;
+        EXECUTE 'REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cmk FROM ' || grantee;
+        EXECUTE 'REVOKE ALL ON SCHEMA cmk FROM ' || grantee;
+    END LOOP;
+END
+$$;
 
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT USAGE ON SCHEMA cmk TO pg_monitor;
@@ -76,6 +110,8 @@ COMMENT ON FUNCTION cmk.revoke_access(text, regrole, boolean, boolean) IS
 COMMENT ON FUNCTION cmk.inspect(bytea) IS
     'What an envelope and the registry say about a sealed value; needs no key';
 COMMENT ON FUNCTION cmk.envelope_header(bytea) IS 'The header fields of an envelope';
+COMMENT ON FUNCTION cmk.registry_guard() IS
+    'Trigger function: lets only the registry''s owner change it';
 COMMENT ON FUNCTION cmk.registry_changed() IS
     'Trigger function: tells every session, at commit, to read the registry again';
 COMMENT ON FUNCTION cmk.backend_cache() IS 'Rows of the view cmk.cache';

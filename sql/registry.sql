@@ -53,6 +53,9 @@ CREATE TABLE cmk.access (
     CHECK (encrypt OR decrypt)
 );
 
+-- Without a primary key, a publication of all tables would forbid every revocation.
+ALTER TABLE cmk.access REPLICA IDENTITY FULL;
+
 CREATE UNIQUE INDEX access_every_tenant_key ON cmk.access (role) WHERE tenant IS NULL;
 
 -- One statement each: they all update the same row of pg_extension.

@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Nanoseconds of a clock that never goes back and counts while the machine sleeps.
 pub type Instant = u64;
 
+/// Roles whose permissions are remembered for a tenant; a pool that switches roles needs a few.
+const GRANTS_MAX: usize = 64;
+
 pub struct Cache {
     tenants: DashMap<Box<str>, Entry, RandomState>,
     evictions: Counter,
@@ -29,7 +32,8 @@ pub struct Entry {
     pub generation: u64,
     pub grants: Vec<(Role, Permissions)>,
     pub keys: Vec<CachedKey>,
-    pub failure: Option<Failure>,
+    /// At most one for the customer managed key and one a data key.
+    pub failures: Vec<Failure>,
 }
 
 pub struct CachedKey {
@@ -78,14 +82,27 @@ impl Entry {
         self.grants.iter().find(|(of, _)| *of == role).map(|(_, permissions)| *permissions)
     }
 
+    pub fn put_permissions(&mut self, role: Role, permissions: Permissions) {
+        if self.grants.len() == GRANTS_MAX {
+            self.grants.clear();
+        }
+        self.grants.push((role, permissions));
+    }
+
+    /// After this data key was unwrapped: the customer managed key works, and so does this one.
+    pub fn forget_failures(&mut self, unwrapped: DekId) {
+        self.failures.retain(|failure| failure.dek_id.is_some_and(|of| of != unwrapped));
+    }
+
     /// Takes over a newer snapshot and drops every data key that it doesn't vouch for.
     fn renew(&mut self, tenant: Arc<Tenant>, generation: u64) {
-        let same_custody = tenant.epoch == self.tenant.epoch && tenant.custody == self.tenant.custody;
+        let same_custody =
+            tenant.epoch == self.tenant.epoch && tenant.custody == self.tenant.custody;
         if !same_custody || tenant.state.require_active().is_err() {
             self.keys.clear();
         }
         if !same_custody {
-            self.failure = None;
+            self.failures.clear();
         }
         self.keys.retain_mut(|key| {
             let registered = tenant.data_key(key.dek_id).ok().filter(|row| row.wrapped.is_some());
@@ -101,7 +118,10 @@ impl Entry {
 
 impl Cache {
     pub fn new() -> Self {
-        Self { tenants: DashMap::with_hasher(RandomState::default()), evictions: Counter::default() }
+        Self {
+            tenants: DashMap::with_hasher(RandomState::default()),
+            evictions: Counter::default(),
+        }
     }
 
     #[inline]
@@ -117,8 +137,13 @@ impl Cache {
             Some(mut entry) => return entry.renew(tenant, generation),
             None => self.drop_a_keyless_tenant(capacity),
         }
-        let entry =
-            Entry { tenant, generation, grants: Vec::new(), keys: Vec::new(), failure: None };
+        let entry = Entry {
+            tenant,
+            generation,
+            grants: Vec::new(),
+            keys: Vec::new(),
+            failures: Vec::new(),
+        };
         self.tenants.insert(name, entry);
     }
 
@@ -138,7 +163,7 @@ impl Cache {
     /// Puts a data key in, after making room for it.
     pub fn put_key(&self, snapshot: &Arc<Tenant>, key: CachedKey, capacity: usize) {
         self.update(snapshot, |entry| entry.keys.retain(|old| old.dek_id != key.dek_id));
-        while self.len() >= capacity.max(1) && self.evict_least_recently_used() {}
+        self.make_room(capacity.max(1) - 1);
         self.update(snapshot, |entry| entry.keys.push(key));
     }
 
@@ -172,22 +197,24 @@ impl Cache {
         self.tenants.iter().for_each(|entry| visit(&entry));
     }
 
-    fn evict_least_recently_used(&self) -> bool {
-        let mut oldest: Option<(u64, Box<str>, DekId)> = None;
+    /// Drops the least recently used data keys until `most` are left.
+    fn make_room(&self, most: usize) {
+        let surplus = self.len().saturating_sub(most);
+        if surplus == 0 {
+            return;
+        }
+        let mut by_age: Vec<(u64, Box<str>, DekId)> = Vec::new();
         for entry in self.tenants.iter() {
-            for key in &entry.keys {
-                let used = key.last_used.value();
-                if oldest.as_ref().is_none_or(|(least, ..)| used < *least) {
-                    oldest = Some((used, entry.key().clone(), key.dek_id));
-                }
+            let keys = entry.keys.iter();
+            by_age.extend(keys.map(|key| (key.last_used.value(), entry.key().clone(), key.dek_id)));
+        }
+        by_age.sort_unstable();
+        for (_, name, dek_id) in by_age.into_iter().take(surplus) {
+            if let Some(mut entry) = self.tenants.get_mut(&name) {
+                entry.keys.retain(|key| key.dek_id != dek_id);
+                self.evictions.add(1);
             }
         }
-        let Some((_, name, dek_id)) = oldest else { return false };
-        if let Some(mut entry) = self.tenants.get_mut(&name) {
-            entry.keys.retain(|key| key.dek_id != dek_id);
-        }
-        self.evictions.add(1);
-        true
     }
 
     /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too.

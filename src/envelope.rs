@@ -115,7 +115,9 @@ pub fn seal(
 
     let split = out.split_first_chunk_mut::<CIPHERTEXT_AT>();
     let Some((head, rest)) = split else { return Err(Reason::TooLarge.into()) };
-    let Some((body, tag)) = rest.split_last_chunk_mut() else { return Err(Reason::TooLarge.into()) };
+    let Some((body, tag)) = rest.split_last_chunk_mut() else {
+        return Err(Reason::TooLarge.into());
+    };
     head[..HEADER_LEN].copy_from_slice(&header);
     head[HEADER_LEN..].copy_from_slice(&nonce);
     *tag = with_aad(&header, tenant, aad, |aad| cipher.seal(&nonce, aad, plaintext, body))?;
@@ -128,8 +130,8 @@ fn with_aad<R>(
     header: &[u8; HEADER_LEN],
     tenant: &[u8],
     aad: &[u8],
-    use_it: impl FnOnce(&[u8]) -> R,
-) -> R {
+    use_it: impl FnOnce(&[u8]) -> Result<R>,
+) -> Result<R> {
     const ON_STACK: usize = 384;
     let len = DOMAIN.len() + HEADER_LEN + 4 + tenant.len() + 4 + aad.len();
     let fill = |buffer: &mut [u8]| {
@@ -152,7 +154,10 @@ fn with_aad<R>(
         fill(&mut buffer[..len]);
         use_it(&buffer[..len])
     } else {
-        let mut buffer = vec![0; len];
+        // The caller's aad may be large, and a failed allocation must not abort the server.
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(len).map_err(|_| Reason::OutOfMemory)?;
+        buffer.resize(len, 0);
         fill(&mut buffer);
         use_it(&buffer)
     }
@@ -231,7 +236,8 @@ mod tests {
     fn tenant_and_aad_cannot_be_shifted_into_each_other() {
         let mut f = fixture();
         let sealed = f.seal(b"ab", b"c", b"value");
-        for (tenant, aad) in [(&b"a"[..], &b"bc"[..]), (b"abc", b""), (b"ab", b"C"), (b"", b"abc")] {
+        for (tenant, aad) in [(&b"a"[..], &b"bc"[..]), (b"abc", b""), (b"ab", b"C"), (b"", b"abc")]
+        {
             assert_eq!(f.open(tenant, aad, &sealed).unwrap_err().reason, Reason::NotAuthentic);
         }
     }

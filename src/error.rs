@@ -119,6 +119,9 @@ reasons! {
     NoGrant = "no_grant", InsufficientPrivilege,
         "permission denied for tenant %",
         "A database administrator can allow it with cmk.grant_access(tenant, role).";
+    RegistryWrite = "registry_write", InsufficientPrivilege,
+        "permission denied for the key registry",
+        "Change it through the functions of schema cmk, or as the role that owns the extension.";
     SecurityRestricted = "security_restricted_operation", InsufficientPrivilege,
         "cannot decrypt within a security-restricted operation",
         "ANALYZE, REFRESH MATERIALIZED VIEW and index builds would store the plaintext; drop the decrypting expression from them.";
@@ -158,6 +161,12 @@ reasons! {
     KmsRejected = "kms_rejected", ConfigFileError,
         "KMS rejected the request for tenant %",
         "The request was malformed for this endpoint or key; check Region, endpoint and key ARN.";
+    SettingsOverridden = "settings_overridden", ConfigFileError,
+        "settings of cmk_encrypt were given for this session, which only the server's configuration may do",
+        "Remove them from PGOPTIONS, ALTER ROLE and ALTER DATABASE, or put cmk_encrypt into shared_preload_libraries.";
+    LoadedTooLate = "loaded_too_late", ConfigFileError,
+        "cmk_encrypt cannot be loaded in the middle of a parallel query",
+        "Put it into shared_preload_libraries or session_preload_libraries, or LOAD it first.";
     Endpoint = "endpoint", ConfigFileError,
         "the KMS endpoint setting is not usable",
         "cmk_encrypt.kms_endpoint_url and cmk_encrypt.sts_endpoint_url take https URLs; http is accepted for loopback addresses only.";
@@ -274,10 +283,12 @@ impl Error {
         Self { reason, tenant: None, info: None }
     }
 
-    /// Names the tenant, unless one is named already.
+    /// Names the tenant, unless one is named already or the name is longer than any registered one can
+    /// be: an error is no place for a gigabyte.
     #[must_use]
     pub fn for_tenant(mut self, tenant: &str) -> Self {
-        if self.tenant.is_none() {
+        const LONGEST: usize = 255;
+        if self.tenant.is_none() && tenant.len() <= LONGEST {
             self.tenant = Some(tenant.into());
         }
         self
@@ -309,7 +320,8 @@ impl Error {
         let mut detail = format!("reason={}", self.reason.name());
         if let Some(tenant) = &self.tenant {
             let plain = tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:@/".contains(&b));
-            detail += &if plain { format!(" tenant={tenant}") } else { format!(" tenant={tenant:?}") };
+            detail +=
+                &if plain { format!(" tenant={tenant}") } else { format!(" tenant={tenant:?}") };
         }
         if let Some(info) = &self.info {
             detail += " ";
@@ -357,7 +369,10 @@ mod tests {
         for reason in Reason::ALL {
             let Entry { message, hint, .. } = reason.entry();
             assert!(!message.ends_with('.'), "{message}");
-            assert!(message.starts_with("KMS") || message.starts_with(char::is_lowercase), "{message}");
+            assert!(
+                message.starts_with("KMS") || message.starts_with(char::is_lowercase),
+                "{message}"
+            );
             assert!(hint.ends_with('.'), "{hint}");
             assert!(!Error::new(*reason).message().contains('%'));
         }
@@ -365,7 +380,8 @@ mod tests {
 
     #[test]
     fn detail_quotes_names_that_could_forge_another_field() {
-        let error = Error::new(Reason::KeyDisabled).for_tenant("a reason=x\n").with_info("request_id=1");
+        let error =
+            Error::new(Reason::KeyDisabled).for_tenant("a reason=x\n").with_info("request_id=1");
         assert_eq!(error.detail(), "reason=key_disabled tenant=\"a reason=x\\n\" request_id=1");
     }
 }

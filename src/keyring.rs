@@ -16,8 +16,8 @@ use crate::crypto::locked::Locked;
 use crate::crypto::nonce::NonceSource;
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, KeyState, Reason, Result};
-use crate::kms::context::EncryptionContext;
 use crate::kms::Kms;
+use crate::kms::context::EncryptionContext;
 use crate::registry::{DataKey, Permissions, Role, Tenant, check_tenant_name};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -139,7 +139,14 @@ impl Keyring {
             NONCES.with_borrow_mut(|nonces| {
                 let pid = host.process_id();
                 envelope::seal(
-                    &key.cipher, key.dek_id, nonces, pid, tenant.as_bytes(), aad, plaintext, out,
+                    &key.cipher,
+                    key.dek_id,
+                    nonces,
+                    pid,
+                    tenant.as_bytes(),
+                    aad,
+                    plaintext,
+                    out,
                 )
             })
         })
@@ -231,7 +238,7 @@ impl Keyring {
             Missing::Permissions(tenant) => {
                 let role = host.role();
                 let permissions = host.permissions(role, name)?;
-                self.cache.update(&tenant, |entry| entry.grants.push((role, permissions)));
+                self.cache.update(&tenant, |entry| entry.put_permissions(role, permissions));
                 Ok(())
             }
             Missing::Key(tenant) => {
@@ -280,7 +287,7 @@ impl Keyring {
                 key.last_used.set(now);
                 self.cache.expire(now.saturating_sub(policy.ttl.as_nanos() as u64));
                 self.cache.put_key(tenant, key, policy.capacity);
-                self.cache.update(tenant, |entry| entry.failure = None);
+                self.cache.update(tenant, |entry| entry.forget_failures(dek_id));
                 Ok(())
             }
             Err(error) => {
@@ -292,7 +299,12 @@ impl Keyring {
 
     /// Unwraps a data key and checks that it is the registered one. Also the round trip that proves a
     /// new data key before it is stored.
-    pub fn unwrap(&self, host: &impl Host, tenant: &Tenant, data_key: &DataKey) -> Result<SecretKey> {
+    pub fn unwrap(
+        &self,
+        host: &impl Host,
+        tenant: &Tenant,
+        data_key: &DataKey,
+    ) -> Result<SecretKey> {
         let wrapped = data_key.wrapped.as_deref().ok_or(Reason::TenantShredded)?;
         let context = EncryptionContext::data_key(&tenant.name);
         let dek = self.call_kms(|| host.kms().unwrap(&tenant.custody, wrapped, &context))?;
@@ -311,10 +323,11 @@ impl Keyring {
 
     fn check_failure(&self, name: &str, dek_id: DekId, now: Instant) -> Result<()> {
         let entry = self.cache.get(name);
-        let failure = entry.as_ref().and_then(|entry| entry.failure.as_ref());
-        match failure.filter(|failure| now < failure.until) {
-            Some(failure) if failure.dek_id.is_none_or(|of| of == dek_id) => Err(failure.error.clone()),
-            _ => Ok(()),
+        let failures = entry.iter().flat_map(|entry| &entry.failures);
+        let concerns = |of: &Failure| now < of.until && of.dek_id.is_none_or(|of| of == dek_id);
+        match failures.into_iter().find(|failure| concerns(failure)) {
+            Some(failure) => Err(failure.error.clone()),
+            None => Ok(()),
         }
     }
 
@@ -326,7 +339,8 @@ impl Keyring {
                 entry.keys.clear();
             }
             let dek_id = state.is_none().then_some(dek_id);
-            entry.failure = Some(Failure { dek_id, error: error.clone(), until });
+            entry.failures.retain(|failure| failure.dek_id != dek_id);
+            entry.failures.push(Failure { dek_id, error: error.clone(), until });
         });
     }
 }

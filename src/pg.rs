@@ -12,10 +12,12 @@ pub mod report;
 pub mod settings;
 pub mod write;
 
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+
 /// What the library does when it is loaded: names its settings and listens for changes. Nothing starts.
 #[pgrx::pg_guard]
 #[inline(never)]
 pub extern "C-unwind" fn init() {
-    settings::define();
+    settings::define().map_err(ErrorReport::from).unwrap_or_report();
     invalidation::register_callbacks();
 }

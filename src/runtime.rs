@@ -37,10 +37,25 @@ pub fn drive<F: Future>(future: F, mut tick: impl FnMut()) -> std::io::Result<F:
             runtime.block_on(async { tokio::time::timeout(SLICE, future.as_mut()).await })
         };
         match slice {
-            Ok(output) => return Ok(output),
+            Ok(output) => {
+                settle(runtime);
+                return Ok(output);
+            }
             Err(_elapsed) => tick(),
         }
     }
+}
+
+/// Lets tasks that the future left behind come to their end, above all a closed connection and its
+/// buffers: afterwards nobody drives them.
+fn settle(runtime: &Runtime) {
+    const ROUNDS: usize = 32;
+    let _blocked = BlockedSignals::new();
+    runtime.block_on(async {
+        for _ in 0..ROUNDS {
+            tokio::task::yield_now().await;
+        }
+    });
 }
 
 /// The runtime of this process.

@@ -4,6 +4,9 @@
 //! PARALLEL RESTRICTED throughout: a parallel worker is a new process with an empty cache, so each would
 //! ask KMS again.
 
+// pgrx keeps an error's code, detail and hint only if it is returned as its own, large, type.
+#![allow(clippy::result_large_err)]
+
 mod access;
 #[cfg(feature = "bench")]
 mod bench;

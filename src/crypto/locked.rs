@@ -32,8 +32,10 @@ pub struct Protection {
     pub undumpable: usize,
 }
 
-static POOL: Mutex<Pool> =
-    Mutex::new(Pool { free: Vec::new(), protection: Protection { bytes: 0, locked: 0, undumpable: 0 } });
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    free: Vec::new(),
+    protection: Protection { bytes: 0, locked: 0, undumpable: 0 },
+});
 
 fn pool() -> std::sync::MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

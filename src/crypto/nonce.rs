@@ -58,7 +58,8 @@ impl NonceSource {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut_slice()).map_err(|_| Reason::SystemRandom)?;
         self.block.fill(0);
-        Ctr128BE::<Aes256Enc>::new((&*seed).into(), &[0; 16].into()).apply_keystream(&mut self.block);
+        Ctr128BE::<Aes256Enc>::new((&*seed).into(), &[0; 16].into())
+            .apply_keystream(&mut self.block);
         self.next = 0;
         self.pid = pid;
         Ok(())

@@ -19,9 +19,11 @@ struct FakeHost {
     outage: Cell<Option<Reason>>,
     calls: Cell<u32>,
     /// Runs once, in the middle of the next KMS call.
-    during_call: RefCell<Option<Box<dyn FnOnce(&FakeHost)>>>,
+    during_call: RefCell<Option<Happening>>,
     capacity: usize,
 }
+
+type Happening = Box<dyn FnOnce(&FakeHost)>;
 
 /// "Wraps" a key as itself.
 struct FakeKms<'a>(&'a FakeHost);

@@ -133,7 +133,9 @@ fn is_region(region: &str) -> bool {
     let parts: Vec<_> = region.split('-').collect();
     let Some((number, words)) = parts.split_last() else { return false };
     (2..=3).contains(&words.len())
-        && words.iter().all(|w| (2..=12).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_lowercase()))
+        && words
+            .iter()
+            .all(|w| (2..=12).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_lowercase()))
         && (1..=2).contains(&number.len())
         && number.bytes().all(|b| b.is_ascii_digit())
 }
@@ -216,7 +218,12 @@ mod tests {
     #[test]
     fn role_and_external_id_are_strict() {
         assert!(RoleArn::parse("arn:aws:iam::111122223333:role/path/cmk-access").is_ok());
-        for arn in ["arn:aws:iam::111122223333:user/x", "arn:aws:iam:us-east-1:111122223333:role/x", "arn:aws:iam::1:role/x", "arn:aws:iam::111122223333:role/a b"] {
+        for arn in [
+            "arn:aws:iam::111122223333:user/x",
+            "arn:aws:iam:us-east-1:111122223333:role/x",
+            "arn:aws:iam::1:role/x",
+            "arn:aws:iam::111122223333:role/a b",
+        ] {
             assert_eq!(RoleArn::parse(arn).unwrap_err().reason, Reason::RoleArn);
         }
         assert!(ExternalId::parse("acme-7f3e").is_ok());

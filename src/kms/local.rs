@@ -83,10 +83,8 @@ fn read_key(directory: &Path, name: &LocalName) -> Result<SecretKey> {
     let unusable = |why: &str| Error::new(Reason::LocalKeyFile).with_info(format!("cause={why}"));
     let path = directory.join(format!("{}.key", name.as_str()));
     // O_NONBLOCK: opening a FIFO must not hang.
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path);
+    let opened =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let mut file: File = opened.map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::new(Reason::KeyNotFound),
         ErrorKind::PermissionDenied => unusable("permission"),
@@ -119,7 +117,8 @@ mod tests {
 
     impl Directory {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("cmk-local-{}-{name}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("cmk-local-{}-{name}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
             Self(path)
         }

@@ -103,9 +103,7 @@ fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
     let equal = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
     let (flags, argument) = match key {
         Key::Text(text) => (0, text.into_datum().unwrap_or(pg_sys::Datum::null())),
-        Key::Null => {
-            ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, pg_sys::Datum::null())
-        }
+        Key::Null => ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, pg_sys::Datum::null()),
     };
     // SAFETY: initialises `data`; the columns are text COLLATE "C", compared by texteq.
     unsafe {
@@ -115,7 +113,7 @@ fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
             1,
             equal,
             pg_sys::InvalidOid,
-            pg_sys::Oid::from(pg_sys::C_COLLATION_OID),
+            pg_sys::C_COLLATION_OID,
             pg_sys::Oid::from(pg_sys::F_TEXTEQ),
             argument,
         );

@@ -69,7 +69,10 @@ fn refuse(feature: &'static CStr) {
     unsafe {
         if errstart(PgLogLevel::ERROR as c_int, std::ptr::null()) {
             errcode(CONFIG_FILE_ERROR);
-            errmsg(c"this build of cmk_encrypt needs a processor feature that this machine lacks".as_ptr());
+            errmsg(
+                c"this build of cmk_encrypt needs a processor feature that this machine lacks"
+                    .as_ptr(),
+            );
             errdetail(c"reason=cpu_feature feature=%s".as_ptr(), feature.as_ptr());
             errhint(c"Build it with RUSTFLAGS=\"\" for any processor; see the README.".as_ptr());
             errfinish(c"cpu.rs".as_ptr(), 0, c"_PG_init".as_ptr());

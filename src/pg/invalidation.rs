@@ -1,7 +1,7 @@
 //! How a backend learns that the registry, a grant or a role membership changed.
 //!
-//! Every statement that changes a registry table invalidates that table's relation cache entry (a trigger
-//! calls [`announce`]). PostgreSQL carries the message to all backends at commit, and to standbys with
+//! Every changed row of a registry table invalidates that table's relation cache entry (a row trigger,
+//! which also fires for logical replication, calls [`announce`]). PostgreSQL carries the message to all backends at commit, and to standbys with
 //! the commit record; on rollback it undoes it locally. Here it only counts [`generation`] up: the
 //! keyring compares and reads the registry again.
 
@@ -19,7 +19,8 @@ pub fn register_callbacks() {
     // SAFETY: called from _PG_init on the main thread; the callbacks touch atomics only.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(on_relation), none);
-        for cache in [AUTH_OID, AUTH_MEMBERS] {
+        // The database too: its owner is the one member of pg_database_owner.
+        for cache in [AUTH_OID, AUTH_MEMBERS, DATABASE] {
             pg_sys::CacheRegisterSyscacheCallback(cache, Some(on_role), none);
         }
     }
@@ -27,6 +28,7 @@ pub fn register_callbacks() {
 
 const AUTH_OID: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
 const AUTH_MEMBERS: i32 = pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM as i32;
+const DATABASE: i32 = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
 
 /// The tables that matter from now on; all three or it is called again.
 pub fn watch(tables: [pg_sys::Oid; 3]) {

@@ -7,7 +7,7 @@ use crate::error::{Error, Reason, Result};
 use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
 use crate::kms::{AssumedRole, Custody};
 use crate::registry::{DataKey, DataKeyState, Permissions, Role, Tenant, TenantState};
-use pgrx::pg_sys;
+use pgrx::{PgRelation, pg_sys};
 
 const TENANT: Table = Table { name: c"tenant", index: c"tenant_pkey" };
 const DATA_KEY: Table = Table { name: c"data_key", index: c"data_key_pkey" };
@@ -17,7 +17,8 @@ const ACCESS: Table = Table { name: c"access", index: c"access_tenant_role_key" 
 /// `not_installed`; `key_uri` and the like if a row was altered into nonsense.
 pub fn tenant(name: &str) -> Result<Option<Tenant>> {
     // Before the read, so that no change of what is read goes unnoticed.
-    let [tenant, data_key, access] = [TENANT, DATA_KEY, ACCESS].map(|table| catalog::oid_of(table.name));
+    let [tenant, data_key, access] =
+        [TENANT, DATA_KEY, ACCESS].map(|table| catalog::oid_of(table.name));
     invalidation::watch([tenant?, data_key?, access?]);
 
     let mut found = None;
@@ -65,6 +66,12 @@ fn holds(role: Role, grantee: pg_sys::Oid) -> bool {
     unsafe {
         pg_sys::has_privs_of_role(role, grantee) && pg_sys::is_member_of_role_nosuper(role, grantee)
     }
+}
+
+/// True of superusers, the owner and members of the owner's role.
+pub fn current_role_owns(table: &PgRelation) -> bool {
+    // SAFETY: an open relation; catalog look-ups in a transaction on the main thread.
+    unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), (*table.rd_rel).relowner) }
 }
 
 /// False for a number that no role has, and for 0, the text form of which is `-`.

@@ -2,6 +2,7 @@
 //! server, never from a session. A session that could set an endpoint could read data keys, and one that
 //! could set the TTL would make the revocation bound nobody's promise.
 
+use crate::error::{Reason, Result};
 use crate::keyring::Policy;
 use crate::kms::aws::AwsSettings;
 use crate::kms::local::LocalKms;
@@ -24,7 +25,10 @@ static KMS_MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(3);
 static LOCAL_KEYS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOCAL_KEY_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
-pub fn define() {
+/// # Errors
+/// See [`check_may_define`].
+pub fn define() -> Result<()> {
+    check_may_define()?;
     const DAY: i32 = 86_400_000;
     milliseconds(
         c"cmk_encrypt.cache_ttl",
@@ -42,8 +46,22 @@ pub fn define() {
         0,
         DAY,
     );
-    milliseconds(c"cmk_encrypt.kms_connect_timeout", c"Longest time to connect to KMS.", c"", &KMS_CONNECT_TIMEOUT, 10, DAY);
-    milliseconds(c"cmk_encrypt.kms_attempt_timeout", c"Longest time for one attempt of a KMS call.", c"", &KMS_ATTEMPT_TIMEOUT, 10, DAY);
+    milliseconds(
+        c"cmk_encrypt.kms_connect_timeout",
+        c"Longest time to connect to KMS.",
+        c"",
+        &KMS_CONNECT_TIMEOUT,
+        10,
+        DAY,
+    );
+    milliseconds(
+        c"cmk_encrypt.kms_attempt_timeout",
+        c"Longest time for one attempt of a KMS call.",
+        c"",
+        &KMS_ATTEMPT_TIMEOUT,
+        10,
+        DAY,
+    );
     milliseconds(
         c"cmk_encrypt.kms_operation_timeout",
         c"Longest time for a KMS call with all its attempts, credentials included.",
@@ -52,8 +70,20 @@ pub fn define() {
         10,
         DAY,
     );
-    number(c"cmk_encrypt.kms_max_attempts", c"Attempts of a KMS call, the first included.", &KMS_MAX_ATTEMPTS, 1, 10);
-    number(c"cmk_encrypt.cache_size", c"Data keys that a backend caches at most.", &CACHE_SIZE, 1, 100_000);
+    number(
+        c"cmk_encrypt.kms_max_attempts",
+        c"Attempts of a KMS call, the first included.",
+        &KMS_MAX_ATTEMPTS,
+        1,
+        10,
+    );
+    number(
+        c"cmk_encrypt.cache_size",
+        c"Data keys that a backend caches at most.",
+        &CACHE_SIZE,
+        1,
+        100_000,
+    );
     string(
         c"cmk_encrypt.kms_endpoint_url",
         c"KMS endpoint; empty for the public endpoint of each key's Region.",
@@ -78,18 +108,43 @@ pub fn define() {
         GucFlags::default(),
     );
     reserve_prefix(c"cmk_encrypt");
-    restore_from_file();
+    Ok(())
 }
 
-/// A session may have put placeholders under our names before the library was loaded (`PGOPTIONS`,
-/// `ALTER ROLE … SET`). Defining the settings refused those, but left the compiled-in defaults where the
-/// server's configuration should be; so this reads it again, as a reload does.
-fn restore_from_file() {
-    // SAFETY: variables of this process; ProcessConfigFile runs in any backend on SIGHUP.
+/// Whether the settings can be defined now, such that the server's values hold.
+///
+/// Before the library is loaded anybody may put placeholders under our names. PostgreSQL refuses such
+/// values when the settings are defined; but one from `PGOPTIONS`, `ALTER ROLE` or `ALTER DATABASE` has by
+/// then pushed the server's own value out, and the compiled-in default would take its place. So the
+/// library refuses to load. Preloaded, it defines its settings first, and the question doesn't arise.
+///
+/// # Errors
+/// `settings_overridden`; `loaded_too_late` in the middle of a parallel query, where no setting can be defined.
+fn check_may_define() -> Result<()> {
+    // SAFETY: a variable of this process, on the main thread.
+    if unsafe { pg_sys::IsInParallelMode() } {
+        return Err(Reason::LoadedTooLate.into());
+    }
+    let overridden = all_settings().iter().any(|&setting| {
+        // SAFETY: PostgreSQL's array holds valid settings, each with a C string for its name.
+        let (name, source) = unsafe { (CStr::from_ptr((*setting).name), (*setting).reset_source) };
+        name.to_bytes().starts_with(b"cmk_encrypt.") && source > pg_sys::GucSource::PGC_S_ARGV
+    });
+    if overridden { Err(Reason::SettingsOverridden.into()) } else { Ok(()) }
+}
+
+/// PostgreSQL's own array, valid until a setting is added.
+fn all_settings() -> &'static [*mut pg_sys::config_generic] {
+    // SAFETY: on the main thread; length and array belong together.
     unsafe {
-        if pg_sys::IsUnderPostmaster && !pg_sys::process_shared_preload_libraries_in_progress {
-            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
-        }
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let (settings, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let (settings, count) = {
+            let mut count = 0;
+            (pg_sys::get_guc_variables(&mut count), count)
+        };
+        std::slice::from_raw_parts(settings, count as usize)
     }
 }
 

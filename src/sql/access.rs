@@ -19,6 +19,9 @@ fn grant_access(
     decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
     let Change { tenant, role, encrypt, decrypt } = check(tenant, role, encrypt, decrypt)?;
+    if !registry::role_exists(role) {
+        return Err(Error::new(Reason::AccessArgument).into());
+    }
     let conflict = match tenant {
         Some(_) => "(tenant, role)",
         None => "(role) WHERE tenant IS NULL",
@@ -32,7 +35,7 @@ fn grant_access(
     Ok(())
 }
 
-/// Takes back what is named and leaves the rest; a grant of nothing goes altogether.
+/// Takes back what is named and leaves the rest; a grant of nothing goes altogether. The role may be gone.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn revoke_access(
@@ -80,7 +83,7 @@ fn check(
     write::require_writable()?;
     let (tenant, RegRole(role)) = (required(tenant)?, required(role)?);
     let (encrypt, decrypt) = (required(encrypt)?, required(decrypt)?);
-    if !(encrypt || decrypt) || !registry::role_exists(role) {
+    if !(encrypt || decrypt) {
         return Err(Reason::AccessArgument.into());
     }
     if tenant == EVERY_TENANT {

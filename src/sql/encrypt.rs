@@ -8,6 +8,7 @@ use crate::error::{Error, Reason, Result};
 use crate::pg::backend::{Backend, in_security_restricted_operation, keyring};
 use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg, required};
 use crate::pg::report::SqlResult;
+use crate::registry::TENANT_NAME_MAX;
 use pgrx::{Array, default, pg_extern};
 
 #[pg_extern(volatile, parallel_restricted)]
@@ -76,11 +77,7 @@ fn cmk_try_decrypt_text(
 
 /// The result is allocated before the keyring is asked: nothing may wait or jump while it holds a key.
 #[inline]
-fn seal(
-    tenant: Option<TextArg<'_>>,
-    plaintext: &[u8],
-    aad: Option<ByteaArg<'_>>,
-) -> Result<Bytea> {
+fn seal(tenant: Option<TextArg<'_>>, plaintext: &[u8], aad: Option<ByteaArg<'_>>) -> Result<Bytea> {
     let (tenant, aad) = binding(tenant, aad)?;
     let named = |error: Error| error.for_tenant(tenant);
     let mut sealed = Bytea::with_len(plaintext.len() + OVERHEAD).map_err(named)?;
@@ -122,13 +119,17 @@ fn open_for(tenant: &str, ciphertext: &[u8], aad: &[u8]) -> Result<Bytea> {
 /// What a value is bound to.
 ///
 /// # Errors
-/// `null_argument`; `tenant_name` for a name that isn't UTF-8, which no registered one can be.
+/// `null_argument`; `tenant_name` for a name that is too long or isn't UTF-8, which no registered one is.
 #[inline]
 fn binding<'a>(
     tenant: Option<TextArg<'a>>,
     aad: Option<ByteaArg<'a>>,
 ) -> Result<(&'a str, &'a [u8])> {
     let (TextArg(tenant), ByteaArg(aad)) = (required(tenant)?, required(aad)?);
+    // Before anything repeats the name in an error.
+    if tenant.len() > TENANT_NAME_MAX {
+        return Err(Reason::TenantName.into());
+    }
     Ok((std::str::from_utf8(tenant).map_err(|_| Reason::TenantName)?, aad))
 }
 

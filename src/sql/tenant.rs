@@ -7,8 +7,8 @@
 use crate::crypto::commitment::Commitment;
 use crate::error::{Error, Reason, Result};
 use crate::keyring::Host;
-use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
 use crate::kms::Kms;
+use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
 use crate::kms::context::EncryptionContext;
 use crate::pg::backend::{Backend, keyring};
 use crate::pg::datum::required;

@@ -1,14 +1,28 @@
-//! The trigger on every registry table.
+//! The triggers on every registry table.
 
 use pgrx::prelude::*;
 
 #[pg_schema]
 mod cmk {
-    use crate::pg::invalidation;
+    use crate::error::{Error, Reason};
+    use crate::pg::{invalidation, registry};
+    use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::prelude::*;
     use std::convert::Infallible;
 
-    /// After any statement that may have changed the table, including COPY, TRUNCATE and what a DBA types.
+    /// Before any statement that would change the table.
+    #[pg_trigger]
+    fn registry_guard<'a>(
+        trigger: &'a PgTrigger<'a>,
+    ) -> Result<Option<PgHeapTuple<'a, AllocatedByPostgres>>, Infallible> {
+        let owned = trigger.relation().is_ok_and(|table| registry::current_role_owns(&table));
+        let allowed = if owned { Ok(()) } else { Err(Error::new(Reason::RegistryWrite)) };
+        // Raised here: from a trigger, pgrx would turn an Err into XX000.
+        allowed.map_err(ErrorReport::from).unwrap_or_report();
+        Ok(None)
+    }
+
+    /// After any change of the table, including COPY, TRUNCATE and what a DBA types.
     #[pg_trigger]
     fn registry_changed<'a>(
         trigger: &'a PgTrigger<'a>,

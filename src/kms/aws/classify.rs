@@ -77,7 +77,7 @@ fn of_answer(code: Option<&str>, message: Option<&str>, status: u16) -> Reason {
         | "OptInRequired" => Reason::Credentials,
         _ if status == 429 => Reason::KmsThrottled,
         // A success that makes no sense arrives here without a code.
-        _ if status >= 500 || status < 300 => Reason::KmsServerError,
+        _ if !(300..500).contains(&status) => Reason::KmsServerError,
         _ => Reason::KmsRejected,
     }
 }
@@ -90,10 +90,13 @@ fn of_key_state(message: &str) -> Reason {
     };
     if says("pendingdeletion") || says("pendingreplicadeletion") {
         Reason::KeyPendingDeletion
-    } else if says("creating") || says("updating") {
-        Reason::KmsServerError
-    } else {
+    } else if says("disabled") {
+        Reason::KeyDisabled
+    } else if says("pendingimport") {
         Reason::KeyInvalidState
+    } else {
+        // Creating, updating, and every failure of a custom or external key store: an outage.
+        Reason::KmsServerError
     }
 }
 
@@ -103,9 +106,12 @@ fn credentials_reason(error: &(dyn StdError + 'static)) -> Option<Reason> {
     let chain = std::iter::successors(Some(error), |&error| error.source());
     let mut chain = chain.skip_while(|error| !error.is::<CredentialsError>());
     let failed = chain.next()?.downcast_ref::<CredentialsError>()?;
-    let sts = chain.find_map(|error| error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>());
+    let sts =
+        chain.find_map(|error| error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>());
     Some(match (sts.map(|error| classify(error).reason), failed) {
-        (Some(Reason::KmsRejected) | None, CredentialsError::ProviderTimedOut(_)) => Reason::KmsTimeout,
+        (Some(Reason::KmsRejected) | None, CredentialsError::ProviderTimedOut(_)) => {
+            Reason::KmsTimeout
+        }
         (Some(Reason::KmsRejected) | None, _) => Reason::Credentials,
         (Some(reason), _) => reason,
     })
@@ -123,11 +129,18 @@ mod tests {
     #[test]
     fn key_states_are_told_apart() {
         for (message, reason) in [
-            ("arn:aws:kms:us-east-1:111122223333:key/x is pending deletion.", Reason::KeyPendingDeletion),
-            ("arn:aws:kms:us-east-1:111122223333:key/x is pending import.", Reason::KeyInvalidState),
+            (
+                "arn:aws:kms:us-east-1:111122223333:key/x is pending deletion.",
+                Reason::KeyPendingDeletion,
+            ),
+            (
+                "arn:aws:kms:us-east-1:111122223333:key/x is pending import.",
+                Reason::KeyInvalidState,
+            ),
             ("key is in state PendingDeletion", Reason::KeyPendingDeletion),
             ("key is in state Creating", Reason::KmsServerError),
-            ("", Reason::KeyInvalidState),
+            ("the external key store is not connected", Reason::KmsServerError),
+            ("", Reason::KmsServerError),
         ] {
             assert_eq!(of_answer(Some("KMSInvalidStateException"), Some(message), 400), reason);
         }
