@@ -111,6 +111,16 @@ def no_grant(stage):
     stage.app.encrypt(stage.tenant)
 
 
+@provokes("registry_write", "42501", names_tenant=False)
+def registry_write(stage):
+    stage.use("local:shared", to=())
+    stage.dba.run(f"GRANT pg_write_all_data TO {stage.app.role}")
+    stage.app.run(
+        "INSERT INTO cmk.access (tenant, role, encrypt, decrypt)"
+        f" VALUES ('{stage.tenant}', '{stage.app.role}', true, true)"
+    )
+
+
 @provokes("security_restricted_operation", "42501", names_tenant=False)
 def restricted(stage):
     stage.use()
@@ -217,6 +227,32 @@ def endpoint(stage):
 def answer_mismatch(stage):
     stage.use()
     stage.cold_decrypt_under("wrong_key_id")
+
+
+# The settings
+
+
+@provokes("settings_overridden", "F0000", names_tenant=False)
+def settings_overridden(stage):
+    stage.session(stage.app.role, options="-c cmk_encrypt.cache_ttl=1d").encrypt("anyone")
+
+
+@provokes("loaded_too_late", "F0000", names_tenant=False)
+def loaded_too_late(stage):
+    # PostgreSQL is in parallel mode while Gather runs; the function above it has not loaded the library yet.
+    table, function = unique("rows"), unique("seal")
+    late = stage.session()
+    late.run(f"CREATE TABLE {table} AS SELECT n FROM generate_series(1, 1000) n")
+    late.run(
+        f"CREATE FUNCTION {function}(n int) RETURNS bytea LANGUAGE plpgsql PARALLEL RESTRICTED"
+        " AS $$ BEGIN RETURN cmk_encrypt('anyone', int4send(n)); END $$"
+    )
+    for setting in ("parallel_setup_cost = 0", "parallel_tuple_cost = 0", "min_parallel_table_scan_size = 0"):
+        late.run(f"SET {setting}")
+    query = f"SELECT {function}(n) FROM {table}"
+    plan = late.all(f"EXPLAIN {query}")
+    assert any("Gather" in line for (line,) in plan), plan
+    late.all(query)
 
 
 # Local keys

@@ -238,8 +238,19 @@ def test_access_of_an_unknown_role_is_refused(dba, local_tenant):
     for function in ("grant_access", "revoke_access"):
         with fails_with("42704"):
             dba.run(f"SELECT cmk.{function}(%s, 'nobody_of_this_name')", tenant.name)
-        with fails("22023", "access_argument"):
-            dba.run(f"SELECT cmk.{function}(%s, 4294967295::oid::regrole)", tenant.name)
+    with fails("22023", "access_argument"):
+        dba.run("SELECT cmk.grant_access(%s, 4294967295::oid::regrole)", tenant.name)
+
+
+def test_access_of_a_dropped_role_can_still_be_revoked(dba, role, local_tenant):
+    tenant, name = local_tenant(), role()
+    oid = dba.one("SELECT %s::regrole::oid", name)
+    dba.run("SELECT cmk.grant_access(%s, %s)", tenant.name, name)
+    dba.run(f"DROP ROLE {name}")
+    left = "SELECT count(*) FROM cmk.access WHERE role = %s::oid::regrole"
+    assert dba.one(left, oid) == 1
+    dba.run("SELECT cmk.revoke_access(%s, %s::oid::regrole)", tenant.name, oid)
+    assert dba.one(left, oid) == 0
 
 
 def test_access_to_an_unknown_tenant_is_refused(dba, app):

@@ -1,5 +1,6 @@
 """Settings belong to whoever runs the server: no session can change one, on no way there is."""
 
+import psycopg
 import pytest
 
 from server import until
@@ -72,21 +73,37 @@ def test_a_placeholder_set_before_the_library_is_loaded_has_no_effect(session, r
 
 
 @each_setting
-def test_a_placeholder_from_the_connection_string_has_no_effect(session, role, dba, name):
-    admin = session(role("LOGIN SUPERUSER"), options=f"-c {full(name)}={SETTINGS[name]}")
-    load(admin)
-    assert admin.one("SELECT current_setting(%s)", full(name)) == effective(dba, name)
+def test_a_session_that_brings_one_in_its_connection_string_cannot_load_the_library(session, role, name):
+    user = session(role("LOGIN SUPERUSER"), options=f"-c {full(name)}={SETTINGS[name]}")
+    for _ in range(2):
+        with fails("F0000", "settings_overridden"):
+            load(user)
+    with fails("F0000", "settings_overridden"):
+        user.run("LOAD 'cmk_encrypt'")
+    assert user.usable()
 
 
 @each_setting
-@pytest.mark.parametrize("target", ["ROLE", "DATABASE"])
-def test_a_setting_of_a_role_or_database_has_no_effect(session, role, dba, database, name, target):
+@pytest.mark.parametrize("target", ["ROLE {0}", "DATABASE {1}", "ROLE {0} IN DATABASE {1}"])
+def test_nor_can_one_whose_role_or_database_brings_it(session, role, database, name, target):
     user, where = role("LOGIN SUPERUSER"), database()
     # From a session without the library, where PostgreSQL takes it for a placeholder.
-    session().run(f"ALTER {target} {user if target == 'ROLE' else where} SET {full(name)} = '{SETTINGS[name]}'")
-    admin = session(user, dbname=where)
-    load(admin)
-    assert admin.one("SELECT current_setting(%s)", full(name)) == effective(dba, name)
+    session().run(f"ALTER {target.format(user, where)} SET {full(name)} = '{SETTINGS[name]}'")
+    overridden = session(user, dbname=where)
+    with fails("F0000", "settings_overridden"):
+        load(overridden)
+    assert overridden.usable()
+    session().run(f"ALTER {target.format(user, where)} RESET {full(name)}")
+    load(session(user, dbname=where))
+
+
+def test_a_preloaded_library_makes_postgresql_refuse_the_connection(make_server, session):
+    server = make_server({"shared_preload_libraries": "cmk_encrypt"})
+    for name, value in SETTINGS.items():
+        with pytest.raises(psycopg.OperationalError, match=rf'FATAL:  parameter "{full(name)}" cannot be changed now'):
+            server.connect(options=f"-c {full(name)}={value}")
+        with fails_with("55P02"):
+            session(dbname="postgres", on=server).run(f"ALTER ROLE postgres SET {full(name)} = '{value}'")
 
 
 def test_a_placeholder_does_not_move_the_endpoint_that_is_called(session, kms, app, tenant):
@@ -101,7 +118,8 @@ def test_a_placeholder_does_not_move_the_endpoint_that_is_called(session, kms, a
 def test_no_session_prolongs_the_revocation_bound(server, session, kms, app, tenant):
     made = tenant()
     with server.settings(cache_ttl="1s"):
-        user = session(app.role, options="-c cmk_encrypt.cache_ttl=1d")
+        user = session(app.role)
+        user.run("SET cmk_encrypt.cache_ttl = '1d'")
         envelope = user.encrypt(made)
         kms.state(made.key_uri, "Disabled")
         forgiven = "SELECT cmk_try_decrypt(%s, %b, forgive => ARRAY['key_disabled'])"
