@@ -21,7 +21,6 @@ use crate::kms::context::EncryptionContext;
 use crate::registry::{DataKey, Permissions, Role, Tenant, check_tenant_name};
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Registry changes that one call follows before it gives up.
 const MAX_STEPS: usize = 64;
@@ -44,10 +43,10 @@ pub trait Host {
 /// The settings that bound the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Hard TTL of a data key.
-    pub ttl: Duration,
-    /// How long a failure is remembered, ± 25 %.
-    pub failure_ttl: Duration,
+    /// Hard TTL of a data key, in nanoseconds.
+    pub ttl: u64,
+    /// How long a failure is remembered, ± 25 %, in nanoseconds.
+    pub failure_ttl: u64,
     /// Data keys held at most.
     pub capacity: usize,
 }
@@ -216,7 +215,7 @@ impl Keyring {
             return Ok(Err(reason.into()));
         }
         let now = host.now();
-        let live = |key: &&CachedKey| now < key.unwrapped_at + host.policy().ttl.as_nanos() as u64;
+        let live = |key: &&CachedKey| now < key.unwrapped_at + host.policy().ttl;
         let Some(key) = wanted.find(&entry).filter(live) else {
             return Err(Missing::Key(entry.tenant.clone()));
         };
@@ -249,7 +248,7 @@ impl Keyring {
 
     fn fetch_tenant(&self, host: &impl Host, name: &str) -> Result<()> {
         let policy = host.policy();
-        self.cache.expire(host.now().saturating_sub(policy.ttl.as_nanos() as u64));
+        self.cache.expire(host.now().saturating_sub(policy.ttl));
         // Before the read: a change during it then makes the entry stale, not wrong.
         let generation = host.generation();
         match host.tenant(name)? {
@@ -285,7 +284,7 @@ impl Keyring {
                     hits: Counter::default(),
                 };
                 key.last_used.set(now);
-                self.cache.expire(now.saturating_sub(policy.ttl.as_nanos() as u64));
+                self.cache.expire(now.saturating_sub(policy.ttl));
                 self.cache.put_key(tenant, key, policy.capacity);
                 self.cache.update(tenant, |entry| entry.forget_failures(dek_id));
                 Ok(())
@@ -351,11 +350,10 @@ impl Default for Keyring {
     }
 }
 
-/// `period` ± 25 %, so that many processes don't come back at once. In nanoseconds.
-fn jittered(period: Duration) -> u64 {
+/// `nanos` ± 25 %, so that many processes don't come back at once.
+fn jittered(nanos: u64) -> u64 {
     let random = u128::from(getrandom::u32().unwrap_or(u32::MAX / 2));
-    let nanos = period.as_nanos();
-    (nanos - nanos / 4 + ((nanos / 2 * random) >> 32)) as u64
+    nanos - nanos / 4 + ((u128::from(nanos / 2) * random) >> 32) as u64
 }
 
 #[cfg(test)]

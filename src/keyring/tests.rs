@@ -59,8 +59,7 @@ impl Host for FakeHost {
         self.generation.get()
     }
     fn policy(&self) -> Policy {
-        let (ttl, failure_ttl) = (Duration::from_secs(TTL), Duration::from_secs(4));
-        Policy { ttl, failure_ttl, capacity: self.capacity }
+        Policy { ttl: TTL * SECOND, failure_ttl: 4 * SECOND, capacity: self.capacity }
     }
     fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
         Ok(self.tenants.borrow().get(name).cloned())

@@ -197,6 +197,10 @@ fn duration(setting: &GucSetting<i32>) -> Duration {
     Duration::from_millis(setting.get().unsigned_abs().into())
 }
 
+fn nanoseconds(setting: &GucSetting<i32>) -> u64 {
+    u64::from(setting.get().unsigned_abs()) * 1_000_000
+}
+
 fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
     let text = setting.get()?.to_string_lossy().into_owned();
     (!text.is_empty()).then_some(text)
@@ -205,8 +209,8 @@ fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
 #[inline]
 pub fn policy() -> Policy {
     Policy {
-        ttl: duration(&CACHE_TTL),
-        failure_ttl: duration(&FAILURE_TTL),
+        ttl: nanoseconds(&CACHE_TTL),
+        failure_ttl: nanoseconds(&FAILURE_TTL),
         capacity: CACHE_SIZE.get().unsigned_abs() as usize,
     }
 }

@@ -22,7 +22,7 @@ fn backend_cache() -> TableIterator<
         name!(hits, i64),
     ),
 > {
-    let (now, ttl) = (Backend.now(), settings::policy().ttl.as_secs_f64());
+    let (now, ttl) = (Backend.now(), settings::policy().ttl as f64 / NANOS);
     let mut rows = Vec::new();
     keyring().cache().for_each(|entry| {
         for key in &entry.keys {
