@@ -12,7 +12,7 @@ ALL = {}
 
 # Reasons that no SQL leads to, and why.
 OUT_OF_REACH = {
-    "out_of_memory": "would need a memory limit on the server that nothing else hits first",
+    "out_of_memory": "needs a memory limit at the right moment; test_hardening.py sets one",
     "system_random": "getrandom(2) does not fail on a running system",
 }
 

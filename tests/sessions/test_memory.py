@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from server import until
+from support import CANARY, Tenant, fails, grant, unique
+from tls_proxy import TlsProxy
 
 WRITABLE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw")
 
@@ -28,8 +30,9 @@ def find(pid, needles):
 
 
 def forms(dek):
-    """The raw key, each half (an expanded key begins with both), and as KMS's answer spells it."""
-    return [dek[:16], dek[16:], base64.b64encode(dek)]
+    """Pieces of the raw key (an expanded one begins with it) and of its spelling in KMS's answer."""
+    spelt = base64.b64encode(dek)
+    return [dek[at : at + 8] for at in range(0, 32, 8)] + [spelt[at : at + 11] for at in range(0, 44, 11)]
 
 
 def flags_at(pid, address):
@@ -70,3 +73,43 @@ def test_an_evicted_data_key_leaves_nothing_in_memory(app, dba, secret):
     until(lambda: not app.all("SELECT FROM pg_sleep(0) WHERE cmk_try_decrypt(%s, %b, '', '{tenant_suspended}') IS NOT NULL",
                               tenant.name, envelope))
     assert find(app.pid, forms(dek)) == []
+
+
+# Over HTTPS
+
+
+@pytest.fixture(scope="module")
+def https(kms_process):
+    proxy = TlsProxy(kms_process.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="module")
+def https_server(make_server, https):
+    server = make_server({"cmk_encrypt.kms_endpoint_url": https.url}, {"SSL_CERT_FILE": str(https.authority)})
+    server.execute("CREATE EXTENSION cmk_encrypt")
+    return server
+
+
+def test_nor_does_tls_leave_a_data_key_in_ordinary_memory(https, https_server, session, kms):
+    dba, user = (session(dbname="postgres", on=https_server) for _ in range(2))
+    tenant = Tenant(unique("tenant"), kms.key())
+    dba.run("SELECT cmk.register_tenant(%s, %s)", tenant.name, tenant.key_uri)
+    grant(dba, tenant, user.role)
+    dek = kms.decrypt(tenant.key_uri, dba.one("SELECT wrapped FROM cmk.data_key WHERE tenant = %s", tenant.name),
+                      tenant.context)
+    before = https.requests
+    assert user.decrypt(tenant, user.encrypt(tenant)) == CANARY
+    assert https.requests == before + 1, "the call went another way"
+    found = find(user.pid, forms(dek))
+    assert found, "the search doesn't find the key that the backend must hold"
+    for address in found:
+        assert {"lo", "dd", "dc"} <= flags_at(user.pid, address), f"{address:#x}"
+    # The session that registered the tenant made the round trip, and has no use for the key.
+    assert find(dba.pid, forms(dek)) == []
+
+    dba.run("SELECT cmk.suspend_tenant(%s)", tenant.name)
+    with fails("55000", "tenant_suspended", tenant):
+        user.encrypt(tenant)
+    assert find(user.pid, forms(dek)) == []
