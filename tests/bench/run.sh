@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make bench: builds the release with its yardsticks and times it on a private server. Fails nothing by
-# a figure. ROWS and RUNS in the environment change the size (1000000 rows, best of 5).
+# a figure. ROWS and RUNS in the environment change the size (1000000 rows, best of 9 rounds).
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 scripts/setup.sh test
@@ -21,5 +21,5 @@ scripts/server.sh start "$server" --conf 'cmk_encrypt.local_keys = on' --conf 's
 
 grep -m 1 'model name' /proc/cpuinfo || true
 "$("$PG_CONFIG" --bindir)/psql" -X -h "$server/socket" -U postgres -d postgres \
-    -v rows="${ROWS:-1000000}" -v runs="${RUNS:-5}" -f tests/bench/bench.sql
+    -v rows="${ROWS:-1000000}" -v runs="${RUNS:-9}" -f tests/bench/bench.sql
 FAKE_KMS=$TARGET/debug/fake_kms "$VENV/bin/python" tests/bench/calls.py
