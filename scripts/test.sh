@@ -78,6 +78,7 @@ step "lint: core" lint
 step "lint: core and net" lint --features net
 step "lint: fake KMS" lint -p fake_kms
 step "tests: core" cargo test --locked
+step "tests: a million C2SP vectors" cargo test --release --locked --test c2sp_xaes
 step "tests: core and net" cargo test --locked --features net
 step "tests: golden envelopes, read by Python" pytest tests/crosscheck
 step "tests: fuzzing, a few seconds" tests/fuzz/smoke.sh

@@ -121,12 +121,14 @@ def test_nor_may_it_truncate_or_alter_the_registry(session, role, dba):
                 writer.run(statement)
 
 
-def test_default_privileges_give_no_right_to_the_registry(session, dba, database):
+@pytest.mark.parametrize("everybody", [False, True], ids=["one role", "PUBLIC"])
+def test_default_privileges_give_no_right_to_the_registry(session, dba, database, everybody):
     name = where = database(extension=False)
     dba.run(f'CREATE ROLE "Odd ""{name}" LOGIN')
     owner, user = session(dbname=where), session(f'Odd "{name}', dbname=where)
     for kind in ("TABLES", "FUNCTIONS", "SCHEMAS", "SEQUENCES", "TYPES"):
-        owner.run(f'ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO "Odd ""{name}" WITH GRANT OPTION')
+        grantee = "PUBLIC" if everybody else f'"Odd ""{name}" WITH GRANT OPTION'
+        owner.run(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO {grantee}")
     owner.run("CREATE EXTENSION cmk_encrypt")
     assert not user.one("SELECT has_schema_privilege('cmk', 'USAGE') OR has_schema_privilege('cmk', 'CREATE')")
     assert user.all(
