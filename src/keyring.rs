@@ -272,6 +272,11 @@ impl Keyring {
         let unwrapped_at = host.now();
         let unwrapped = self.unwrap(host, tenant, data_key);
         let now = host.now();
+        // An answer older than the TTL may not be used; asking again would only bring another.
+        let unwrapped = unwrapped.and_then(|dek| match now - unwrapped_at < policy.ttl {
+            true => Ok(dek),
+            false => Err(Reason::KmsTimeout.into()),
+        });
         match unwrapped {
             Ok(dek) => {
                 let key = CachedKey {

@@ -152,6 +152,14 @@ fn the_ttl_counts_from_the_start_of_the_unwrap() {
 }
 
 #[test]
+fn an_answer_that_took_longer_than_the_ttl_is_not_used() {
+    let (keyring, host) = (Keyring::new(), FakeHost::new(&["acme"]));
+    *host.during_call.borrow_mut() = Some(Box::new(|host| host.pass(TTL)));
+    assert_eq!(seal(&keyring, &host, "acme").unwrap_err().reason, Reason::KmsTimeout);
+    assert_eq!(host.calls.get(), 1);
+}
+
+#[test]
 fn a_revoked_key_purges_every_data_key_of_its_tenant_only() {
     let (keyring, host) = (Keyring::new(), FakeHost::new(&["acme", "globex"]));
     let old = seal(&keyring, &host, "acme").unwrap();
