@@ -14,7 +14,7 @@ CREATE SCHEMA cmk;
 
 CREATE TABLE cmk.tenant (
     tenant      text COLLATE "C" PRIMARY KEY
-                CHECK (pg_catalog.octet_length(tenant) BETWEEN 1 AND 255 AND tenant <> '*'),
+                CHECK (pg_catalog.octet_length(tenant) BETWEEN 1 AND 255 AND tenant <> '*' AND tenant !~ '[[:cntrl:]]'),
     state       text COLLATE "C" NOT NULL DEFAULT 'pending'
                 CHECK (state IN ('pending', 'active', 'suspended', 'shredded')),
     key_uri     text COLLATE "C" NOT NULL

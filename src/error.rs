@@ -211,10 +211,10 @@ reasons! {
         "Pass a full KMS key ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (no alias: it can be retargeted), or local:NAME.";
     RoleArn = "role_arn", InvalidParameterValue,
         "role ARN is not valid",
-        "Pass arn:aws:iam::ACCOUNT:role/NAME.";
+        "Pass arn:aws:iam::ACCOUNT:role/NAME, for a KMS key; a local key has no role.";
     ExternalId = "external_id", InvalidParameterValue,
-        "role_arn and external_id go together",
-        "Without an external id of 2 to 1224 characters another customer's role could be used for this tenant (the confused deputy).";
+        "role_arn needs an external_id, and the other way round",
+        "It has 2 to 1224 characters, letters, digits and _+=,.@:/-. Without one, another customer's role could be used for this tenant (the confused deputy).";
     TooLarge = "too_large", InvalidParameterValue,
         "value is too large to encrypt",
         "A PostgreSQL value holds less than 1 GiB and the envelope adds 58 bytes.";

@@ -43,8 +43,9 @@ fn register_tenant(
 /// # Errors
 /// `key_uri`, `role_arn`, `external_id`.
 fn check_custody(key_uri: &str, role_arn: Option<&str>, external_id: Option<&str>) -> Result<()> {
-    KeyUri::parse(key_uri)?;
+    let key = KeyUri::parse(key_uri)?;
     match (role_arn, external_id) {
+        (Some(_), Some(_)) if matches!(key, KeyUri::Local(_)) => Err(Reason::RoleArn.into()),
         (Some(arn), Some(id)) => RoleArn::parse(arn).and(ExternalId::parse(id)).map(drop),
         (None, None) => Ok(()),
         _ => Err(Reason::ExternalId.into()),
@@ -137,7 +138,9 @@ fn add_data_key(tenant: &Tenant) -> Result<i32> {
     let dek = keyring().call_kms(call).map_err(named)?;
     let commitment = Commitment::to(&dek, tenant.name.as_bytes());
 
-    let version = tenant.data_keys.iter().map(|key| key.version).max().unwrap_or(0) + 1;
+    let newest = tenant.data_keys.iter().map(|key| key.version).max().unwrap_or(0);
+    let next = newest.checked_add(1).ok_or_else(|| Error::new(Reason::TenantStateConflict));
+    let version = next.map_err(named)?;
     const RETIRE: &str = "
         UPDATE cmk.data_key SET state = 'retired' WHERE tenant = $1 AND state = 'current'";
     write::execute(RETIRE, &[(&*tenant.name).into()])?;

@@ -271,3 +271,21 @@ def test_a_session_that_plays_many_roles_gets_each_ones_answer(dba, app, role, l
     with fails("42501", "no_grant", tenant):
         dba.decrypt(tenant, envelope)
     dba.run("RESET ROLE")
+
+
+# Odd calls
+
+
+def test_the_first_call_of_a_session_may_be_an_inspection_in_a_parallel_plan(session, dba, app, tenant):
+    made, table = tenant(), unique("inspected")
+    dba.run("SELECT cmk.grant_access(%s, 'postgres')", made.name)
+    dba.run(f"CREATE TABLE {table} AS SELECT cmk_encrypt('{made}', int4send(i)) AS s FROM generate_series(1, 2000) i")
+    fresh = session()
+    for setting in ("min_parallel_table_scan_size", "parallel_setup_cost", "parallel_tuple_cost"):
+        fresh.run(f"SET {setting} = 0")
+    assert fresh.one(f"SELECT DISTINCT (cmk.inspect(s)).version FROM {table}") == 1
+
+
+def test_a_local_key_has_no_role(dba):
+    with fails("22023", "role_arn"):
+        dba.run("SELECT cmk.register_tenant('x', 'local:shared', 'arn:aws:iam::111122223333:role/x', 'an-id')")
