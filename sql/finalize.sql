@@ -22,11 +22,12 @@ BEGIN
 END
 $$;
 
+-- PARALLEL UNSAFE: its body may be what loads the library, which can't happen while workers run.
 CREATE FUNCTION cmk.inspect(
     ciphertext bytea,
     OUT suite integer, OUT dek_id bytea, OUT tenant text, OUT version integer, OUT state text,
     OUT plaintext_bytes integer, OUT envelope_bytes integer)
-LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT h.suite, h.dek_id, k.tenant, k.version, k.state, h.plaintext_bytes, h.envelope_bytes
       FROM cmk.envelope_header(ciphertext) h LEFT JOIN cmk.data_key k USING (dek_id)

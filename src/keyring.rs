@@ -12,7 +12,7 @@ use crate::cache::{Cache, CachedKey, Counter, Entry, Failure, Instant};
 use crate::crypto::aead::Cipher;
 use crate::crypto::commitment::{Commitment, DekId};
 use crate::crypto::key::SecretKey;
-use crate::crypto::locked::Locked;
+use crate::crypto::locked::{Locked, scrub_stack};
 use crate::crypto::nonce::NonceSource;
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, KeyState, Reason, Result};
@@ -270,17 +270,18 @@ impl Keyring {
 
         self.stats.misses.add(1);
         let unwrapped_at = host.now();
-        let unwrapped = self.unwrap(host, tenant, data_key);
+        let unwrapped = self.unwrap_and_expand(host, tenant, data_key);
+        scrub_stack();
         let now = host.now();
         // An answer older than the TTL may not be used; asking again would only bring another.
-        let unwrapped = unwrapped.and_then(|dek| match now - unwrapped_at < policy.ttl {
-            true => Ok(dek),
+        let unwrapped = unwrapped.and_then(|cipher| match now - unwrapped_at < policy.ttl {
+            true => Ok(cipher),
             false => Err(Reason::KmsTimeout.into()),
         });
         match unwrapped {
-            Ok(dek) => {
+            Ok(cipher) => {
                 let key = CachedKey {
-                    cipher: Locked::new(Cipher::new(&dek)),
+                    cipher,
                     dek_id,
                     version: data_key.version,
                     current: tenant.current_data_key().is_ok_and(|current| current == data_key),
@@ -301,8 +302,18 @@ impl Keyring {
         }
     }
 
-    /// Unwraps a data key and checks that it is the registered one. Also the round trip that proves a
-    /// new data key before it is stored.
+    /// In a frame of its own, which [`scrub_stack`] can overwrite.
+    #[inline(never)]
+    fn unwrap_and_expand(
+        &self,
+        host: &impl Host,
+        tenant: &Tenant,
+        data_key: &DataKey,
+    ) -> Result<Locked<Cipher>> {
+        self.unwrap(host, tenant, data_key).map(|dek| Locked::new(Cipher::new(&dek)))
+    }
+
+    /// Unwraps a data key and checks that it is the registered one.
     pub fn unwrap(
         &self,
         host: &impl Host,

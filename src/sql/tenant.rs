@@ -5,6 +5,7 @@
 //! DBAs at once one wins and the other hears `tenant_busy`.
 
 use crate::crypto::commitment::Commitment;
+use crate::crypto::locked::scrub_stack;
 use crate::error::{Error, Reason, Result};
 use crate::keyring::Host;
 use crate::kms::Kms;
@@ -134,9 +135,10 @@ fn add_data_key(tenant: &Tenant) -> Result<i32> {
     let (kms, custody) = (Backend.kms(), &tenant.custody);
     let call = || kms.generate(custody, &context);
     let wrapped = keyring().call_kms(call).map_err(named)?;
-    let call = || kms.unwrap(custody, &wrapped, &context);
-    let dek = keyring().call_kms(call).map_err(named)?;
-    let commitment = Commitment::to(&dek, tenant.name.as_bytes());
+    let unwrapped = || kms.unwrap(custody, &wrapped, &context);
+    let commit = |dek| Commitment::to(&dek, tenant.name.as_bytes());
+    let commitment = keyring().call_kms(unwrapped).map(commit).map_err(named)?;
+    scrub_stack();
 
     let newest = tenant.data_keys.iter().map(|key| key.version).max().unwrap_or(0);
     let next = newest.checked_add(1).ok_or_else(|| Error::new(Reason::TenantStateConflict));

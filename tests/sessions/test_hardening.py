@@ -276,7 +276,7 @@ def test_a_session_that_plays_many_roles_gets_each_ones_answer(dba, app, role, l
 # Odd calls
 
 
-def test_the_first_call_of_a_session_may_be_an_inspection_in_a_parallel_plan(session, dba, app, tenant):
+def test_the_first_call_of_a_session_may_be_an_inspection_where_a_parallel_plan_is_cheap(session, dba, app, tenant):
     made, table = tenant(), unique("inspected")
     dba.run("SELECT cmk.grant_access(%s, 'postgres')", made.name)
     dba.run(f"CREATE TABLE {table} AS SELECT cmk_encrypt('{made}', int4send(i)) AS s FROM generate_series(1, 2000) i")
