@@ -302,10 +302,6 @@ impl Error {
         self
     }
 
-    pub fn info(&self) -> Option<&str> {
-        self.info.as_deref()
-    }
-
     /// The primary message: lower case, no full stop.
     pub fn message(&self) -> String {
         let text = self.reason.entry().message;
