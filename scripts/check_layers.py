@@ -14,7 +14,7 @@ from pathlib import Path
 LAYERS = [
     ("error", ["error"]),
     ("crypto", ["crypto", "envelope"]),
-    ("kms", ["cache", "registry", "kms"]),
+    ("kms", ["cache", "registry", "kms", "shared"]),
     ("keyring", ["keyring"]),
     ("net", ["runtime", "kms::aws"]),
     ("pg", ["pg"]),

@@ -8,6 +8,7 @@ use crate::crypto::commitment::DekId;
 use crate::crypto::locked::Locked;
 use crate::error::Error;
 use crate::registry::{Permissions, Role, Tenant};
+use crate::shared::{Fingerprint, Subject, Tag};
 use dashmap::DashMap;
 use dashmap::mapref::one::Ref;
 use foldhash::fast::RandomState;
@@ -28,30 +29,37 @@ pub struct Cache {
 /// All this process knows of one tenant.
 pub struct Entry {
     pub tenant: Arc<Tenant>,
+    pub subject: Subject,
     /// The generation of the registry that `tenant` and `grants` were read at.
     pub generation: u64,
     pub grants: Vec<(Role, Permissions)>,
     pub keys: Vec<CachedKey>,
-    /// At most one for the customer managed key and one a data key.
+    /// At most one a data key. What concerns the customer managed key is known to all processes.
     pub failures: Vec<Failure>,
 }
 
 pub struct CachedKey {
+    /// Erased at its deadline even if nobody asks.
     pub cipher: Locked<Cipher>,
     pub dek_id: DekId,
+    pub fingerprint: Fingerprint,
+    pub tag: Tag,
     pub version: i32,
     pub current: bool,
     /// When the unwrap *began*: KMS looked at the key's state no earlier.
-    pub unwrapped_at: Instant,
+    pub unwrapped_at: Counter,
+    /// When to look for a younger copy.
+    pub refresh_at: Counter,
     pub last_used: Counter,
     pub hits: Counter,
+    /// Hits that all processes know of.
+    pub hits_told: Counter,
 }
 
-/// A remembered failure, so that a dead key is not asked for once a row.
+/// A remembered failure of one data key, so that it is not asked for once a row.
 #[derive(Clone)]
 pub struct Failure {
-    /// `None`: the customer managed key failed; otherwise just this data key.
-    pub dek_id: Option<DekId>,
+    pub dek_id: DekId,
     pub error: Error,
     pub until: Instant,
 }
@@ -61,6 +69,11 @@ pub struct Failure {
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    pub const fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
+    #[inline]
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -89,13 +102,8 @@ impl Entry {
         self.grants.push((role, permissions));
     }
 
-    /// After this data key was unwrapped: the customer managed key works, and so does this one.
-    pub fn forget_failures(&mut self, unwrapped: DekId) {
-        self.failures.retain(|failure| failure.dek_id.is_some_and(|of| of != unwrapped));
-    }
-
     /// Takes over a newer snapshot and drops every data key that it doesn't vouch for.
-    fn renew(&mut self, tenant: Arc<Tenant>, generation: u64) {
+    fn renew(&mut self, tenant: Arc<Tenant>, subject: Subject, generation: u64) {
         let same_custody =
             tenant.epoch == self.tenant.epoch && tenant.custody == self.tenant.custody;
         if !same_custody || tenant.state.require_active().is_err() {
@@ -111,6 +119,7 @@ impl Entry {
             registered.is_some()
         });
         self.tenant = tenant;
+        self.subject = subject;
         self.generation = generation;
         self.grants.clear();
     }
@@ -130,15 +139,16 @@ impl Cache {
     }
 
     /// Records what the registry said at `generation`.
-    pub fn put_tenant(&self, tenant: Tenant, generation: u64, capacity: usize) {
+    pub fn put_tenant(&self, tenant: Tenant, subject: Subject, generation: u64, capacity: usize) {
         let tenant = Arc::new(tenant);
         let name = tenant.name.clone();
         match self.tenants.get_mut(&name) {
-            Some(mut entry) => return entry.renew(tenant, generation),
+            Some(mut entry) => return entry.renew(tenant, subject, generation),
             None => self.drop_a_keyless_tenant(capacity),
         }
         let entry = Entry {
             tenant,
+            subject,
             generation,
             grants: Vec::new(),
             keys: Vec::new(),
@@ -181,10 +191,10 @@ impl Cache {
         self.evictions.value()
     }
 
-    /// Drops every data key unwrapped before `oldest`.
+    /// Drops every data key unwrapped at `oldest` or before.
     pub fn expire(&self, oldest: Instant) {
         for mut entry in self.tenants.iter_mut() {
-            entry.keys.retain(|key| key.unwrapped_at >= oldest);
+            entry.keys.retain(|key| key.unwrapped_at.value() > oldest);
         }
     }
 

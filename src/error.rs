@@ -58,6 +58,23 @@ pub enum KeyState {
     Misconfigured,
 }
 
+impl KeyState {
+    pub const USABLE: &'static str = "usable";
+
+    /// The names of the states a key can be seen in, as SQL shows them.
+    pub const NAMES: [&'static str; 5] =
+        [Self::USABLE, "revoked", "unreachable", "throttled", "misconfigured"];
+
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[1 + self as usize]
+    }
+
+    /// The place of a name among [`KeyState::NAMES`].
+    pub fn number(name: &str) -> Option<u8> {
+        Self::NAMES.iter().position(|of| *of == name).map(|at| at as u8)
+    }
+}
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $state:ident, $message:literal, $hint:literal;)*) => {
         /// A machine-readable cause. Names are stable: they are part of the SQL interface.
@@ -152,6 +169,9 @@ reasons! {
     KmsThrottled = "kms_throttled", InsufficientResources,
         "KMS throttles calls for tenant %",
         "Retry later; a longer cmk_encrypt.cache_ttl or a larger KMS request quota lowers the call rate.";
+    CallBudgetSpent = "call_budget_spent", InsufficientResources,
+        "the KMS call budget of tenant % is spent",
+        "Retry later; cmk_encrypt.tenant_call_budget limits the KMS calls for a tenant in a minute, and cmk.status counts them.";
     Credentials = "credentials", ConfigFileError,
         "the server has no valid AWS credentials for tenant %",
         "Give the PostgreSQL service an instance profile, web identity or environment credentials, and check the tenant's role_arn and external_id.";
@@ -302,6 +322,10 @@ impl Error {
         self
     }
 
+    pub fn info(&self) -> Option<&str> {
+        self.info.as_deref()
+    }
+
     /// The primary message: lower case, no full stop.
     pub fn message(&self) -> String {
         let text = self.reason.entry().message;
@@ -315,9 +339,8 @@ impl Error {
     pub fn detail(&self) -> String {
         let mut detail = format!("reason={}", self.reason.name());
         if let Some(tenant) = &self.tenant {
-            let plain = tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:@/".contains(&b));
-            detail +=
-                &if plain { format!(" tenant={tenant}") } else { format!(" tenant={tenant:?}") };
+            detail += " tenant=";
+            detail += &quoted(tenant);
         }
         if let Some(info) = &self.info {
             detail += " ";
@@ -329,6 +352,12 @@ impl Error {
     pub const fn hint(&self) -> &'static str {
         self.reason.entry().hint
     }
+}
+
+/// A tenant's name as it stands in `key=value` lines: quoted if it could pass for another field.
+pub fn quoted(tenant: &str) -> String {
+    let plain = tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:@/".contains(&b));
+    if plain { tenant.to_owned() } else { format!("{tenant:?}") }
 }
 
 impl From<Reason> for Error {

@@ -6,50 +6,26 @@
 //! the registry may have changed while we waited.
 //!
 //! The TTL is the revocation bound: counted from the *start* of the unwrap, on a clock that never goes
-//! back, whatever else fails.
+//! back, whatever else fails. How data keys are fetched, shared and refreshed is in `fetch`.
 
-use crate::cache::{Cache, CachedKey, Counter, Entry, Failure, Instant};
+mod fetch;
+mod host;
+
+pub use host::{Host, Policy};
+
+use crate::cache::{Cache, CachedKey, Counter, Entry};
 use crate::crypto::aead::Cipher;
-use crate::crypto::commitment::{Commitment, DekId};
-use crate::crypto::key::SecretKey;
-use crate::crypto::locked::{Locked, scrub_stack};
+use crate::crypto::commitment::DekId;
 use crate::crypto::nonce::NonceSource;
 use crate::envelope::{self, Envelope};
-use crate::error::{Error, KeyState, Reason, Result};
-use crate::kms::Kms;
-use crate::kms::context::EncryptionContext;
-use crate::registry::{DataKey, Permissions, Role, Tenant, check_tenant_name};
+use crate::error::{Error, Reason, Result};
+use crate::registry::{DataKey, DataKeyState, Permissions, Tenant, check_tenant_name};
+use crate::shared::Subject;
 use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Registry changes that one call follows before it gives up.
 const MAX_STEPS: usize = 64;
-
-/// What the keyring needs of the process it lives in. Only `tenant`, `permissions` and `kms` may wait.
-pub trait Host {
-    /// Nanoseconds; see [`Instant`].
-    fn now(&self) -> Instant;
-    fn process_id(&self) -> u32;
-    /// The role on whose behalf the call is made.
-    fn role(&self) -> Role;
-    /// Changes whenever the registry or a role membership may have changed.
-    fn generation(&self) -> u64;
-    fn policy(&self) -> Policy;
-    fn tenant(&self, name: &str) -> Result<Option<Tenant>>;
-    fn permissions(&self, role: Role, tenant: &str) -> Result<Permissions>;
-    fn kms(&self) -> impl Kms;
-}
-
-/// The settings that bound the cache.
-#[derive(Clone, Copy, Debug)]
-pub struct Policy {
-    /// Hard TTL of a data key, in nanoseconds.
-    pub ttl: u64,
-    /// How long a failure is remembered, ± 25 %, in nanoseconds.
-    pub failure_ttl: u64,
-    /// Data keys held at most.
-    pub capacity: usize,
-}
 
 /// Counters of this process.
 #[derive(Default)]
@@ -63,13 +39,16 @@ pub struct Stats {
 pub struct Keyring {
     cache: Cache,
     stats: Stats,
+    /// Hits that all processes know of.
+    hits_told: Counter,
 }
 
 /// Which data key a call is for.
 #[derive(Clone, Copy)]
 enum Wanted {
-    ToSeal,
-    ToOpen(DekId),
+    Seal,
+    Open(DekId),
+    Warm(DekId),
 }
 
 /// What a call lacks.
@@ -77,6 +56,8 @@ enum Missing {
     Tenant,
     Permissions(Arc<Tenant>),
     Key(Arc<Tenant>),
+    /// The data key is good, but old.
+    YoungerKey(Arc<Tenant>),
 }
 
 thread_local! {
@@ -86,31 +67,32 @@ thread_local! {
 impl Wanted {
     fn pick(self, tenant: &Tenant) -> Result<&DataKey> {
         match self {
-            Self::ToSeal => tenant.current_data_key(),
-            Self::ToOpen(id) => tenant.data_key(id),
+            Self::Seal => tenant.current_data_key(),
+            Self::Open(id) | Self::Warm(id) => tenant.data_key(id),
         }
     }
 
     #[inline]
     fn find(self, entry: &Entry) -> Option<&CachedKey> {
         match self {
-            Self::ToSeal => entry.keys.iter().find(|key| key.current),
-            Self::ToOpen(id) => entry.keys.iter().find(|key| key.dek_id == id),
+            Self::Seal => entry.keys.iter().find(|key| key.current),
+            Self::Open(id) | Self::Warm(id) => entry.keys.iter().find(|key| key.dek_id == id),
         }
     }
 
     #[inline]
     fn is_allowed(self, permissions: Permissions) -> bool {
         match self {
-            Self::ToSeal => permissions.encrypt,
-            Self::ToOpen(_) => permissions.decrypt,
+            Self::Seal => permissions.encrypt,
+            Self::Open(_) => permissions.decrypt,
+            Self::Warm(_) => permissions.encrypt || permissions.decrypt,
         }
     }
 }
 
 impl Keyring {
     pub fn new() -> Self {
-        Self { cache: Cache::new(), stats: Stats::default() }
+        Self { cache: Cache::new(), stats: Stats::default(), hits_told: Counter::default() }
     }
 
     pub fn cache(&self) -> &Cache {
@@ -134,11 +116,11 @@ impl Keyring {
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(host, tenant, Wanted::ToSeal, |key| {
+        self.with_key(host, tenant, Wanted::Seal, |key, cipher| {
             NONCES.with_borrow_mut(|nonces| {
                 let pid = host.process_id();
                 envelope::seal(
-                    &key.cipher,
+                    cipher,
                     key.dek_id,
                     nonces,
                     pid,
@@ -164,9 +146,34 @@ impl Keyring {
         envelope: &Envelope<'_>,
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(host, tenant, Wanted::ToOpen(envelope.dek_id()), |key| {
-            envelope.open(&key.cipher, tenant.as_bytes(), aad, out)
+        self.with_key(host, tenant, Wanted::Open(envelope.dek_id()), |_, cipher| {
+            envelope.open(cipher, tenant.as_bytes(), aad, out)
         })
+    }
+
+    /// Fetches every data key of a tenant that isn't at hand, and returns how many there are.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`], for the first data key that fails.
+    pub fn warm(&self, host: &impl Host, name: &str) -> Result<usize> {
+        if self.cache.get(name).is_none_or(|entry| entry.generation != host.generation()) {
+            self.fetch_tenant(host, name)?;
+        }
+        let live = |key: &&DataKey| key.state != DataKeyState::Destroyed;
+        let ids: Vec<_> = match self.cache.get(name) {
+            Some(entry) => {
+                let keys = entry.tenant.data_keys.iter().rev().filter(live);
+                keys.map(|key| key.commitment.dek_id()).collect()
+            }
+            None => Vec::new(),
+        };
+        if ids.is_empty() {
+            self.with_key(host, name, Wanted::Seal, |_, _| Ok(()))?;
+        }
+        for id in &ids {
+            self.with_key(host, name, Wanted::Warm(*id), |_, _| Ok(()))?;
+        }
+        Ok(ids.len())
     }
 
     #[inline]
@@ -175,7 +182,7 @@ impl Keyring {
         host: &impl Host,
         name: &str,
         wanted: Wanted,
-        use_key: impl FnOnce(&CachedKey) -> Result<R>,
+        use_key: impl FnOnce(&CachedKey, &Cipher) -> Result<R>,
     ) -> Result<R> {
         let mut use_key = Some(use_key);
         let mut waited = false;
@@ -198,7 +205,7 @@ impl Keyring {
         name: &str,
         wanted: Wanted,
         waited: bool,
-        use_key: &mut Option<impl FnOnce(&CachedKey) -> Result<R>>,
+        use_key: &mut Option<impl FnOnce(&CachedKey, &Cipher) -> Result<R>>,
     ) -> Result<Result<R>, Missing> {
         let generation = host.generation();
         let Some(entry) = self.cache.get(name) else { return Err(Missing::Tenant) };
@@ -215,8 +222,14 @@ impl Keyring {
             return Ok(Err(reason.into()));
         }
         let now = host.now();
-        let live = |key: &&CachedKey| now < key.unwrapped_at + host.policy().ttl;
+        let live = |key: &&CachedKey| now < key.unwrapped_at.value() + host.policy().ttl;
         let Some(key) = wanted.find(&entry).filter(live) else {
+            return Err(Missing::Key(entry.tenant.clone()));
+        };
+        if now >= key.refresh_at.value() {
+            return Err(Missing::YoungerKey(entry.tenant.clone()));
+        }
+        let Some(cipher) = key.cipher.pin() else {
             return Err(Missing::Key(entry.tenant.clone()));
         };
         if !waited {
@@ -225,7 +238,7 @@ impl Keyring {
         }
         key.last_used.set(now);
         match use_key.take() {
-            Some(use_key) => Ok(use_key(key)),
+            Some(use_key) => Ok(use_key(key, &cipher)),
             None => Ok(Err(Reason::TenantBusy.into())),
         }
     }
@@ -243,6 +256,10 @@ impl Keyring {
             Missing::Key(tenant) => {
                 self.fetch_key(host, &tenant, wanted).map_err(|error| error.for_tenant(name))
             }
+            Missing::YoungerKey(tenant) => {
+                self.refresh_key(host, &tenant, wanted);
+                Ok(())
+            }
         }
     }
 
@@ -251,112 +268,53 @@ impl Keyring {
         self.cache.expire(host.now().saturating_sub(policy.ttl));
         // Before the read: a change during it then makes the entry stale, not wrong.
         let generation = host.generation();
-        match host.tenant(name)? {
-            Some(tenant) => self.cache.put_tenant(tenant, generation, policy.capacity),
-            None => {
-                self.cache.remove_tenant(name);
-                check_tenant_name(name)?;
-                return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
-            }
-        }
+        let Some(tenant) = host.tenant(name)? else {
+            self.cache.remove_tenant(name);
+            check_tenant_name(name)?;
+            return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
+        };
+        let subject = Subject::new(host.database(), &tenant);
+        self.cache.put_tenant(tenant, subject, generation, policy.capacity);
+        self.drop_revoked(host, name, &subject);
         Ok(())
     }
 
-    fn fetch_key(&self, host: &impl Host, tenant: &Arc<Tenant>, wanted: Wanted) -> Result<()> {
-        let policy = host.policy();
-        let data_key = wanted.pick(tenant)?;
-        let dek_id = data_key.commitment.dek_id();
-        self.check_failure(&tenant.name, dek_id, host.now())?;
+    /// Data keys that were unwrapped before another process found the tenant's key revoked.
+    fn drop_revoked(&self, host: &impl Host, name: &str, subject: &Subject) {
+        let revoked_at = host.shared(|shared| shared.find(&subject.id).map(|of| of.revoked_at));
+        if let (Some(revoked_at), Some(snapshot)) = (revoked_at, self.snapshot(name)) {
+            self.cache.update(&snapshot, |entry: &mut Entry| {
+                entry.keys.retain(|key| key.unwrapped_at.value() > revoked_at);
+            });
+        }
+    }
 
-        self.stats.misses.add(1);
-        let unwrapped_at = host.now();
-        let unwrapped = self.unwrap_and_expand(host, tenant, data_key);
-        scrub_stack();
-        let now = host.now();
-        // An answer older than the TTL may not be used; asking again would only bring another.
-        let unwrapped = unwrapped.and_then(|cipher| match now - unwrapped_at < policy.ttl {
-            true => Ok(cipher),
-            false => Err(Reason::KmsTimeout.into()),
+    fn snapshot(&self, name: &str) -> Option<Arc<Tenant>> {
+        self.cache.get(name).map(|entry| entry.tenant.clone())
+    }
+
+    #[inline]
+    pub fn has_untold_hits(&self) -> bool {
+        self.hits_told.value() != self.stats.hits.value()
+    }
+
+    /// Adds this process's hits to what all processes know.
+    pub fn tell_hits(&self, host: &impl Host) {
+        if !self.has_untold_hits() {
+            return;
+        }
+        self.hits_told.set(self.stats.hits.value());
+        let mut told = Vec::new();
+        self.cache.for_each(|entry| {
+            for key in &entry.keys {
+                let fresh = key.hits.value() - key.hits_told.value();
+                if fresh > 0 {
+                    key.hits_told.add(fresh);
+                    told.push((key.tag, fresh));
+                }
+            }
         });
-        match unwrapped {
-            Ok(cipher) => {
-                let key = CachedKey {
-                    cipher,
-                    dek_id,
-                    version: data_key.version,
-                    current: tenant.current_data_key().is_ok_and(|current| current == data_key),
-                    unwrapped_at,
-                    last_used: Counter::default(),
-                    hits: Counter::default(),
-                };
-                key.last_used.set(now);
-                self.cache.expire(now.saturating_sub(policy.ttl));
-                self.cache.put_key(tenant, key, policy.capacity);
-                self.cache.update(tenant, |entry| entry.forget_failures(dek_id));
-                Ok(())
-            }
-            Err(error) => {
-                self.remember(tenant, dek_id, &error, now + jittered(policy.failure_ttl));
-                Err(error)
-            }
-        }
-    }
-
-    /// In a frame of its own, which [`scrub_stack`] can overwrite.
-    #[inline(never)]
-    fn unwrap_and_expand(
-        &self,
-        host: &impl Host,
-        tenant: &Tenant,
-        data_key: &DataKey,
-    ) -> Result<Locked<Cipher>> {
-        self.unwrap(host, tenant, data_key).map(|dek| Locked::new(Cipher::new(&dek)))
-    }
-
-    /// Unwraps a data key and checks that it is the registered one.
-    pub fn unwrap(
-        &self,
-        host: &impl Host,
-        tenant: &Tenant,
-        data_key: &DataKey,
-    ) -> Result<SecretKey> {
-        let wrapped = data_key.wrapped.as_deref().ok_or(Reason::TenantShredded)?;
-        let context = EncryptionContext::data_key(&tenant.name);
-        let dek = self.call_kms(|| host.kms().unwrap(&tenant.custody, wrapped, &context))?;
-        if Commitment::to(&dek, tenant.name.as_bytes()) == data_key.commitment {
-            Ok(dek)
-        } else {
-            Err(Reason::CommitmentMismatch.into())
-        }
-    }
-
-    /// Counts a call of a key provider.
-    pub fn call_kms<R>(&self, call: impl FnOnce() -> Result<R>) -> Result<R> {
-        self.stats.kms_calls.add(1);
-        call().inspect_err(|_| self.stats.kms_failures.add(1))
-    }
-
-    fn check_failure(&self, name: &str, dek_id: DekId, now: Instant) -> Result<()> {
-        let entry = self.cache.get(name);
-        let failures = entry.iter().flat_map(|entry| &entry.failures);
-        let concerns = |of: &Failure| now < of.until && of.dek_id.is_none_or(|of| of == dek_id);
-        match failures.into_iter().find(|failure| concerns(failure)) {
-            Some(failure) => Err(failure.error.clone()),
-            None => Ok(()),
-        }
-    }
-
-    /// A revoked key takes all its data keys with it; any other failure leaves them to their TTL.
-    fn remember(&self, tenant: &Arc<Tenant>, dek_id: DekId, error: &Error, until: Instant) {
-        let state = error.reason.key_state();
-        self.cache.update(tenant, |entry| {
-            if state == Some(KeyState::Revoked) {
-                entry.keys.clear();
-            }
-            let dek_id = state.is_none().then_some(dek_id);
-            entry.failures.retain(|failure| failure.dek_id != dek_id);
-            entry.failures.push(Failure { dek_id, error: error.clone(), until });
-        });
+        host.shared(|shared| shared.add_hits(&told));
     }
 }
 
@@ -364,12 +322,6 @@ impl Default for Keyring {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// `nanos` ± 25 %, so that many processes don't come back at once.
-fn jittered(nanos: u64) -> u64 {
-    let random = u128::from(getrandom::u32().unwrap_or(u32::MAX / 2));
-    nanos - nanos / 4 + ((u128::from(nanos / 2) * random) >> 32) as u64
 }
 
 #[cfg(test)]

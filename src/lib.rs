@@ -1,7 +1,7 @@
 //! `cmk_encrypt`: column encryption inside PostgreSQL under keys that the tenants own.
 //!
 //! Layers, each of which may use only those below it (`scripts/check_layers.py` enforces it):
-//! `sql` → `pg` → `runtime`, `kms::aws` → `keyring` → `cache`, `registry`, `kms` → `envelope`, `crypto`
+//! `sql` → `pg` → `runtime`, `kms::aws` → `keyring` → `cache`, `shared`, `registry`, `kms` → `envelope`, `crypto`
 //! → `error`.
 
 pub mod cache;
@@ -15,6 +15,7 @@ pub mod pg;
 pub mod registry;
 #[cfg(feature = "net")]
 pub mod runtime;
+pub mod shared;
 #[cfg(feature = "pg")]
 mod sql;
 

@@ -3,13 +3,16 @@
 
 pub mod backend;
 pub mod catalog;
+pub mod clock;
 pub mod cpu;
 pub mod datum;
+pub mod expiry;
 pub mod interrupt;
 pub mod invalidation;
 pub mod registry;
 pub mod report;
 pub mod settings;
+pub mod shmem;
 pub mod write;
 
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
@@ -20,4 +23,8 @@ use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 pub extern "C-unwind" fn init() {
     settings::define().map_err(ErrorReport::from).unwrap_or_report();
     invalidation::register_callbacks();
+    backend::register_callbacks();
+    if settings::is_preloading() {
+        shmem::reserve();
+    }
 }

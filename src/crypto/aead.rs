@@ -17,6 +17,7 @@
 //! each other and against C2SP's vectors.
 
 use super::key::{KEY_LEN, SecretKey};
+use super::locked::Erasable;
 use super::nonce::NONCE_LEN;
 use crate::error::{Error, Reason, Result};
 use aes::Aes256Enc;
@@ -41,6 +42,9 @@ pub struct Cipher {
     aes: Aes256Enc,
     k1: [u8; BLOCK],
 }
+
+// SAFETY: key schedules and a block, plain numbers without pointers; dropping them zeroes them.
+unsafe impl Erasable for Cipher {}
 
 impl Cipher {
     pub fn new(key: &SecretKey) -> Self {

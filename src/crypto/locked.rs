@@ -1,26 +1,74 @@
-//! Memory for what must not be seen: kept out of swap, core dumps and forked children, zeroed on free.
+//! Memory for what must not be seen: kept out of swap, core dumps and forked children, zeroed on free
+//! and at a set time even if its owner sleeps.
 //!
 //! [`Locked<T>`] is a `Box<T>` whose slot comes from pages that are `mlock`ed, marked
 //! `MADV_DONTDUMP` and `MADV_DONTFORK`. Where the system refuses to lock (`RLIMIT_MEMLOCK`), the
 //! memory is used unlocked and [`protection`] says so. Pages are never given back: freed slots are
 //! zeroed and reused.
+//!
+//! Each slot has a deadline. [`erase_overdue`] zeroes what is past it and may be called by a signal
+//! handler, at any instruction of the thread that uses the slots: it touches nothing but atomics and the
+//! slots, and leaves the one that is [`pinned`](Locked::pin) alone.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::Mutex;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, compiler_fence};
+use std::sync::{Mutex, OnceLock};
 use zeroize::Zeroize;
 
 /// Bytes a slot: an expanded XAES-256-GCM key needs 976, the software fallback's schedule included.
 const SLOT: usize = 1024;
+/// Bytes of it for the content, which comes first.
+const CONTENT: usize = SLOT - 32;
 /// Bytes a mapping.
 const CHUNK: usize = 64 * 1024;
+/// Mappings at most: more slots than a cache of the largest size has.
+const CHUNKS: usize = 2048;
 
-/// Addresses of free slots. Leaked mappings stay reachable through it.
+/// Erased slots and free ones are all zero.
+#[repr(C, align(1024))]
+struct Slot {
+    content: [u8; CONTENT],
+    /// When to erase the content; 0: there is none.
+    deadline: AtomicU64,
+    /// What [`on_erase`] is told.
+    tag: AtomicU64,
+}
+
+/// Every mapping made, for [`erase_overdue`].
+static MAPPINGS: [AtomicPtr<Slot>; CHUNKS] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
+
+/// The slot that the main thread is using. One: uses don't nest, and no other thread has a use for keys.
+#[cfg(not(test))]
+static PINNED: AtomicUsize = AtomicUsize::new(0);
+
+#[cfg(not(test))]
+#[inline]
+fn pinned() -> &'static AtomicUsize {
+    &PINNED
+}
+
+/// In tests every thread is a main thread.
+#[cfg(test)]
+fn pinned() -> &'static AtomicUsize {
+    thread_local!(static PINNED: &'static AtomicUsize = Box::leak(Box::default()));
+    PINNED.with(|pinned| *pinned)
+}
+
+static ON_ERASE: OnceLock<fn(u64)> = OnceLock::new();
+
+/// Free slots.
 struct Pool {
-    free: Vec<usize>,
+    free: Vec<NonNull<Slot>>,
+    mappings: usize,
     protection: Protection,
 }
+
+// SAFETY: the slots are mapped for good, and a free one belongs to the pool alone.
+unsafe impl Send for Pool {}
 
 /// What the operating system granted for all locked memory of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +82,7 @@ pub struct Protection {
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
     free: Vec::new(),
+    mappings: 0,
     protection: Protection { bytes: 0, locked: 0, undumpable: 0 },
 });
 
@@ -46,7 +95,7 @@ pub fn protection() -> Protection {
 }
 
 impl Pool {
-    fn slot(&mut self) -> usize {
+    fn slot(&mut self) -> NonNull<Slot> {
         if self.free.is_empty() {
             self.grow();
         }
@@ -56,39 +105,57 @@ impl Pool {
     /// # Panics
     /// When the kernel has no memory left, as a `Box` would.
     fn grow(&mut self) {
-        // SAFETY: a fresh anonymous private mapping, which nothing else refers to; checked below.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                CHUNK,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        assert!(base != libc::MAP_FAILED, "out of memory for locked pages");
-        self.protection.bytes += CHUNK;
-        // SAFETY: all calls name exactly the mapping made above.
-        unsafe {
-            if libc::mlock(base, CHUNK) == 0 {
-                self.protection.locked += CHUNK;
-            }
-            #[cfg(target_os = "linux")]
-            {
-                if libc::madvise(base, CHUNK, libc::MADV_DONTDUMP) == 0 {
-                    self.protection.undumpable += CHUNK;
-                }
-                libc::madvise(base, CHUNK, libc::MADV_DONTFORK);
-            }
-        }
-        self.free.extend((0..CHUNK / SLOT).map(|i| base as usize + i * SLOT));
+        assert!(self.mappings < CHUNKS, "out of locked memory");
+        let (base, granted) = map(CHUNK, libc::MAP_PRIVATE);
+        self.protection.bytes += granted.bytes;
+        self.protection.locked += granted.locked;
+        self.protection.undumpable += granted.undumpable;
+        let base = base.cast::<Slot>();
+        MAPPINGS[self.mappings].store(base.as_ptr(), Release);
+        self.mappings += 1;
+        // SAFETY: within the mapping.
+        self.free.extend((0..CHUNK / SLOT).map(|i| unsafe { base.add(i) }));
     }
 }
 
-/// An owned `T` in locked memory.
+/// Fresh zeroed pages, locked and kept out of core dumps as far as the system lets us. `MAP_PRIVATE` pages
+/// are kept from forked children; `MAP_SHARED` ones are for them.
+///
+/// # Panics
+/// When the kernel has no memory left, as a `Box` would.
+pub fn map(len: usize, sharing: libc::c_int) -> (NonNull<u8>, Protection) {
+    let mut granted = Protection { bytes: len, ..Protection::default() };
+    // SAFETY: a fresh anonymous mapping, which nothing else refers to; checked before it is used, and all
+    // calls name exactly it.
+    let base = unsafe {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = sharing | libc::MAP_ANONYMOUS;
+        let base = libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0);
+        assert!(base != libc::MAP_FAILED, "out of memory for locked pages");
+        if libc::mlock(base, len) == 0 {
+            granted.locked = len;
+        }
+        #[cfg(target_os = "linux")]
+        {
+            if libc::madvise(base, len, libc::MADV_DONTDUMP) == 0 {
+                granted.undumpable = len;
+            }
+            if sharing == libc::MAP_PRIVATE {
+                libc::madvise(base, len, libc::MADV_DONTFORK);
+            }
+        }
+        base
+    };
+    (NonNull::new(base.cast()).expect("a mapping is never at address zero"), granted)
+}
+
+/// # Safety
+/// All zero bytes are a valid value, and one whose drop does nothing but zero itself.
+pub unsafe trait Erasable {}
+
+/// An owned `T` in locked memory, until its deadline.
 pub struct Locked<T> {
-    slot: NonNull<T>,
+    slot: NonNull<Slot>,
     owns: PhantomData<T>,
 }
 
@@ -97,17 +164,118 @@ unsafe impl<T: Send> Send for Locked<T> {}
 // SAFETY: hands out only &T, as Box does.
 unsafe impl<T: Sync> Sync for Locked<T> {}
 
-impl<T> Locked<T> {
-    pub fn new(value: T) -> Self {
+/// Access to the content, which isn't erased meanwhile.
+pub struct Pinned<'a, T>(&'a T);
+
+impl<T: Erasable> Locked<T> {
+    /// `deadline` is a time that [`erase_overdue`] is going to be given; `tag` is for [`on_erase`].
+    pub fn new(value: T, deadline: u64, tag: u64) -> Self {
         const {
-            assert!(size_of::<T>() <= SLOT && align_of::<T>() <= 64);
+            assert!(size_of::<T>() <= CONTENT && align_of::<T>() <= align_of::<Slot>());
+            assert!(size_of::<Slot>() == SLOT);
         }
-        let address = pool().slot();
-        let slot = NonNull::new(address as *mut T).expect("a mapping is never at address zero");
-        // SAFETY: the slot is ours alone, large enough and aligned (1024-byte slots of a page).
-        unsafe { slot.write(value) };
+        let slot = pool().slot();
+        // SAFETY: the slot is ours alone, large enough and aligned.
+        unsafe {
+            slot.cast::<T>().write(value);
+            slot.as_ref().tag.store(tag, Relaxed);
+            slot.as_ref().deadline.store(deadline.max(1), Release);
+        }
         Self { slot, owns: PhantomData }
     }
+
+    fn header(&self) -> &Slot {
+        // SAFETY: mapped for good; the content is bytes here, and only atomics are written through this.
+        unsafe { self.slot.as_ref() }
+    }
+
+    /// The content, or `None` if it is erased.
+    #[inline]
+    pub fn pin(&self) -> Option<Pinned<'_, T>> {
+        pinned().store(self.slot.as_ptr() as usize, Relaxed);
+        // The handler runs on this very thread, so keeping the compiler from reordering is enough.
+        compiler_fence(Acquire);
+        // SAFETY: a mapped slot; it holds a T until it is erased, and pinned it isn't erased.
+        let pinned = Pinned(unsafe { self.slot.cast::<T>().as_ref() });
+        // If not, `pinned` is dropped, which unpins.
+        (self.header().deadline.load(Relaxed) != 0).then_some(pinned)
+    }
+
+    /// Moves the deadline. Does nothing if the content is erased already.
+    pub fn postpone(&self, deadline: u64) {
+        let old = self.header().deadline.load(Relaxed);
+        if old != 0 {
+            // Fails only if it was erased in between.
+            let _ = self.header().deadline.compare_exchange(old, deadline.max(1), Relaxed, Relaxed);
+        }
+    }
+}
+
+impl<T> Deref for Pinned<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0
+    }
+}
+
+impl<T> Drop for Pinned<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        compiler_fence(Release);
+        pinned().store(0, Relaxed);
+    }
+}
+
+impl<T> Drop for Locked<T> {
+    fn drop(&mut self) {
+        erase(self.slot);
+        pool().free.push(self.slot);
+    }
+}
+
+/// Has `hook` called with the tag of each value that is erased or dropped, once. It may run in a signal
+/// handler. Only the first hook counts.
+pub fn on_erase(hook: fn(u64)) {
+    let _ = ON_ERASE.set(hook);
+}
+
+/// Zeroes a slot unless that is done.
+fn erase(slot: NonNull<Slot>) {
+    // SAFETY: a mapped slot that nobody has pinned. Taking the deadline decides who erases, should a signal
+    // handler come in between; the bytes are overwritten in place.
+    unsafe {
+        if slot.as_ref().deadline.swap(0, Relaxed) != 0 {
+            std::slice::from_raw_parts_mut(slot.as_ptr().cast::<u8>(), CONTENT).zeroize();
+            let tag = slot.as_ref().tag.swap(0, Relaxed);
+            if let Some(hook) = ON_ERASE.get() {
+                hook(tag);
+            }
+        }
+    }
+}
+
+/// Zeroes every value whose deadline is not after `now`. Returns the earliest deadline left; one that has
+/// passed stands for the value that is in use this very moment.
+pub fn erase_overdue(now: u64) -> Option<u64> {
+    let mut earliest = None;
+    let mappings = MAPPINGS.iter().map_while(|mapping| NonNull::new(mapping.load(Acquire)));
+    for slot in mappings.flat_map(|base| (0..CHUNK / SLOT).map(move |i| (base, i))) {
+        // SAFETY: within a mapping that stays.
+        let slot = unsafe { slot.0.add(slot.1) };
+        // SAFETY: as above.
+        let deadline = unsafe { slot.as_ref() }.deadline.load(Acquire);
+        if deadline == 0 {
+            continue;
+        }
+        if deadline <= now && pinned().load(Relaxed) != slot.as_ptr() as usize {
+            erase(slot);
+        } else {
+            earliest = Some(earliest.map_or(deadline, |other: u64| other.min(deadline)));
+        }
+    }
+    earliest
 }
 
 /// Overwrites the dead part of the stack, where functions that have returned may have left copies of a
@@ -121,48 +289,54 @@ pub fn scrub_stack() {
     std::hint::black_box(&mut dead);
 }
 
-impl<T> Deref for Locked<T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: initialised in new(), valid until drop.
-        unsafe { self.slot.as_ref() }
-    }
-}
-
-impl<T> Drop for Locked<T> {
-    fn drop(&mut self) {
-        // SAFETY: the value is initialised and never touched again; the slot is SLOT bytes of our
-        // mapping and goes back to the pool zeroed.
-        unsafe {
-            self.slot.drop_in_place();
-            std::slice::from_raw_parts_mut(self.slot.as_ptr().cast::<u8>(), SLOT).zeroize();
-        }
-        pool().free.push(self.slot.as_ptr() as usize);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    // SAFETY: plain bytes.
+    unsafe impl<const N: usize> Erasable for [u8; N] {}
+
+    const NEVER: u64 = u64::MAX;
+
+    fn bytes(secret: &Locked<[u8; 976]>) -> &[u8; 976] {
+        // SAFETY: mapped for good, erased or not.
+        unsafe { secret.slot.cast().as_ref() }
+    }
+
     #[test]
     fn a_freed_slot_is_zero() {
-        let secret = Locked::new([0xA5_u8; 976]);
-        let at = secret.slot.as_ptr().cast::<u8>();
-        assert_eq!(*secret, [0xA5; 976]);
+        let secret = Locked::new([0xA5_u8; 976], NEVER, 0);
+        let at = secret.slot;
+        assert_eq!(*bytes(&secret), [0xA5; 976]);
         drop(secret);
         // SAFETY: the mapping is never unmapped; another test's slot would be zeroed before reuse.
-        let after = unsafe { std::slice::from_raw_parts(at, SLOT) };
+        let after = unsafe { std::slice::from_raw_parts(at.cast::<u8>().as_ptr(), CONTENT) };
         assert!(!after.contains(&0xA5));
     }
 
     #[test]
+    fn an_overdue_value_is_erased_unless_it_is_in_use() {
+        let [used, idle, later] = [10, 10, 1000].map(|at| Locked::new([0xA5_u8; 976], at, 0));
+        let pinned = used.pin().unwrap();
+        assert_eq!(erase_overdue(10), Some(10));
+        assert_eq!(*pinned, [0xA5; 976]);
+        drop(pinned);
+        assert_eq!(*bytes(&idle), [0; 976]);
+        assert!(idle.pin().is_none());
+        assert_eq!(erase_overdue(11), Some(1000));
+        assert!(used.pin().is_none());
+        later.postpone(2000);
+        used.postpone(2000);
+        assert_eq!(erase_overdue(1000), Some(2000));
+        assert!(later.pin().is_some() && used.pin().is_none());
+    }
+
+    #[test]
     fn slots_do_not_overlap() {
-        let all: Vec<_> = (0..300_u32).map(|i| Locked::new([i % 128; 100])).collect();
+        let all: Vec<_> = (0..300_u32).map(|i| Locked::new([i as u8; 100], NEVER, 0)).collect();
         for (i, slot) in all.iter().enumerate() {
-            assert_eq!(**slot, [i as u32 % 128; 100]);
+            // SAFETY: holds what was put in.
+            assert_eq!(unsafe { *slot.slot.cast::<[u8; 100]>().as_ref() }, [i as u8; 100]);
         }
         assert!(protection().bytes >= 300 * SLOT);
     }

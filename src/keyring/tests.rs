@@ -1,11 +1,18 @@
 use super::*;
+use crate::cache::Instant;
 use crate::crypto::commitment::Commitment;
+use crate::crypto::key::SecretKey;
 use crate::envelope::OVERHEAD;
-use crate::kms::Custody;
 use crate::kms::arn::KeyUri;
-use crate::registry::{DataKeyState, TenantState};
+use crate::kms::context::EncryptionContext;
+use crate::kms::{Custody, Kms};
+use crate::registry::{DataKeyState, Role, TenantState};
+use crate::shared::record::{Change, Record};
+use crate::shared::vault::Slot;
+use crate::shared::{Shared, Tag, Words};
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
 const TTL: u64 = 300;
@@ -21,6 +28,15 @@ struct FakeHost {
     /// Runs once, in the middle of the next KMS call.
     during_call: RefCell<Option<Happening>>,
     capacity: usize,
+    soft_ttl: Cell<u64>,
+    budget: Cell<u32>,
+    process: Cell<u32>,
+    words: Words,
+    records: RefCell<Vec<Record>>,
+    slots: RefCell<Vec<Slot>>,
+    /// Runs whenever a process waits for another.
+    during_wait: RefCell<Option<Happening>>,
+    told: RefCell<Vec<Change>>,
 }
 
 type Happening = Box<dyn FnOnce(&FakeHost)>;
@@ -49,17 +65,31 @@ impl Host for FakeHost {
     fn now(&self) -> Instant {
         self.now.get()
     }
+    fn wall_clock(&self) -> i64 {
+        self.now.get() as i64 / 1000
+    }
     fn process_id(&self) -> u32 {
-        1
+        self.process.get()
+    }
+    fn database(&self) -> u32 {
+        5
     }
     fn role(&self) -> Role {
         Role(10)
     }
     fn generation(&self) -> u64 {
-        self.generation.get()
+        self.generation.get() + self.words.revocations.load(std::sync::atomic::Ordering::Relaxed)
     }
     fn policy(&self) -> Policy {
-        Policy { ttl: TTL * SECOND, failure_ttl: 4 * SECOND, capacity: self.capacity }
+        Policy {
+            ttl: TTL * SECOND,
+            soft_ttl: self.soft_ttl.get(),
+            refresh_wait: SECOND / 10,
+            failure_ttl: 4 * SECOND,
+            patience: 6 * SECOND,
+            budget: self.budget.get(),
+            capacity: self.capacity,
+        }
     }
     fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
         Ok(self.tenants.borrow().get(name).cloned())
@@ -67,8 +97,26 @@ impl Host for FakeHost {
     fn permissions(&self, _: Role, _: &str) -> Result<Permissions> {
         Ok(self.permissions.get())
     }
-    fn kms(&self) -> impl Kms {
+    fn kms(&self, _: Option<Duration>) -> impl Kms {
         FakeKms(self)
+    }
+    fn shared<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
+        let (mut records, mut slots) = (self.records.borrow_mut(), self.slots.borrow_mut());
+        work(&mut Shared { words: &self.words, records: &mut records, slots: &mut slots })
+    }
+    fn wait(&self, _: usize) {
+        match self.during_wait.take() {
+            Some(happen) => happen(self),
+            None => self.pass(1),
+        }
+    }
+    fn wake(&self, _: usize) {}
+    fn hold(&self, _: Tag) {}
+    fn erase_at(&self, _: Instant) {}
+    fn tell(&self, _: &str, change: Change, _: Option<&Error>) {
+        if change.is_news() {
+            self.told.borrow_mut().push(change);
+        }
     }
 }
 
@@ -83,6 +131,14 @@ impl FakeHost {
             calls: Cell::new(0),
             during_call: RefCell::new(None),
             capacity: 10,
+            soft_ttl: Cell::new(TTL * SECOND),
+            budget: Cell::new(0),
+            process: Cell::new(1),
+            words: Words::new(),
+            records: RefCell::new(vec![Record::default(); 64]),
+            slots: RefCell::default(),
+            during_wait: RefCell::new(None),
+            told: RefCell::default(),
         };
         for name in tenants {
             let tenant = Tenant {
@@ -100,6 +156,17 @@ impl FakeHost {
     fn change(&self, name: &str, change: impl FnOnce(&mut Tenant)) {
         change(self.tenants.borrow_mut().get_mut(name).unwrap());
         self.generation.set(self.generation.get() + 1);
+    }
+
+    /// With a shared keyring for so many data keys.
+    fn sharing(self, keys: usize) -> Self {
+        self.slots.borrow_mut().resize_with(keys, Slot::default);
+        self
+    }
+
+    /// From now on this process calls.
+    fn be(&self, process: u32) {
+        self.process.set(process);
     }
 
     fn pass(&self, seconds: u64) {
@@ -225,6 +292,7 @@ fn an_eviction_forgets_keys_and_failures() {
     host.outage.set(Some(Reason::KeyDisabled));
     assert!(seal(&keyring, &host, "acme").is_err());
     host.outage.set(None);
+    host.pass(1);
     host.change("acme", |tenant| tenant.epoch += 1);
     seal(&keyring, &host, "acme").unwrap();
     assert_eq!(host.calls.get(), 3);
@@ -275,4 +343,210 @@ fn another_tenants_value_is_refused_without_a_call() {
     assert_eq!(open(&keyring, &host, "globex", &sealed), Err(Reason::UnknownDataKey));
     assert_eq!(open(&keyring, &host, "nobody", &sealed), Err(Reason::UnknownTenant));
     assert_eq!(host.calls.get(), 1);
+}
+
+// Refreshing ahead
+
+fn young_tenant() -> (Keyring, FakeHost, Vec<u8>) {
+    let (keyring, host) = (Keyring::new(), FakeHost::new(&["acme"]));
+    host.soft_ttl.set(200 * SECOND);
+    let sealed = seal(&keyring, &host, "acme").unwrap();
+    (keyring, host, sealed)
+}
+
+#[test]
+fn from_the_soft_ttl_on_a_data_key_is_fetched_ahead_of_need() {
+    let (keyring, host, sealed) = young_tenant();
+    host.pass(179);
+    open(&keyring, &host, "acme", &sealed).unwrap();
+    assert_eq!(host.calls.get(), 1);
+    host.pass(42);
+    open(&keyring, &host, "acme", &sealed).unwrap();
+    assert_eq!(host.calls.get(), 2);
+    host.pass(170);
+    host.outage.set(Some(Reason::KmsTimeout));
+    open(&keyring, &host, "acme", &sealed).unwrap();
+}
+
+#[test]
+fn an_outage_met_by_a_refresh_is_told_once_and_serves_until_the_hard_ttl() {
+    let (keyring, host, sealed) = young_tenant();
+    host.outage.set(Some(Reason::KmsUnreachable));
+    for _ in 0..TTL - 1 {
+        host.pass(1);
+        open(&keyring, &host, "acme", &sealed).unwrap();
+    }
+    let refreshes = host.calls.get() - 1;
+    assert!((3..=30).contains(&refreshes), "{refreshes}");
+    host.pass(1);
+    assert_eq!(open(&keyring, &host, "acme", &sealed), Err(Reason::KmsUnreachable));
+    let outage = Change { from: Some("usable"), to: Some("unreachable") };
+    assert_eq!(*host.told.borrow(), [outage]);
+}
+
+#[test]
+fn a_refresh_that_finds_the_key_revoked_purges_at_once() {
+    let (keyring, host, sealed) = young_tenant();
+    host.pass(221);
+    host.outage.set(Some(Reason::KeyDisabled));
+    assert_eq!(open(&keyring, &host, "acme", &sealed), Err(Reason::KeyDisabled));
+    assert!(keyring.cache().is_empty());
+}
+
+#[test]
+fn a_slow_refresh_says_nothing_about_the_key() {
+    let (keyring, host, sealed) = young_tenant();
+    host.pass(221);
+    host.outage.set(Some(Reason::KmsTimeout));
+    for _ in 0..100 {
+        open(&keyring, &host, "acme", &sealed).unwrap();
+    }
+    assert_eq!(host.calls.get(), 2);
+    assert!(host.told.borrow().is_empty());
+    host.change("acme", |tenant| tenant.data_keys.push(data_key("acme", 2)));
+    host.change("acme", |tenant| tenant.data_keys[0].state = DataKeyState::Retired);
+    host.outage.set(None);
+    seal(&keyring, &host, "acme").unwrap();
+}
+
+// Several processes
+
+#[test]
+fn one_unwrap_serves_every_process_within_the_ttl() {
+    let host = FakeHost::new(&["acme"]).sharing(4);
+    let processes: Vec<_> = (0..5).map(|_| Keyring::new()).collect();
+    let sealed = seal(&processes[0], &host, "acme").unwrap();
+    for (id, keyring) in processes.iter().enumerate() {
+        host.be(id as u32 + 1);
+        open(keyring, &host, "acme", &sealed).unwrap();
+    }
+    assert_eq!(host.calls.get(), 1);
+    host.outage.set(Some(Reason::KmsTimeout));
+    host.pass(TTL);
+    // A copy is as old as the unwrap it came from.
+    for keyring in &processes {
+        assert_eq!(open(keyring, &host, "acme", &sealed), Err(Reason::KmsTimeout));
+    }
+    assert_eq!(host.calls.get(), 2);
+}
+
+#[test]
+fn of_two_processes_one_asks_and_the_other_waits() {
+    let host = FakeHost::new(&["acme"]).sharing(4);
+    let (first, second) = (Keyring::new(), std::rc::Rc::new(Keyring::new()));
+    let waiter = second.clone();
+    *host.during_call.borrow_mut() = Some(Box::new(move |host| {
+        host.be(2);
+        *host.during_wait.borrow_mut() =
+            Some(Box::new(|_| std::panic::resume_unwind(Box::new("waits"))));
+        let unwound =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| seal(&waiter, host, "acme")));
+        assert_eq!(*unwound.unwrap_err().downcast::<&str>().unwrap(), "waits");
+        host.be(1);
+    }));
+    let sealed = seal(&first, &host, "acme").unwrap();
+    host.be(2);
+    open(&second, &host, "acme", &sealed).unwrap();
+    assert_eq!(host.calls.get(), 1);
+}
+
+#[test]
+fn a_waiter_survives_the_one_it_waits_for() {
+    let host = FakeHost::new(&["acme"]).sharing(4);
+    let (lost, waiter) = (Keyring::new(), Keyring::new());
+    *host.during_call.borrow_mut() =
+        Some(Box::new(|_| std::panic::resume_unwind(Box::new("cancelled"))));
+    let cancelled =
+        || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| seal(&lost, &host, "acme")));
+    assert!(cancelled().is_err());
+    host.be(2);
+    seal(&waiter, &host, "acme").unwrap();
+    assert_eq!(host.calls.get(), 2);
+}
+
+#[test]
+fn a_revocation_seen_by_one_process_purges_all() {
+    let host = FakeHost::new(&["acme", "globex"]).sharing(4);
+    let (first, second) = (Keyring::new(), Keyring::new());
+    let sealed = seal(&first, &host, "acme").unwrap();
+    let other = seal(&first, &host, "globex").unwrap();
+    host.be(2);
+    open(&second, &host, "acme", &sealed).unwrap();
+    host.change("acme", |tenant| {
+        tenant.data_keys[0].state = DataKeyState::Retired;
+        tenant.data_keys.push(data_key("acme", 2));
+    });
+    host.outage.set(Some(Reason::KeyDisabled));
+    assert!(seal(&second, &host, "acme").is_err());
+    host.be(1);
+    assert_eq!(open(&first, &host, "acme", &sealed), Err(Reason::KeyDisabled));
+    open(&first, &host, "globex", &other).unwrap();
+    assert_eq!(host.calls.get(), 3);
+    host.outage.set(None);
+    host.pass(6);
+    open(&first, &host, "acme", &sealed).unwrap();
+}
+
+#[test]
+fn a_failure_is_remembered_by_all_processes() {
+    let host = FakeHost::new(&["acme"]).sharing(4);
+    host.outage.set(Some(Reason::KmsTimeout));
+    for process in 1..10 {
+        host.be(process);
+        assert_eq!(seal(&Keyring::new(), &host, "acme").unwrap_err().reason, Reason::KmsTimeout);
+    }
+    assert_eq!(host.calls.get(), 1);
+}
+
+#[test]
+fn an_eviction_reaches_what_is_shared() {
+    let host = FakeHost::new(&["acme"]).sharing(4);
+    let sealed = seal(&Keyring::new(), &host, "acme").unwrap();
+    host.change("acme", |tenant| tenant.epoch = 77);
+    open(&Keyring::new(), &host, "acme", &sealed).unwrap();
+    assert_eq!(host.calls.get(), 2);
+}
+
+#[test]
+fn a_spent_budget_refuses_calls_but_not_what_is_cached() {
+    let (keyring, host) = (Keyring::new(), FakeHost::new(&["acme", "globex"]));
+    host.budget.set(3);
+    let mut sealed = Vec::new();
+    for _ in 0..3 {
+        sealed = seal(&keyring, &host, "acme").unwrap();
+        host.change("acme", |tenant| tenant.epoch += 1);
+    }
+    assert_eq!(seal(&keyring, &host, "acme").unwrap_err().reason, Reason::CallBudgetSpent);
+    seal(&keyring, &host, "globex").unwrap();
+    host.pass(20);
+    open(&keyring, &host, "acme", &sealed).unwrap();
+    open(&keyring, &host, "acme", &sealed).unwrap();
+    assert_eq!(host.calls.get(), 5);
+}
+
+#[test]
+fn the_circuit_breaker_stretches_the_pauses_of_an_outage() {
+    let (keyring, host) = (Keyring::new(), FakeHost::new(&["acme"]));
+    host.outage.set(Some(Reason::KmsTimeout));
+    for _ in 0..600 {
+        host.pass(1);
+        assert!(seal(&keyring, &host, "acme").is_err());
+    }
+    // 3 pauses of 4 s, then 8, 16 and 32 s for ever, each ± 25 %.
+    assert!((15..=30).contains(&host.calls.get()), "{}", host.calls.get());
+}
+
+#[test]
+fn warming_fetches_every_version() {
+    let (keyring, host) = (Keyring::new(), FakeHost::new(&["acme"]));
+    host.change("acme", |tenant| {
+        tenant.data_keys[0].state = DataKeyState::Retired;
+        tenant.data_keys.push(data_key("acme", 2));
+    });
+    assert_eq!(keyring.warm(&host, "acme").unwrap(), 2);
+    assert_eq!((keyring.cache().len(), host.calls.get()), (2, 2));
+    assert_eq!(keyring.warm(&host, "nobody").unwrap_err().reason, Reason::UnknownTenant);
+    host.permissions.set(Permissions::default());
+    host.change("acme", |_| {});
+    assert_eq!(keyring.warm(&host, "acme").unwrap_err().reason, Reason::NoGrant);
 }

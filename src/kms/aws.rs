@@ -18,6 +18,7 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use std::collections::HashMap;
 use std::future::Future;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Longest wrapped data key that KMS takes (KMS API Reference, Decrypt, `CiphertextBlob`), in bytes.
@@ -27,6 +28,8 @@ const WRAPPED_MAX: usize = 6144;
 pub struct AwsKms<'a> {
     pub clients: &'a Clients,
     pub settings: AwsSettings,
+    /// The caller's own limit, should it be sooner than the operation timeout.
+    pub limit: Option<Duration>,
     /// Called every few tens of milliseconds while waiting; may unwind to cancel.
     pub tick: fn(),
 }
@@ -83,7 +86,9 @@ impl AwsKms<'_> {
     /// included.
     fn wait<R>(&self, call: impl Future<Output = Result<R>>) -> Result<R> {
         let bounded = async {
-            let bounded = tokio::time::timeout(self.settings.operation_timeout, call);
+            let longest = self.settings.operation_timeout;
+            let bounded =
+                tokio::time::timeout(self.limit.map_or(longest, |l| l.min(longest)), call);
             bounded.await.unwrap_or_else(|_elapsed| Err(Reason::KmsTimeout.into()))
         };
         runtime::drive(bounded, self.tick)

@@ -1,18 +1,22 @@
 //! This backend: its keyring, and what the keyring asks of it.
 
 use super::interrupt::{self, WaitEvent};
-use super::{invalidation, registry, settings};
+use super::{clock, expiry, invalidation, registry, report, settings, shmem};
 use crate::cache::Instant;
 use crate::crypto::key::SecretKey;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keyring::{Host, Keyring, Policy};
 use crate::kms::arn::KeyUri;
 use crate::kms::aws::{AwsKms, Clients};
 use crate::kms::context::EncryptionContext;
 use crate::kms::{Custody, Kms};
 use crate::registry::{Permissions, Role, Tenant};
+use crate::shared::record::Change;
+use crate::shared::{Shared, Tag};
 use once_cell::sync::Lazy;
 use pgrx::{pg_guard, pg_sys};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Made on first use, so never in the postmaster.
 static KEYRING: Lazy<Keyring> = Lazy::new(|| {
@@ -23,14 +27,49 @@ static KEYRING: Lazy<Keyring> = Lazy::new(|| {
 
 static CLIENTS: Lazy<Clients> = Lazy::new(Clients::default);
 
+/// Least time between two additions of this process's hits to what all processes know.
+const TELL_EVERY: u64 = 500_000_000;
+
 pub fn keyring() -> &'static Keyring {
     &KEYRING
 }
 
-/// Zeroes every data key before the process goes.
+/// Once per process, or in the postmaster for all its children.
+pub fn register_callbacks() {
+    // SAFETY: called from _PG_init on the main thread.
+    unsafe { pg_sys::RegisterXactCallback(Some(on_transaction_end), std::ptr::null_mut()) };
+}
+
+#[pg_guard]
+extern "C-unwind" fn on_transaction_end(
+    event: pg_sys::XactEvent::Type,
+    _argument: *mut std::ffi::c_void,
+) {
+    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT};
+    static TOLD_AT: AtomicU64 = AtomicU64::new(0);
+    if let (XACT_EVENT_ABORT | XACT_EVENT_COMMIT, Some(keyring)) = (event, Lazy::get(&KEYRING))
+        && keyring.has_untold_hits()
+    {
+        let now = Backend.now();
+        if now - TOLD_AT.load(Relaxed) >= TELL_EVERY {
+            TOLD_AT.store(now, Relaxed);
+            keyring.tell_hits(&Backend);
+        }
+    }
+}
+
+/// Zeroes every data key before the process goes, and lets go of whoever waits for it.
 #[pg_guard]
 extern "C-unwind" fn on_exit(_code: i32, _argument: pg_sys::Datum) {
+    KEYRING.tell_hits(&Backend);
     KEYRING.cache().clear();
+    end_flights_of(Backend.process_id());
+}
+
+/// Also when a process ended without a word.
+fn end_flights_of(process: u32) {
+    let ended: Vec<_> = shmem::with(|shared| shared.abandon_all(process).collect());
+    ended.into_iter().for_each(|record| Backend.wake(record));
 }
 
 /// The PostgreSQL backend that calls.
@@ -50,20 +89,24 @@ pub fn in_security_restricted_operation() -> bool {
 }
 
 impl Host for Backend {
-    /// CLOCK_BOOTTIME: monotonic, and it counts a suspended machine's sleep, which must not lengthen a
-    /// data key's life.
     #[inline]
     fn now(&self) -> Instant {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: writes a timespec; the clock exists on every kernel that PostgreSQL supports.
-        unsafe { libc::clock_gettime(CLOCK, &mut time) };
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+        clock::now()
+    }
+
+    fn wall_clock(&self) -> i64 {
+        clock::wall()
     }
 
     #[inline]
     fn process_id(&self) -> u32 {
         // SAFETY: set once when the process starts.
         unsafe { pg_sys::MyProcPid as u32 }
+    }
+
+    fn database(&self) -> u32 {
+        // SAFETY: set once when the process connects to a database.
+        unsafe { pg_sys::MyDatabaseId.to_u32() }
     }
 
     #[inline]
@@ -89,27 +132,70 @@ impl Host for Backend {
         registry::permissions(role, tenant)
     }
 
-    fn kms(&self) -> impl Kms {
-        Providers
+    fn kms(&self, limit: Option<Duration>) -> impl Kms {
+        Providers { limit }
+    }
+
+    fn shared<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
+        shmem::with(work)
+    }
+
+    fn wait(&self, record: usize) {
+        /// How often to see whether the other process is still there.
+        const LOOK: Duration = Duration::from_millis(200);
+        let Some(point) = shmem::wait_point(record) else { return };
+        // SAFETY: a condition variable in shared memory, initialised; in a transaction on the main thread. If
+        // an interrupt ends the wait, the transaction's abort takes us off the list.
+        unsafe {
+            pg_sys::ConditionVariablePrepareToSleep(point);
+            while let Some(process) = shmem::with(|shared| shared.flying(record, clock::now())) {
+                if pg_sys::BackendPidGetProc(process as i32).is_null() {
+                    end_flights_of(process);
+                    break;
+                }
+                let millis = LOOK.as_millis() as std::ffi::c_long;
+                pg_sys::ConditionVariableTimedSleep(point, millis, interrupt::other_process());
+            }
+            pg_sys::ConditionVariableCancelSleep();
+        }
+    }
+
+    fn wake(&self, record: usize) {
+        if let Some(point) = shmem::wait_point(record) {
+            // SAFETY: a condition variable in shared memory, initialised.
+            unsafe { pg_sys::ConditionVariableBroadcast(point) };
+        }
+    }
+
+    fn hold(&self, tag: Tag) {
+        expiry::hold(tag);
+    }
+
+    fn erase_at(&self, deadline: Instant) {
+        expiry::at(deadline);
+    }
+
+    fn tell(&self, tenant: &str, change: Change, error: Option<&Error>) {
+        if change.is_news() {
+            report::log_change(tenant, change, error);
+        }
     }
 }
 
-#[cfg(target_os = "linux")]
-const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
-#[cfg(not(target_os = "linux"))]
-const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
-
 /// Picks the provider by the key's URI, and shows the wait.
-pub struct Providers;
+pub struct Providers {
+    limit: Option<Duration>,
+}
 
 impl Providers {
     fn call<R>(&self, custody: &Custody, call: impl FnOnce(&dyn Kms) -> Result<R>) -> Result<R> {
-        let _waiting = WaitEvent::start();
+        let _waiting = WaitEvent::start(interrupt::kms());
         match &custody.key {
             KeyUri::Local(_) => call(&settings::local_kms()),
             KeyUri::Aws(_) => call(&AwsKms {
                 clients: &CLIENTS,
                 settings: settings::aws(),
+                limit: self.limit,
                 tick: interrupt::tick,
             }),
         }

@@ -1,18 +1,47 @@
 //! Waiting the PostgreSQL way: visible in `pg_stat_activity`, and given up when asked.
 
 use pgrx::{check_for_interrupts, pg_sys};
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Handles query cancel, `statement_timeout`, termination and shutdown. Unwinds if the wait is over.
 pub fn tick() {
     check_for_interrupts!();
 }
 
-/// Shows `wait_event_type = Extension` while it lives.
+/// The wait for a key provider's answer: `CmkKms` from PostgreSQL 17 on, before that `Extension`.
+pub fn kms() -> u32 {
+    named(&KMS, c"CmkKms")
+}
+
+/// The wait for another process's KMS call: `CmkKmsOfOther` from PostgreSQL 17 on, before that `Extension`.
+pub fn other_process() -> u32 {
+    named(&OTHER_PROCESS, c"CmkKmsOfOther")
+}
+
+static KMS: AtomicU32 = AtomicU32::new(0);
+static OTHER_PROCESS: AtomicU32 = AtomicU32::new(0);
+
+fn named(event: &AtomicU32, name: &CStr) -> u32 {
+    if event.load(Relaxed) == 0 {
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        // SAFETY: a C string; on the main thread.
+        event.store(unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) }, Relaxed);
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        let _ = name;
+    }
+    match event.load(Relaxed) {
+        0 => pg_sys::PG_WAIT_EXTENSION,
+        event => event,
+    }
+}
+
+/// Shows a wait event while it lives.
 pub struct WaitEvent(());
 
 impl WaitEvent {
-    pub fn start() -> Self {
-        report(pg_sys::PG_WAIT_EXTENSION);
+    pub fn start(event: u32) -> Self {
+        report(event);
         Self(())
     }
 }

@@ -5,6 +5,7 @@
 //! the commit record; on rollback it undoes it locally. Here it only counts [`generation`] up: the
 //! keyring compares and reads the registry again.
 
+use super::shmem;
 use pgrx::{pg_guard, pg_sys};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -37,14 +38,15 @@ pub fn watch(tables: [pg_sys::Oid; 3]) {
     }
 }
 
-/// The registry's generation, after taking in what other backends committed meanwhile, also in the
+/// The generation of the registry and of revocations, after taking in what other backends committed meanwhile, also in the
 /// middle of a statement.
 #[inline]
 pub fn generation() -> u64 {
     // SAFETY: in a transaction on the main thread, as for any function call of the executor. Without
     // pending messages it is one comparison.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-    GENERATION.load(Relaxed)
+    // Both only grow, so the sum changes if either does.
+    GENERATION.load(Relaxed) + shmem::words().revocations.load(Relaxed)
 }
 
 /// Tells every backend, at commit, that `table` changed.

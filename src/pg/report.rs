@@ -1,8 +1,9 @@
 //! From an [`Error`] to PostgreSQL's error: the only place that chooses SQLSTATEs for the server.
 
 use crate::error::{Error, SqlState};
-use pgrx::PgSqlErrorCode;
+use crate::shared::record::Change;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// An SQL function's result. pgrx keeps code, detail and hint of exactly this error type.
 pub type SqlResult<T> = Result<T, ErrorReport>;
@@ -37,4 +38,16 @@ impl From<Error> for ErrorReport {
             .set_detail(error.detail())
             .set_hint(entry.hint)
     }
+}
+
+/// One line in the server log for a change of a key's state. Clients don't see it.
+pub fn log_change(tenant: &str, change: Change, error: Option<&Error>) {
+    let (from, to) = (change.from.unwrap_or("unknown"), change.to.unwrap_or("unknown"));
+    let detail = match error {
+        Some(error) => error.clone().for_tenant(tenant).detail(),
+        None => format!("tenant={}", crate::error::quoted(tenant)),
+    };
+    let line = format!("cmk_encrypt key_state={to} was={from} {detail}");
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line, "cmk_encrypt")
+        .report(PgLogLevel::LOG_SERVER_ONLY);
 }

@@ -15,6 +15,15 @@ use std::time::Duration;
 static CACHE_TTL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 /// One MiB of locked memory a backend at most.
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+/// 0 stands for two thirds of the hard TTL.
+static CACHE_SOFT_TTL: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// Several times what KMS takes within a Region.
+static REFRESH_WAIT: GucSetting<i32> = GucSetting::<i32>::new(100);
+/// 10 a second: a tenant with a data key a day for a year is read in half a minute's budget, and a thousand
+/// tenants at their limit stay within the request quota of one Region (AWS KMS Developer Guide, "Quotas").
+static TENANT_CALL_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(600);
+/// 64 kB of data keys and half a megabyte of records.
+static SHARED_KEYRING_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
 static FAILURE_TTL: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 static KMS_ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static STS_ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -39,9 +48,43 @@ pub fn define() -> Result<()> {
         DAY,
     );
     milliseconds(
+        c"cmk_encrypt.cache_soft_ttl",
+        c"Age from which a data key is fetched anew ahead of need, plus or minus a tenth.",
+        c"0 stands for two thirds of cmk_encrypt.cache_ttl; not below that, nothing is fetched ahead.",
+        &CACHE_SOFT_TTL,
+        0,
+        DAY,
+    );
+    milliseconds(
+        c"cmk_encrypt.refresh_wait",
+        c"Longest time that fetching a data key ahead of need may keep a query.",
+        c"",
+        &REFRESH_WAIT,
+        0,
+        DAY,
+    );
+    number(
+        c"cmk_encrypt.tenant_call_budget",
+        c"Data keys that KMS is asked to unwrap for a tenant in a minute at most; 0 for no limit.",
+        &TENANT_CALL_BUDGET,
+        0,
+        1_000_000,
+    );
+    GucRegistry::define_int_guc(
+        c"cmk_encrypt.shared_keyring_size",
+        c"Data keys, and tenants, that all processes of the server know in common at most.",
+        c"Takes effect if the library is in shared_preload_libraries.",
+        &SHARED_KEYRING_SIZE,
+        16,
+        super::expiry::RECORDS_MAX as i32,
+        // A setting of this kind can only be made while the server starts.
+        if is_preloading() { GucContext::Postmaster } else { GucContext::Sighup },
+        GucFlags::default(),
+    );
+    milliseconds(
         c"cmk_encrypt.failure_ttl",
         c"How long a failed unwrap is remembered, plus or minus a quarter.",
-        c"A revoked or unreachable key costs at most one KMS call per backend in this time.",
+        c"A revoked or unreachable key costs at most one KMS call in this time: per server if the library is in shared_preload_libraries, else per backend.",
         &FAILURE_TTL,
         0,
         DAY,
@@ -206,11 +249,34 @@ fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// True in the postmaster, while it loads `shared_preload_libraries`.
+pub fn is_preloading() -> bool {
+    // SAFETY: a variable of this process, on the main thread.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+pub fn shared_size() -> usize {
+    SHARED_KEYRING_SIZE.get().unsigned_abs() as usize
+}
+
+/// Longest that a KMS call takes, and a little more.
+pub fn patience() -> Duration {
+    duration(&KMS_OPERATION_TIMEOUT) + Duration::from_secs(1)
+}
+
 #[inline]
 pub fn policy() -> Policy {
+    let ttl = nanoseconds(&CACHE_TTL);
     Policy {
-        ttl: nanoseconds(&CACHE_TTL),
+        ttl,
+        soft_ttl: match nanoseconds(&CACHE_SOFT_TTL) {
+            0 => ttl / 3 * 2,
+            soft_ttl => soft_ttl,
+        },
+        refresh_wait: nanoseconds(&REFRESH_WAIT),
         failure_ttl: nanoseconds(&FAILURE_TTL),
+        patience: patience().as_nanos() as u64,
+        budget: TENANT_CALL_BUDGET.get().unsigned_abs(),
         capacity: CACHE_SIZE.get().unsigned_abs() as usize,
     }
 }

@@ -26,7 +26,7 @@ fn backend_cache() -> TableIterator<
     let mut rows = Vec::new();
     keyring().cache().for_each(|entry| {
         for key in &entry.keys {
-            let age = now.saturating_sub(key.unwrapped_at) as f64 / NANOS;
+            let age = now.saturating_sub(key.unwrapped_at.value()) as f64 / NANOS;
             if age < ttl {
                 rows.push((
                     entry.tenant.name.to_string(),

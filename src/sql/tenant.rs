@@ -132,7 +132,7 @@ fn set_state(tenant: &str, from: &str, to: &str) -> Result<()> {
 fn add_data_key(tenant: &Tenant) -> Result<i32> {
     let named = |error: Error| error.for_tenant(&tenant.name);
     let context = EncryptionContext::data_key(&tenant.name);
-    let (kms, custody) = (Backend.kms(), &tenant.custody);
+    let (kms, custody) = (Backend.kms(None), &tenant.custody);
     let call = || kms.generate(custody, &context);
     let wrapped = keyring().call_kms(call).map_err(named)?;
     let unwrapped = || kms.unwrap(custody, &wrapped, &context);

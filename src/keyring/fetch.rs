@@ -1,0 +1,323 @@
+//! Getting a data key: from what other processes unwrapped, or from KMS, one process at a time.
+
+use super::{Host, Keyring, Policy, Wanted};
+use crate::cache::{CachedKey, Counter, Failure, Instant};
+use crate::crypto::aead::Cipher;
+use crate::crypto::commitment::{Commitment, DekId};
+use crate::crypto::key::SecretKey;
+use crate::crypto::locked::{Locked, scrub_stack};
+use crate::error::{Error, KeyState, Reason, Result};
+use crate::kms::Kms;
+use crate::kms::context::EncryptionContext;
+use crate::registry::{DataKey, Tenant};
+use crate::shared::flight::Flight;
+use crate::shared::record::jittered;
+use crate::shared::{Fingerprint, Shared, Step, Subject, Tag};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How soon a process looks again for a younger copy of a data key, if it got none.
+const LOOK_AGAIN: u64 = 100_000_000;
+
+/// An expanded data key, and what is known of it.
+struct Unwrapped {
+    cipher: Locked<Cipher>,
+    unwrapped_at: Instant,
+    tag: Tag,
+}
+
+/// A flight that is abandoned if an interrupt cuts it short.
+struct InFlight<'a, H: Host> {
+    host: &'a H,
+    flight: Flight,
+    landed: bool,
+}
+
+impl<H: Host> InFlight<'_, H> {
+    /// Says how the flight ended, and wakes who waits for it.
+    fn land<R>(&mut self, outcome: impl FnOnce(&mut Shared<'_>, &Flight) -> R) -> R {
+        self.landed = true;
+        let outcome = self.host.shared(|shared| outcome(shared, &self.flight));
+        if let Some(record) = self.flight.tag.record() {
+            self.host.wake(record);
+        }
+        outcome
+    }
+}
+
+impl<H: Host> Drop for InFlight<'_, H> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.land(|shared, flight| shared.abandon(flight, 0));
+        }
+    }
+}
+
+impl Keyring {
+    pub(super) fn fetch_key(
+        &self,
+        host: &impl Host,
+        tenant: &Arc<Tenant>,
+        wanted: Wanted,
+    ) -> Result<()> {
+        let policy = host.policy();
+        let data_key = wanted.pick(tenant)?;
+        let dek_id = data_key.commitment.dek_id();
+        self.check_failure(&tenant.name, dek_id, host.now())?;
+        self.tell_hits(host);
+        self.stats.misses.add(1);
+
+        let subject = Subject::new(host.database(), tenant);
+        let fingerprint = subject.fingerprint(data_key);
+        let mut waited = false;
+        let fetched = loop {
+            let (process, now) = (host.process_id(), host.now_on_both());
+            let step = host.shared(|shared| {
+                shared.count_look(&subject, waited, now.instant);
+                shared.begin(&subject, &fingerprint, process, now, &policy.rules())
+            });
+            match step {
+                Step::Take(taken) => {
+                    let cipher = self.expand(host, &taken.dek, taken.tag, taken.unwrapped_at);
+                    break Ok(Unwrapped {
+                        cipher,
+                        unwrapped_at: taken.unwrapped_at,
+                        tag: taken.tag,
+                    });
+                }
+                Step::Refuse(error) => return Err(error),
+                Step::Wait(record) => {
+                    waited = true;
+                    host.wait(record);
+                }
+                Step::Fetch(flight) => {
+                    break self.fly(host, tenant, data_key, &subject, &fingerprint, flight, None);
+                }
+            }
+        };
+        scrub_stack();
+        let now = host.now();
+        match fetched {
+            Ok(unwrapped) => {
+                self.cache.expire(now.saturating_sub(policy.ttl));
+                let key = cached(data_key, fingerprint, unwrapped, tenant, &policy, now);
+                self.cache.put_key(tenant, key, policy.capacity);
+                self.cache.update(tenant, |entry| entry.failures.retain(|of| of.dek_id != dek_id));
+                Ok(())
+            }
+            Err(error) => {
+                let until = now + jittered(policy.failure_ttl);
+                self.remember(tenant, dek_id, &error, until);
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks for a younger copy of a data key that still serves. Nothing that goes wrong is the query's
+    /// business, and it takes no longer than the policy allows.
+    pub(super) fn refresh_key(&self, host: &impl Host, tenant: &Arc<Tenant>, wanted: Wanted) {
+        let policy = host.policy();
+        let Ok(data_key) = wanted.pick(tenant) else { return };
+        let dek_id = data_key.commitment.dek_id();
+        let Some(unwrapped_at) = self.unwrapped_at(tenant, dek_id) else { return };
+        let subject = Subject::new(host.database(), tenant);
+        let fingerprint = subject.fingerprint(data_key);
+        let (process, now) = (host.process_id(), host.now_on_both());
+        // Should an interrupt cut this short, the next row isn't to begin it anew.
+        self.look_again(tenant, dek_id, now.instant + LOOK_AGAIN);
+        let step = (policy.soft_ttl < policy.ttl).then(|| {
+            host.shared(|shared| {
+                let rules = policy.rules();
+                shared.begin_refresh(&subject, &fingerprint, unwrapped_at, process, now, &rules)
+            })
+        });
+        match step.flatten() {
+            Some(Step::Take(taken)) => self.renew(host, tenant, dek_id, taken.unwrapped_at),
+            Some(Step::Fetch(flight)) => {
+                let limit = Duration::from_nanos(policy.refresh_wait);
+                let flown =
+                    self.fly(host, tenant, data_key, &subject, &fingerprint, flight, Some(limit));
+                scrub_stack();
+                match flown {
+                    Ok(younger) => self.renew(host, tenant, dek_id, younger.unwrapped_at),
+                    Err(error) => self.remember(tenant, dek_id, &error, 0),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks KMS, and tells all processes what came of it.
+    #[allow(clippy::too_many_arguments)] // one call, seen from two places
+    fn fly<H: Host>(
+        &self,
+        host: &H,
+        tenant: &Tenant,
+        data_key: &DataKey,
+        subject: &Subject,
+        fingerprint: &Fingerprint,
+        flight: Flight,
+        limit: Option<Duration>,
+    ) -> Result<Unwrapped> {
+        let policy = host.policy();
+        let mut in_flight = InFlight { host, flight, landed: false };
+        let began = host.now();
+        let unwrapped = self.unwrap(host, tenant, data_key, limit);
+        let now = host.now_on_both();
+        // An answer older than the TTL may not be used; asking again would only bring another.
+        let unwrapped = unwrapped.and_then(|dek| match now.instant - began < policy.ttl {
+            true => Ok(dek),
+            false => Err(Reason::KmsTimeout.into()),
+        });
+        match unwrapped {
+            Ok(dek) => {
+                let change = in_flight.land(|shared, flight| {
+                    shared.finish(flight, subject, fingerprint, &dek, began, now)
+                });
+                host.tell(&tenant.name, change?, None);
+                let tag = in_flight.flight.tag;
+                let cipher = self.expand(host, &dek, tag, began);
+                Ok(Unwrapped { cipher, unwrapped_at: began, tag })
+            }
+            // A refresh that takes longer than its query would wait says nothing about KMS.
+            Err(error) if limit.is_some() && error.reason == Reason::KmsTimeout => {
+                let later = now.instant + jittered(policy.failure_ttl);
+                in_flight.land(|shared, flight| shared.abandon(flight, later));
+                Err(error)
+            }
+            Err(error) => {
+                let rules = policy.rules();
+                let change = in_flight.land(|shared, flight| {
+                    shared.fail(flight, subject, &error, began, now, &rules)
+                });
+                host.tell(&tenant.name, change, Some(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// In a frame of its own, which [`scrub_stack`] can overwrite.
+    #[inline(never)]
+    fn expand(
+        &self,
+        host: &impl Host,
+        dek: &SecretKey,
+        tag: Tag,
+        unwrapped_at: Instant,
+    ) -> Locked<Cipher> {
+        let deadline = unwrapped_at + host.policy().ttl;
+        host.hold(tag);
+        let cipher = Locked::new(Cipher::new(dek), deadline, tag.0);
+        host.erase_at(deadline);
+        cipher
+    }
+
+    /// Unwraps a data key and checks that it is the registered one.
+    pub fn unwrap(
+        &self,
+        host: &impl Host,
+        tenant: &Tenant,
+        data_key: &DataKey,
+        limit: Option<Duration>,
+    ) -> Result<SecretKey> {
+        let wrapped = data_key.wrapped.as_deref().ok_or(Reason::TenantShredded)?;
+        let context = EncryptionContext::data_key(&tenant.name);
+        let dek = self.call_kms(|| host.kms(limit).unwrap(&tenant.custody, wrapped, &context))?;
+        if Commitment::to(&dek, tenant.name.as_bytes()) == data_key.commitment {
+            Ok(dek)
+        } else {
+            Err(Reason::CommitmentMismatch.into())
+        }
+    }
+
+    /// Counts a call of a key provider.
+    pub fn call_kms<R>(&self, call: impl FnOnce() -> Result<R>) -> Result<R> {
+        self.stats.kms_calls.add(1);
+        call().inspect_err(|_| self.stats.kms_failures.add(1))
+    }
+
+    fn unwrapped_at(&self, tenant: &Tenant, dek_id: DekId) -> Option<Instant> {
+        let entry = self.cache.get(&tenant.name)?;
+        entry.keys.iter().find(|key| key.dek_id == dek_id).map(|key| key.unwrapped_at.value())
+    }
+
+    fn look_again(&self, tenant: &Arc<Tenant>, dek_id: DekId, at: Instant) {
+        self.with_cached(tenant, dek_id, |key| key.refresh_at.set(at));
+    }
+
+    /// KMS unwrapped the same data key again, so it may live longer.
+    fn renew(&self, host: &impl Host, tenant: &Arc<Tenant>, dek_id: DekId, unwrapped_at: Instant) {
+        let policy = host.policy();
+        self.with_cached(tenant, dek_id, |key| {
+            key.unwrapped_at.set(unwrapped_at);
+            key.refresh_at.set(refresh_at(unwrapped_at, &policy));
+            key.cipher.postpone(unwrapped_at + policy.ttl);
+        });
+        host.erase_at(unwrapped_at + policy.ttl);
+    }
+
+    fn with_cached(&self, tenant: &Arc<Tenant>, dek_id: DekId, work: impl FnOnce(&CachedKey)) {
+        self.cache.update(tenant, |entry| {
+            if let Some(key) = entry.keys.iter().find(|key| key.dek_id == dek_id) {
+                work(key);
+            }
+        });
+    }
+
+    fn check_failure(&self, name: &str, dek_id: DekId, now: Instant) -> Result<()> {
+        let entry = self.cache.get(name);
+        let mut failures = entry.iter().flat_map(|entry| &entry.failures);
+        match failures.find(|failure| now < failure.until && failure.dek_id == dek_id) {
+            Some(failure) => Err(failure.error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// A revoked key takes all its data keys with it; any other failure leaves them to their TTL. What
+    /// concerns this data key alone is remembered here, until `until`.
+    fn remember(&self, tenant: &Arc<Tenant>, dek_id: DekId, error: &Error, until: Instant) {
+        self.cache.update(tenant, |entry| match error.reason.key_state() {
+            Some(KeyState::Revoked) => entry.keys.clear(),
+            Some(_) => {}
+            None => {
+                entry.failures.retain(|failure| failure.dek_id != dek_id);
+                entry.failures.push(Failure { dek_id, error: error.clone(), until });
+            }
+        });
+    }
+}
+
+fn cached(
+    data_key: &DataKey,
+    fingerprint: Fingerprint,
+    unwrapped: Unwrapped,
+    tenant: &Tenant,
+    policy: &Policy,
+    now: Instant,
+) -> CachedKey {
+    CachedKey {
+        cipher: unwrapped.cipher,
+        dek_id: data_key.commitment.dek_id(),
+        fingerprint,
+        tag: unwrapped.tag,
+        version: data_key.version,
+        current: tenant.current_data_key().is_ok_and(|current| current == data_key),
+        unwrapped_at: Counter::new(unwrapped.unwrapped_at),
+        refresh_at: Counter::new(refresh_at(unwrapped.unwrapped_at, policy)),
+        last_used: Counter::new(now),
+        hits: Counter::default(),
+        hits_told: Counter::default(),
+    }
+}
+
+/// Soft TTL ± 10 %, so that processes that got a data key together don't come back together.
+fn refresh_at(unwrapped_at: Instant, policy: &Policy) -> Instant {
+    match policy.soft_ttl < policy.ttl {
+        true => unwrapped_at + policy.soft_ttl - policy.soft_ttl / 10 + jitter(policy.soft_ttl / 5),
+        false => Instant::MAX,
+    }
+}
+
+fn jitter(range: u64) -> u64 {
+    jittered(range * 2) - range * 3 / 2
+}

@@ -1,0 +1,77 @@
+//! What the keyring needs of the process it lives in.
+
+use crate::cache::Instant;
+use crate::error::{Error, Result};
+use crate::kms::Kms;
+use crate::registry::{Permissions, Role, Tenant};
+use crate::shared::record::Change;
+use crate::shared::{Now, Rules, Shared, Tag};
+use std::time::Duration;
+
+/// Only `tenant`, `permissions`, `kms` and `wait` may wait, and so unwind.
+pub trait Host {
+    /// Nanoseconds; see [`Instant`].
+    fn now(&self) -> Instant;
+    /// Microseconds since the Unix epoch, for people.
+    fn wall_clock(&self) -> i64;
+    fn process_id(&self) -> u32;
+    fn database(&self) -> u32;
+    /// The role on whose behalf the call is made.
+    fn role(&self) -> Role;
+    /// Changes whenever the registry or a role membership may have changed, or a key was found revoked.
+    fn generation(&self) -> u64;
+    fn policy(&self) -> Policy;
+    fn tenant(&self, name: &str) -> Result<Option<Tenant>>;
+    fn permissions(&self, role: Role, tenant: &str) -> Result<Permissions>;
+    /// The provider, which gives up after `limit` if that is sooner than its own timeouts.
+    fn kms(&self, limit: Option<Duration>) -> impl Kms;
+
+    /// Runs `work` on the memory that the processes of the server share, under its lock.
+    fn shared<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R;
+    /// Returns soon after the flight entered in a record is over.
+    fn wait(&self, record: usize);
+    /// The flight entered in a record is over.
+    fn wake(&self, record: usize);
+    /// This process holds one more copy of a data key of the record, until
+    /// [`on_erase`](crate::crypto::locked::on_erase) says otherwise.
+    fn hold(&self, tag: Tag);
+    /// Has [`erase_overdue`](crate::crypto::locked::erase_overdue) called at that time, whatever this
+    /// process does then.
+    fn erase_at(&self, deadline: Instant);
+    /// The state of a tenant's key changed.
+    fn tell(&self, tenant: &str, change: Change, error: Option<&Error>);
+
+    fn now_on_both(&self) -> Now {
+        Now { instant: self.now(), wall: self.wall_clock() }
+    }
+}
+
+/// The settings that bound the cache. Durations in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Hard TTL of a data key.
+    pub ttl: u64,
+    /// Age from which a data key is refreshed ahead of need, ± 10 %. Not below `ttl`: never.
+    pub soft_ttl: u64,
+    /// Longest that a refresh ahead of need may keep a query.
+    pub refresh_wait: u64,
+    /// How long a failure is remembered, ± 25 %.
+    pub failure_ttl: u64,
+    /// Longest that a KMS call takes.
+    pub patience: u64,
+    /// KMS calls a minute and tenant; 0: no limit.
+    pub budget: u32,
+    /// Data keys held at most.
+    pub capacity: usize,
+}
+
+impl Policy {
+    pub fn rules(&self) -> Rules {
+        Rules {
+            ttl: self.ttl,
+            failure_ttl: self.failure_ttl,
+            patience: self.patience,
+            budget: self.budget,
+        }
+    }
+}

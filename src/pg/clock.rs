@@ -1,0 +1,25 @@
+//! The two clocks.
+
+use crate::cache::Instant;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Monotonic, and on Linux it counts a suspended machine's sleep, which must not lengthen a data key's life.
+#[cfg(target_os = "linux")]
+pub const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
+#[cfg(not(target_os = "linux"))]
+pub const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
+/// Nanoseconds since the machine started.
+#[inline]
+pub fn now() -> Instant {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes a timespec; the clock exists on every kernel that PostgreSQL supports.
+    unsafe { libc::clock_gettime(CLOCK, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Microseconds since the Unix epoch. For people: nothing is decided by it.
+pub fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as i64)
+}

@@ -1,0 +1,384 @@
+//! What the processes of a server know in common: one [`Record`] a tenant key, and the unwrapped data keys
+//! themselves.
+//!
+//! Everything here is plain memory of fixed size, valid when it is all zero, so that it can lie in
+//! PostgreSQL's shared memory. The caller holds a lock for as long as it has a [`Shared`]; nothing in here
+//! waits, allocates much or can panic. Where the library isn't preloaded, the same code runs on memory of
+//! one process, without room for data keys: everything works, with more KMS calls.
+
+pub mod flight;
+pub mod histogram;
+pub mod record;
+pub mod vault;
+
+use crate::cache::Instant;
+use crate::crypto::key::SecretKey;
+use crate::error::{Error, KeyState, Reason, Result};
+use crate::registry::{DataKey, Tenant};
+use flight::Flight;
+use record::{Change, Record};
+use sha2::{Digest, Sha256};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use vault::Slot;
+
+/// Names a tenant of a database: a hash, so that no name lies in shared memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TenantId([u8; 16]);
+
+/// Names a data key with everything that vouches for it: tenant, epoch, custody, commitment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fingerprint([u8; 32]);
+
+/// Which tenant, as the caller's snapshot of the registry has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    pub id: TenantId,
+    /// PostgreSQL's object id of the database.
+    pub database: u32,
+    /// Another custody is another key: what was known of the old one is forgotten.
+    custody: u64,
+    /// Distinguishes what was unwrapped before `cmk.evict` from what came after.
+    epoch: u64,
+}
+
+/// The rules that one call goes by; durations in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Hard TTL.
+    pub ttl: u64,
+    /// How long a failure is remembered, before jitter and before the circuit breaker stretches it.
+    pub failure_ttl: u64,
+    /// How long a flight may last before another process may take over.
+    pub patience: u64,
+    /// KMS calls a minute and tenant; 0: no limit.
+    pub budget: u32,
+}
+
+/// Now, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub instant: Instant,
+    /// For people: microseconds since the Unix epoch.
+    pub wall: i64,
+}
+
+/// Words shared by all processes that need no lock.
+#[derive(Default)]
+#[repr(C)]
+pub struct Words {
+    /// Counts revocations; whoever holds a data key looks at its record when it changes.
+    pub revocations: AtomicU64,
+    /// Numbers flights.
+    flights: AtomicU64,
+}
+
+/// The memory, under its lock.
+pub struct Shared<'a> {
+    pub words: &'a Words,
+    pub records: &'a mut [Record],
+    /// Empty where data keys are not shared.
+    pub slots: &'a mut [Slot],
+}
+
+/// What to do about a data key that a process doesn't have.
+pub enum Step {
+    /// It is here.
+    Take(Taken),
+    /// Not now: a failure is remembered, or the budget is spent.
+    Refuse(Error),
+    /// Somebody else is asking KMS; look again when the record of this number changes.
+    Wait(usize),
+    /// Ask KMS, then say how it went.
+    Fetch(Flight),
+}
+
+/// A data key that another process unwrapped.
+pub struct Taken {
+    pub dek: SecretKey,
+    pub unwrapped_at: Instant,
+    pub tag: Tag,
+}
+
+/// One use of a record for one tenant, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    fn new(at: usize, generation: u16) -> Self {
+        Self((at as u64 + 1) << 16 | u64::from(generation))
+    }
+
+    /// The record's number.
+    pub fn record(self) -> Option<usize> {
+        ((self.0 >> 16) as usize).checked_sub(1)
+    }
+
+    pub fn generation(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+impl Words {
+    pub const fn new() -> Self {
+        Self { revocations: AtomicU64::new(0), flights: AtomicU64::new(0) }
+    }
+}
+
+impl Subject {
+    pub fn new(database: u32, tenant: &Tenant) -> Self {
+        let custody = hash(&[
+            tenant.custody.key.to_string().as_bytes(),
+            tenant.custody.role.as_ref().map_or("", |role| role.arn.as_str()).as_bytes(),
+            tenant.custody.role.as_ref().map_or("", |role| role.external_id.as_str()).as_bytes(),
+        ]);
+        Self {
+            id: TenantId::new(database, &tenant.name),
+            database,
+            custody: word(&custody),
+            epoch: tenant.epoch as u64,
+        }
+    }
+
+    pub fn fingerprint(&self, data_key: &DataKey) -> Fingerprint {
+        Fingerprint(hash(&[
+            &self.id.0,
+            &self.custody.to_be_bytes(),
+            &self.epoch.to_be_bytes(),
+            data_key.commitment.as_bytes(),
+        ]))
+    }
+}
+
+impl TenantId {
+    pub fn new(database: u32, name: &str) -> Self {
+        let hash = hash(&[&database.to_be_bytes(), name.as_bytes()]);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash[..16]);
+        Self(id)
+    }
+}
+
+/// SHA-256 over length-prefixed parts.
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn word(hash: &[u8; 32]) -> u64 {
+    hash.iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+impl Shared<'_> {
+    /// What to do about a data key that the caller lacks.
+    pub fn begin(
+        &mut self,
+        subject: &Subject,
+        fingerprint: &Fingerprint,
+        process: u32,
+        now: Now,
+        rules: &Rules,
+    ) -> Step {
+        vault::drop_other_epochs(self.slots, subject);
+        let at = self.record_of(subject, now.instant);
+        let live = now.instant.saturating_sub(rules.ttl);
+        if let Some(taken) = self.take(at, fingerprint, live, now.instant) {
+            return Step::Take(taken);
+        }
+        let record = &mut self.records[at];
+        if let Some(error) = record.remembered(now.instant) {
+            return Step::Refuse(error);
+        }
+        // Waiting would be of no use if the other could not share what it gets.
+        let shares = !self.slots.is_empty();
+        if shares && record.flight.is_up(now.instant) && record.flight.process != process {
+            return Step::Wait(at);
+        }
+        match self.launch(at, process, now.instant, rules) {
+            Some(flight) => Step::Fetch(flight),
+            None => Step::Refuse(Reason::CallBudgetSpent.into()),
+        }
+    }
+
+    /// What to do about a data key that the caller has, but wants younger. `None`: nothing now.
+    pub fn begin_refresh(
+        &mut self,
+        subject: &Subject,
+        fingerprint: &Fingerprint,
+        unwrapped_at: Instant,
+        process: u32,
+        now: Now,
+        rules: &Rules,
+    ) -> Option<Step> {
+        let at = self.record_of(subject, now.instant);
+        if let Some(taken) = self.take(at, fingerprint, unwrapped_at, now.instant) {
+            return Some(Step::Take(taken));
+        }
+        if !self.records[at].may_refresh(now.instant) {
+            return None;
+        }
+        self.launch(at, process, now.instant, rules).map(Step::Fetch)
+    }
+
+    /// The shared data key, if it was unwrapped after `newer_than`.
+    fn take(
+        &mut self,
+        at: usize,
+        fingerprint: &Fingerprint,
+        newer_than: Instant,
+        now: Instant,
+    ) -> Option<Taken> {
+        let slot = vault::find(self.slots, fingerprint, newer_than)?;
+        slot.last_used = now;
+        let dek = SecretKey::from_slice(&slot.dek).ok()?;
+        let tag = Tag::new(at, self.records[at].generation);
+        Some(Taken { dek, unwrapped_at: slot.unwrapped_at, tag })
+    }
+
+    /// `None` if the tenant's call budget is spent.
+    fn launch(&mut self, at: usize, process: u32, now: Instant, rules: &Rules) -> Option<Flight> {
+        let record = &mut self.records[at];
+        if !record.spend(now, rules.budget) {
+            record.stats.refused += 1;
+            return None;
+        }
+        let number = self.words.flights.fetch_add(1, Relaxed) + 1;
+        let tag = Tag::new(at, record.generation);
+        Some(record.flight.take_off(tag, number, process, now.saturating_add(rules.patience)))
+    }
+
+    /// A data key was unwrapped by a KMS call that began at `began`.
+    ///
+    /// # Errors
+    /// If another process found the key revoked meanwhile: the later answer counts, and the data key is not to
+    /// be used.
+    pub fn finish(
+        &mut self,
+        flight: &Flight,
+        subject: &Subject,
+        fingerprint: &Fingerprint,
+        dek: &SecretKey,
+        began: Instant,
+        now: Now,
+    ) -> Result<Change> {
+        let Some(record) = record_of(self.records, flight.tag, subject) else {
+            return Ok(Change::NONE);
+        };
+        record.flight.land(flight);
+        record.stats.called(now, began, true);
+        if record.revoked_at >= began {
+            return Err(record
+                .seen()
+                .and_then(|seen| seen.error)
+                .unwrap_or(Reason::KeyAccessDenied.into()));
+        }
+        record.newest_unwrap = record.newest_unwrap.max(began);
+        vault::put(self.slots, subject, fingerprint, dek, began, now.instant);
+        Ok(record.succeeded(now))
+    }
+
+    /// A KMS call failed. What concerns one data key alone says nothing of the tenant's key.
+    pub fn fail(
+        &mut self,
+        flight: &Flight,
+        subject: &Subject,
+        error: &Error,
+        began: Instant,
+        now: Now,
+        rules: &Rules,
+    ) -> Change {
+        let Some(record) = record_of(self.records, flight.tag, subject) else {
+            return Change::NONE;
+        };
+        record.flight.land(flight);
+        record.stats.called(now, began, false);
+        let Some(state) = error.reason.key_state() else { return Change::NONE };
+        if state == KeyState::Revoked {
+            record.revoked_at = now.instant;
+            record.newest_unwrap = 0;
+            vault::drop_tenant(self.slots, &subject.id);
+            self.words.revocations.fetch_add(1, Relaxed);
+        }
+        record.failed(error, state, now, rules.failure_ttl)
+    }
+
+    /// The flight ended without an outcome: it was cancelled, or it took longer than its query would wait.
+    pub fn abandon(&mut self, flight: &Flight, refresh_after: Instant) {
+        if let Some(record) = flight.tag.record().and_then(|at| self.records.get_mut(at))
+            && record.flight.land(flight)
+        {
+            record.refresh_after = record.refresh_after.max(refresh_after);
+        }
+    }
+
+    /// Ends the flights of a process that goes. Returns the records that somebody may be waiting for.
+    pub fn abandon_all(&mut self, process: u32) -> impl Iterator<Item = usize> {
+        self.records.iter_mut().enumerate().filter_map(move |(at, record)| {
+            let theirs = record.flight.process == process;
+            if theirs {
+                record.flight = flight::Slot::default();
+            }
+            theirs.then_some(at)
+        })
+    }
+
+    /// Counts that a process looked here for a data key, or looked again after a wait.
+    pub fn count_look(&mut self, subject: &Subject, again: bool, now: Instant) {
+        let at = self.record_of(subject, now);
+        let stats = &mut self.records[at].stats;
+        match again {
+            false => stats.misses += 1,
+            true => stats.waits += 1,
+        }
+    }
+
+    /// Hits by the tag that their data keys were taken with.
+    pub fn add_hits(&mut self, hits: &[(Tag, u64)]) {
+        for (tag, count) in hits {
+            if let Some(record) = tag.record().and_then(|at| self.records.get_mut(at))
+                && record.generation == tag.generation()
+            {
+                record.stats.hits += count;
+            }
+        }
+    }
+
+    /// The record of a tenant, if there is one.
+    pub fn find(&mut self, id: &TenantId) -> Option<&mut Record> {
+        self.records.iter_mut().find(|record| record.id == *id)
+    }
+
+    /// The process whose flight is entered in a record.
+    pub fn flying(&self, record: usize, now: Instant) -> Option<u32> {
+        let flight = &self.records.get(record)?.flight;
+        flight.is_up(now).then_some(flight.process)
+    }
+
+    /// The number of the tenant's record, which is made if need be, at the cost of the least recently used.
+    pub fn record_of(&mut self, subject: &Subject, now: Instant) -> usize {
+        let at = match self.records.iter().position(|record| record.id == subject.id) {
+            Some(at) => at,
+            None => {
+                let oldest = |(_, record): &(usize, &Record)| record.last_used;
+                let at = self.records.iter().enumerate().min_by_key(oldest).map_or(0, |(at, _)| at);
+                self.records[at].recycle(subject);
+                at
+            }
+        };
+        self.records[at].follow(subject, now);
+        at
+    }
+}
+
+/// The record that a flight took off from, if it is still about the same key.
+fn record_of<'a>(records: &'a mut [Record], tag: Tag, subject: &Subject) -> Option<&'a mut Record> {
+    records.get_mut(tag.record()?).filter(|record| record.is_of(subject))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! What is known of one tenant's key: its state, how long not to ask again, and what it cost so far.
+
+use super::flight;
+use super::histogram::Histogram;
+use super::{Now, Subject, TenantId};
+use crate::cache::Instant;
+use crate::error::{Error, KeyState, Reason};
+
+/// Failures in a row after which the circuit breaker begins to stretch the pauses between calls.
+const BREAKER_AFTER: u32 = 3;
+/// Most doublings of a pause: eight times the failure TTL.
+const BREAKER_DOUBLINGS: u32 = 3;
+const MINUTE: u64 = 60_000_000_000;
+const INFO_MAX: usize = 158;
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Record {
+    pub id: TenantId,
+    pub database: u32,
+    /// Counts the tenants that this record was used for.
+    pub generation: u16,
+    pub(super) custody: u64,
+    epoch: u64,
+    pub(super) last_used: Instant,
+    pub(super) flight: flight::Slot,
+
+    /// Once KMS has said anything at all.
+    known: bool,
+    note: Note,
+    /// Since when the key is in this state: microseconds since the Unix epoch.
+    since: i64,
+    /// Until when KMS is not asked again.
+    until: Instant,
+    /// Failures in a row.
+    streak: u32,
+    /// When the key was last found revoked: what was unwrapped before is not to be used.
+    pub revoked_at: Instant,
+    /// When the youngest unwrapped data key was unwrapped.
+    pub newest_unwrap: Instant,
+    /// Before this, no data key is fetched ahead of need.
+    pub refresh_after: Instant,
+    /// The budget: a token bucket as the time at which it is full again (the generic cell rate algorithm,
+    /// ITU-T I.371).
+    full_at: Instant,
+    /// Changes of state so far, and how many of them were made known by the monitor.
+    pub changes: u64,
+    pub announced: u64,
+    /// The state before the last change.
+    before: u8,
+    pub stats: Stats,
+}
+
+/// An [`Error`] in plain memory.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Note {
+    /// Its place in [`Reason::ALL`], from 1; 0: none.
+    reason: u8,
+    info_len: u8,
+    info: [u8; INFO_MAX],
+}
+
+/// Counters since the server started or `cmk.reset_stats()`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Stats {
+    /// Values sealed or opened under a data key that was at hand.
+    pub hits: u64,
+    /// Times a process had to look beyond its own cache.
+    pub misses: u64,
+    pub kms_calls: u64,
+    pub kms_failures: u64,
+    /// Times a process waited for another one's KMS call.
+    pub waits: u64,
+    /// Calls that the budget forbade.
+    pub refused: u64,
+    /// Microseconds since the Unix epoch; 0: never.
+    pub last_success: i64,
+    pub last_failure: i64,
+    pub latency: Histogram,
+}
+
+/// The state of a tenant's key as last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// `None`: usable.
+    pub error: Option<Error>,
+    /// Microseconds since the Unix epoch.
+    pub since: i64,
+}
+
+/// A change of state: from one to another, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub from: Option<&'static str>,
+    pub to: Option<&'static str>,
+}
+
+impl Change {
+    pub const NONE: Self = Self { from: None, to: None };
+
+    /// The first sight of a key that works is no news.
+    pub fn is_news(&self) -> bool {
+        self.from != self.to && !(self.from.is_none() && self.to == Some(KeyState::USABLE))
+    }
+}
+
+impl Default for Note {
+    fn default() -> Self {
+        Self { reason: 0, info_len: 0, info: [0; INFO_MAX] }
+    }
+}
+
+impl Note {
+    fn of(error: &Error) -> Self {
+        let reason = Reason::ALL.iter().position(|reason| *reason == error.reason);
+        // Identifiers, all ASCII; one that doesn't fit is left out.
+        let text = error.info().filter(|info| info.len() <= INFO_MAX).unwrap_or_default();
+        let mut info = [0; INFO_MAX];
+        info[..text.len()].copy_from_slice(text.as_bytes());
+        Self { reason: reason.map_or(0, |at| at as u8 + 1), info_len: text.len() as u8, info }
+    }
+
+    fn error(&self) -> Option<Error> {
+        let reason = *Reason::ALL.get(usize::from(self.reason).checked_sub(1)?)?;
+        let info = self.info.get(..usize::from(self.info_len)).unwrap_or_default();
+        Some(match std::str::from_utf8(info) {
+            Ok(info) if !info.is_empty() => Error::new(reason).with_info(info),
+            _ => Error::new(reason),
+        })
+    }
+
+    fn state(&self) -> &'static str {
+        let reason = usize::from(self.reason).checked_sub(1).and_then(|at| Reason::ALL.get(at));
+        reason.and_then(|reason| reason.key_state()).map_or(KeyState::USABLE, KeyState::name)
+    }
+}
+
+impl Stats {
+    pub(super) fn called(&mut self, now: Now, began: Instant, succeeded: bool) {
+        self.kms_calls += 1;
+        self.latency.add(now.instant.saturating_sub(began));
+        if succeeded {
+            self.last_success = now.wall;
+        } else {
+            self.kms_failures += 1;
+            self.last_failure = now.wall;
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn is_of(&self, subject: &Subject) -> bool {
+        self.id == subject.id && self.custody == subject.custody
+    }
+
+    pub(super) fn recycle(&mut self, subject: &Subject) {
+        let generation = self.generation.wrapping_add(1);
+        *self = Self {
+            id: subject.id,
+            database: subject.database,
+            custody: subject.custody,
+            epoch: subject.epoch,
+            generation,
+            ..Self::default()
+        };
+    }
+
+    /// Takes in what the registry says now. Another custody is another key, of which nothing is known; an
+    /// eviction means to ask KMS again at once.
+    pub(super) fn follow(&mut self, subject: &Subject, now: Instant) {
+        self.last_used = now;
+        if self.custody != subject.custody {
+            *self = Self {
+                id: self.id,
+                database: self.database,
+                custody: subject.custody,
+                epoch: subject.epoch,
+                generation: self.generation,
+                last_used: now,
+                changes: self.changes,
+                announced: self.announced,
+                stats: self.stats,
+                ..Self::default()
+            };
+        } else if self.epoch != subject.epoch {
+            self.epoch = subject.epoch;
+            (self.until, self.refresh_after, self.streak) = (0, 0, 0);
+        }
+    }
+
+    /// The key's state; `None` before KMS was first asked.
+    pub fn seen(&self) -> Option<Seen> {
+        self.known.then(|| Seen { error: self.note.error(), since: self.since })
+    }
+
+    /// The name of the state before the present one.
+    pub fn before(&self) -> Option<&'static str> {
+        KeyState::NAMES.get(usize::from(self.before)).copied()
+    }
+
+    /// The failure that forbids asking KMS now.
+    pub(super) fn remembered(&self, now: Instant) -> Option<Error> {
+        if now < self.until { self.note.error() } else { None }
+    }
+
+    /// True if a data key may be fetched ahead of need.
+    pub(super) fn may_refresh(&self, now: Instant) -> bool {
+        now >= self.until && now >= self.refresh_after && !self.flight.is_up(now)
+    }
+
+    pub(super) fn succeeded(&mut self, now: Now) -> Change {
+        self.until = 0;
+        self.streak = 0;
+        self.refresh_after = 0;
+        self.enter(Note::default(), now)
+    }
+
+    pub(super) fn failed(
+        &mut self,
+        error: &Error,
+        state: KeyState,
+        now: Now,
+        failure_ttl: u64,
+    ) -> Change {
+        self.streak = self.streak.saturating_add(1);
+        // A revoked key that is enabled again should work soon; an outage gains nothing by being asked.
+        let doublings = match state {
+            KeyState::Revoked => 0,
+            _ => (self.streak.saturating_sub(BREAKER_AFTER)).min(BREAKER_DOUBLINGS),
+        };
+        self.until = now.instant.saturating_add(jittered(failure_ttl << doublings));
+        self.enter(Note::of(error), now)
+    }
+
+    fn enter(&mut self, note: Note, now: Now) -> Change {
+        let from = self.known.then(|| self.note.state());
+        let change = Change { from, to: Some(note.state()) };
+        // Another reason for the same state keeps `since`.
+        if change.from != change.to {
+            self.since = now.wall;
+            self.before = from.and_then(KeyState::number).unwrap_or(u8::MAX);
+            self.changes += u64::from(change.is_news());
+        }
+        self.known = true;
+        self.note = note;
+        change
+    }
+
+    /// Takes one call out of the tenant's budget of `per_minute`, all of which may be spent at once.
+    pub(super) fn spend(&mut self, now: Instant, per_minute: u32) -> bool {
+        let Some(cost) = MINUTE.checked_div(per_minute.into()) else { return true };
+        let full_at = self.full_at.max(now).saturating_add(cost);
+        let affordable = full_at - now <= MINUTE;
+        if affordable {
+            self.full_at = full_at;
+        }
+        affordable
+    }
+
+    pub fn reset_stats(&mut self) {
+        self.stats = Stats::default();
+    }
+}
+
+/// `nanos` ± 25 %, so that many processes don't come back at once.
+pub fn jittered(nanos: u64) -> u64 {
+    let random = u128::from(getrandom::u32().unwrap_or(u32::MAX / 2));
+    nanos - nanos / 4 + ((u128::from(nanos / 2) * random) >> 32) as u64
+}

@@ -1,0 +1,91 @@
+//! Unwrapped data keys that all processes of a server share. A table of fixed size; the least recently
+//! used goes first, and what is past the TTL is zeroed by a process that does nothing else.
+
+use super::{Fingerprint, Subject, TenantId};
+use crate::cache::Instant;
+use crate::crypto::key::{KEY_LEN, SecretKey};
+use zeroize::Zeroize;
+
+/// A place for a data key; all zero if empty.
+#[derive(Default)]
+#[repr(C)]
+pub struct Slot {
+    fingerprint: Fingerprint,
+    pub dek: [u8; KEY_LEN],
+    tenant: TenantId,
+    epoch: u64,
+    /// When the unwrap began; 0: empty.
+    pub unwrapped_at: Instant,
+    pub last_used: Instant,
+}
+
+impl Slot {
+    fn is_empty(&self) -> bool {
+        self.unwrapped_at == 0
+    }
+
+    fn clear(&mut self) {
+        self.dek.zeroize();
+        *self = Self::default();
+    }
+}
+
+/// The data key, if it was unwrapped after `newer_than`.
+pub fn find<'a>(
+    slots: &'a mut [Slot],
+    fingerprint: &Fingerprint,
+    newer_than: Instant,
+) -> Option<&'a mut Slot> {
+    slots.iter_mut().find(|slot| slot.unwrapped_at > newer_than && slot.fingerprint == *fingerprint)
+}
+
+/// Puts a data key in, at the cost of the least recently used one if the table is full.
+pub fn put(
+    slots: &mut [Slot],
+    subject: &Subject,
+    fingerprint: &Fingerprint,
+    dek: &SecretKey,
+    unwrapped_at: Instant,
+    now: Instant,
+) {
+    let same = slots.iter().position(|slot| !slot.is_empty() && slot.fingerprint == *fingerprint);
+    let at = same.or_else(|| {
+        let oldest = slots.iter().enumerate().min_by_key(|(_, slot)| slot.last_used);
+        oldest.map(|(at, _)| at)
+    });
+    let Some(at) = at else { return };
+    let slot = &mut slots[at];
+    slot.fingerprint = *fingerprint;
+    slot.dek.copy_from_slice(dek.expose_secret());
+    slot.tenant = subject.id;
+    slot.epoch = subject.epoch;
+    slot.unwrapped_at = unwrapped_at;
+    slot.last_used = now;
+}
+
+/// Zeroes what was unwrapped at `oldest` or before. Returns when the oldest one left was unwrapped.
+pub fn expire(slots: &mut [Slot], oldest: Instant) -> Option<Instant> {
+    clear_where(slots, |slot| slot.unwrapped_at <= oldest);
+    slots.iter().filter(|slot| !slot.is_empty()).map(|slot| slot.unwrapped_at).min()
+}
+
+pub fn drop_tenant(slots: &mut [Slot], tenant: &TenantId) {
+    clear_where(slots, |slot| slot.tenant == *tenant);
+}
+
+/// Zeroes what a tenant had before it was evicted.
+pub fn drop_other_epochs(slots: &mut [Slot], subject: &Subject) {
+    clear_where(slots, |slot| slot.tenant == subject.id && slot.epoch != subject.epoch);
+}
+
+pub fn clear(slots: &mut [Slot]) {
+    clear_where(slots, |_| true);
+}
+
+pub fn len(slots: &[Slot]) -> usize {
+    slots.iter().filter(|slot| !slot.is_empty()).count()
+}
+
+fn clear_where(slots: &mut [Slot], mut condition: impl FnMut(&Slot) -> bool) {
+    slots.iter_mut().filter(|slot| !slot.is_empty() && condition(slot)).for_each(Slot::clear);
+}
