@@ -40,6 +40,30 @@ CREATE VIEW cmk.tenants AS
      CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys
                            FROM cmk.data_key k WHERE k.tenant = t.tenant) counted;
 
+CREATE VIEW cmk.status AS
+    SELECT t.tenant, t.state AS tenant_state, s.key_state, s.reason, s.info,
+           pg_catalog.to_timestamp(s.since) AS since,
+           pg_catalog.to_timestamp(s.last_success) AS last_success,
+           pg_catalog.to_timestamp(s.last_failure) AS last_failure,
+           s.hits, s.misses, s.kms_calls, s.kms_failures, s.waits, s.refused,
+           s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide
+      FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_status(t.tenant) s;
+
+-- An STS session of a lent role outlives the role's withdrawal by up to 15 minutes. No row: no such tenant.
+CREATE FUNCTION cmk.revocation_bound(
+    tenant text,
+    OUT dark_within interval, OUT copies_until timestamptz, OUT holders integer, OUT worst_case interval,
+    OUT server_wide boolean)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT make_interval(secs => c.lives_on), now() + make_interval(secs => c.lives_on), c.holders,
+           make_interval(secs => c.ttl) + CASE WHEN t.role_arn IS NULL THEN '0'::interval ELSE '15 min'::interval END,
+           c.server_wide
+      FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_copies(t.tenant) c
+     WHERE t.tenant = revocation_bound.tenant
+$$;
+
 CREATE VIEW cmk.cache AS
     SELECT tenant, version, dek_id,
            pg_catalog.make_interval(secs => age_seconds) AS age,
@@ -78,8 +102,9 @@ $$;
 
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT USAGE ON SCHEMA cmk TO pg_monitor;
-GRANT SELECT ON cmk.tenants, cmk.cache, cmk.cache_stats TO pg_monitor;
-GRANT EXECUTE ON FUNCTION cmk.backend_cache(), cmk.backend_cache_stats() TO pg_monitor;
+GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
+GRANT EXECUTE ON FUNCTION cmk.key_status(text), cmk.revocation_bound(text), cmk.backend_cache(),
+    cmk.backend_cache_stats() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
 COMMENT ON FUNCTION @extschema@.cmk_encrypt(text, bytea, bytea) IS
@@ -105,6 +130,15 @@ COMMENT ON FUNCTION cmk.suspend_tenant(text) IS
 COMMENT ON FUNCTION cmk.resume_tenant(text) IS 'Lifts a suspension';
 COMMENT ON FUNCTION cmk.evict(text) IS
     'From commit on, no session uses a data key of the tenant without asking KMS again';
+COMMENT ON FUNCTION cmk.evict_all() IS
+    'From commit on, no session uses a data key of any tenant without asking KMS again';
+COMMENT ON FUNCTION cmk.warm(text[]) IS
+    'Has every data key of these tenants at hand, for a transaction that must not wait for KMS; returns how many';
+COMMENT ON FUNCTION cmk.revocation_bound(text) IS
+    'If the key were revoked now: when the last copy of a data key in any process is gone, and how many processes hold one';
+COMMENT ON FUNCTION cmk.reset_stats() IS 'Sets the counters of cmk.status for this database back to zero';
+COMMENT ON FUNCTION cmk.key_status(text) IS 'A row of the view cmk.status';
+COMMENT ON FUNCTION cmk.key_copies(text) IS 'How long copies of a tenant''s data keys live';
 COMMENT ON FUNCTION cmk.grant_access(text, regrole, boolean, boolean) IS
     'Allows a role to encrypt or decrypt values of a tenant, or of every tenant (*)';
 COMMENT ON FUNCTION cmk.revoke_access(text, regrole, boolean, boolean) IS
@@ -122,5 +156,8 @@ COMMENT ON TABLE cmk.tenant IS 'Tenants and the keys they own; change it through
 COMMENT ON TABLE cmk.data_key IS 'Wrapped data keys; losing a row is losing the values sealed under it';
 COMMENT ON TABLE cmk.access IS 'Which database roles may encrypt and decrypt for which tenant; a null tenant means every tenant';
 COMMENT ON VIEW cmk.tenants IS 'Tenants with state, key and current data key version';
+COMMENT ON TABLE cmk.key_event IS 'Changes of tenants'' keys that the monitor saw, and what it warned of';
+COMMENT ON VIEW cmk.status IS
+    'State of each tenant''s key as last seen, and what it cost: of the whole server if server_wide, else of this session';
 COMMENT ON VIEW cmk.cache IS 'Data keys cached by this session; never key bytes';
 COMMENT ON VIEW cmk.cache_stats IS 'Counters of this session''s cache since it started';

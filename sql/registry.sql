@@ -53,6 +53,20 @@ CREATE TABLE cmk.access (
     CHECK (encrypt OR decrypt)
 );
 
+-- What the monitor saw. Nothing depends on it; old rows may be deleted.
+CREATE TABLE cmk.key_event (
+    at          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tenant      text COLLATE "C" NOT NULL,
+    event       text COLLATE "C" NOT NULL,
+    was         text COLLATE "C",
+    reason      text COLLATE "C",
+    info        text COLLATE "C"
+);
+
+CREATE INDEX key_event_tenant_at ON cmk.key_event (tenant, at);
+
+ALTER TABLE cmk.key_event REPLICA IDENTITY FULL;
+
 -- Without a primary key, a publication of all tables would forbid every revocation.
 ALTER TABLE cmk.access REPLICA IDENTITY FULL;
 

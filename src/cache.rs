@@ -8,7 +8,7 @@ use crate::crypto::commitment::DekId;
 use crate::crypto::locked::Locked;
 use crate::error::Error;
 use crate::registry::{Permissions, Role, Tenant};
-use crate::shared::{Fingerprint, Subject, Tag};
+use crate::shared::{Subject, Tag};
 use dashmap::DashMap;
 use dashmap::mapref::one::Ref;
 use foldhash::fast::RandomState;
@@ -42,7 +42,6 @@ pub struct CachedKey {
     /// Erased at its deadline even if nobody asks.
     pub cipher: Locked<Cipher>,
     pub dek_id: DekId,
-    pub fingerprint: Fingerprint,
     pub tag: Tag,
     pub version: i32,
     pub current: bool,

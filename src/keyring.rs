@@ -281,7 +281,8 @@ impl Keyring {
 
     /// Data keys that were unwrapped before another process found the tenant's key revoked.
     fn drop_revoked(&self, host: &impl Host, name: &str, subject: &Subject) {
-        let revoked_at = host.shared(|shared| shared.find(&subject.id).map(|of| of.revoked_at));
+        let revoked_at =
+            host.shared(|shared| shared.find(&subject.id).map(|(_, of)| of.revoked_at));
         if let (Some(revoked_at), Some(snapshot)) = (revoked_at, self.snapshot(name)) {
             self.cache.update(&snapshot, |entry: &mut Entry| {
                 entry.keys.retain(|key| key.unwrapped_at.value() > revoked_at);

@@ -1,6 +1,6 @@
 //! Key management services: where tenants keep the keys that wrap data keys.
 //!
-//! A provider is the two functions of [`Kms`], one file each. It answers with a plain data key or a
+//! A provider is the functions of [`Kms`], one file each. It answers with a plain data key or a
 //! [`Reason`](crate::error::Reason) and knows no registry, cache or PostgreSQL.
 
 pub mod arn;
@@ -31,6 +31,18 @@ pub struct AssumedRole {
     pub external_id: arn::ExternalId,
 }
 
+/// What a key management service tells of a key beyond that it works, as far as it lets us see. Times in
+/// seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyFacts {
+    /// The owner scheduled the key's deletion.
+    pub deletion_at: Option<i64>,
+    /// Imported key material expires.
+    pub material_expires_at: Option<i64>,
+    /// Whether KMS rotates the key by itself.
+    pub rotates: Option<bool>,
+}
+
 /// A key management service.
 pub trait Kms {
     /// Makes a data key of 32 bytes and returns it wrapped under `custody.key`, bound to `context`. The
@@ -49,4 +61,10 @@ pub trait Kms {
         wrapped: &[u8],
         context: &EncryptionContext<'_>,
     ) -> Result<SecretKey>;
+
+    /// What there is to warn of, for which the owner may grant more than the calls above take. Nothing is by
+    /// default.
+    fn describe(&self, _custody: &Custody) -> Result<KeyFacts> {
+        Ok(KeyFacts::default())
+    }
 }

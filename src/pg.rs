@@ -13,6 +13,7 @@ pub mod registry;
 pub mod report;
 pub mod settings;
 pub mod shmem;
+mod worker;
 pub mod write;
 
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
@@ -26,5 +27,6 @@ pub extern "C-unwind" fn init() {
     backend::register_callbacks();
     if settings::is_preloading() {
         shmem::reserve();
+        worker::register();
     }
 }

@@ -9,7 +9,7 @@ use crate::kms::Custody;
 pub struct Tenant {
     pub name: Box<str>,
     pub state: TenantState,
-    /// Counts `cmk.evict`: a cached data key of another epoch is not used.
+    /// Drawn anew by `cmk.evict`: a cached data key of another epoch is not used.
     pub epoch: i64,
     pub custody: Custody,
     pub data_keys: Vec<DataKey>,

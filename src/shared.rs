@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use vault::Slot;
 
 /// Names a tenant of a database: a hash, so that no name lies in shared memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct TenantId([u8; 16]);
 
@@ -92,6 +92,17 @@ pub enum Step {
     Wait(usize),
     /// Ask KMS, then say how it went.
     Fetch(Flight),
+}
+
+/// The end of a KMS call.
+#[derive(Clone, Copy)]
+pub struct Landing<'a> {
+    pub flight: &'a Flight,
+    pub subject: &'a Subject,
+    /// When the call began.
+    pub began: Instant,
+    pub now: Now,
+    pub rules: &'a Rules,
 }
 
 /// A data key that another process unwrapped.
@@ -225,6 +236,21 @@ impl Shared<'_> {
         self.launch(at, process, now.instant, rules).map(Step::Fetch)
     }
 
+    /// Whether to ask KMS for the sake of the tenant's key alone. `None`: not now.
+    pub fn begin_check(
+        &mut self,
+        subject: &Subject,
+        process: u32,
+        now: Now,
+        rules: &Rules,
+    ) -> Option<Flight> {
+        let at = self.record_of(subject, now.instant);
+        match self.records[at].may_refresh(now.instant) {
+            true => self.launch(at, process, now.instant, rules),
+            false => None,
+        }
+    }
+
     /// The shared data key, if it was unwrapped after `newer_than`.
     fn take(
         &mut self,
@@ -252,46 +278,40 @@ impl Shared<'_> {
         Some(record.flight.take_off(tag, number, process, now.saturating_add(rules.patience)))
     }
 
-    /// A data key was unwrapped by a KMS call that began at `began`.
+    /// A data key was unwrapped by a KMS call that began at `began`. `dek` is `None` if nobody asked for it and
+    /// only the tenant's key was of interest.
     ///
     /// # Errors
     /// If another process found the key revoked meanwhile: the later answer counts, and the data key is not to
     /// be used.
     pub fn finish(
         &mut self,
-        flight: &Flight,
-        subject: &Subject,
+        landing: &Landing<'_>,
         fingerprint: &Fingerprint,
-        dek: &SecretKey,
-        began: Instant,
-        now: Now,
+        dek: Option<&SecretKey>,
     ) -> Result<Change> {
+        let Landing { flight, subject, began, now, rules } = *landing;
         let Some(record) = record_of(self.records, flight.tag, subject) else {
             return Ok(Change::NONE);
         };
         record.flight.land(flight);
         record.stats.called(now, began, true);
         if record.revoked_at >= began {
-            return Err(record
-                .seen()
-                .and_then(|seen| seen.error)
-                .unwrap_or(Reason::KeyAccessDenied.into()));
+            let seen = record.seen().and_then(|seen| seen.error);
+            return Err(seen.unwrap_or(Reason::KeyAccessDenied.into()));
         }
-        record.newest_unwrap = record.newest_unwrap.max(began);
-        vault::put(self.slots, subject, fingerprint, dek, began, now.instant);
+        record.copies_until = record.copies_until.max(began.saturating_add(rules.ttl));
+        if let Some(dek) = dek {
+            vault::put(self.slots, subject, fingerprint, dek, began, now.instant);
+        }
+        let oldest = now.instant.saturating_sub(rules.ttl);
+        vault::renew(self.slots, subject, began, oldest);
         Ok(record.succeeded(now))
     }
 
     /// A KMS call failed. What concerns one data key alone says nothing of the tenant's key.
-    pub fn fail(
-        &mut self,
-        flight: &Flight,
-        subject: &Subject,
-        error: &Error,
-        began: Instant,
-        now: Now,
-        rules: &Rules,
-    ) -> Change {
+    pub fn fail(&mut self, landing: &Landing<'_>, error: &Error) -> Change {
+        let Landing { flight, subject, began, now, rules } = *landing;
         let Some(record) = record_of(self.records, flight.tag, subject) else {
             return Change::NONE;
         };
@@ -300,7 +320,6 @@ impl Shared<'_> {
         let Some(state) = error.reason.key_state() else { return Change::NONE };
         if state == KeyState::Revoked {
             record.revoked_at = now.instant;
-            record.newest_unwrap = 0;
             vault::drop_tenant(self.slots, &subject.id);
             self.words.revocations.fetch_add(1, Relaxed);
         }
@@ -349,8 +368,9 @@ impl Shared<'_> {
     }
 
     /// The record of a tenant, if there is one.
-    pub fn find(&mut self, id: &TenantId) -> Option<&mut Record> {
-        self.records.iter_mut().find(|record| record.id == *id)
+    pub fn find(&mut self, id: &TenantId) -> Option<(Tag, &mut Record)> {
+        let found = self.records.iter_mut().enumerate().find(|(_, record)| record.id == *id);
+        found.map(|(at, record)| (Tag::new(at, record.generation), record))
     }
 
     /// The process whose flight is entered in a record.

@@ -12,18 +12,29 @@ use crate::kms::context::EncryptionContext;
 use crate::registry::{DataKey, Tenant};
 use crate::shared::flight::Flight;
 use crate::shared::record::jittered;
-use crate::shared::{Fingerprint, Shared, Step, Subject, Tag};
+use crate::shared::{Landing, Shared, Step, Subject, Tag, Taken};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How soon a process looks again for a younger copy of a data key, if it got none.
 const LOOK_AGAIN: u64 = 100_000_000;
 
-/// An expanded data key, and what is known of it.
-struct Unwrapped {
-    cipher: Locked<Cipher>,
+/// A data key, and what is known of it.
+struct Fetched {
+    dek: SecretKey,
     unwrapped_at: Instant,
     tag: Tag,
+}
+
+/// Why KMS is asked.
+#[derive(Clone, Copy, PartialEq)]
+enum Purpose {
+    /// A query can't go on without.
+    Need,
+    /// The data key still serves; the query that came by waits no longer than this.
+    Ahead(Duration),
+    /// To see whether the tenant's key is usable.
+    Check,
 }
 
 /// A flight that is abandoned if an interrupt cuts it short.
@@ -35,9 +46,9 @@ struct InFlight<'a, H: Host> {
 
 impl<H: Host> InFlight<'_, H> {
     /// Says how the flight ended, and wakes who waits for it.
-    fn land<R>(&mut self, outcome: impl FnOnce(&mut Shared<'_>, &Flight) -> R) -> R {
+    fn land<R>(&mut self, outcome: impl FnOnce(&mut Shared<'_>) -> R) -> R {
         self.landed = true;
-        let outcome = self.host.shared(|shared| outcome(shared, &self.flight));
+        let outcome = self.host.shared(outcome);
         if let Some(record) = self.flight.tag.record() {
             self.host.wake(record);
         }
@@ -48,7 +59,8 @@ impl<H: Host> InFlight<'_, H> {
 impl<H: Host> Drop for InFlight<'_, H> {
     fn drop(&mut self) {
         if !self.landed {
-            self.land(|shared, flight| shared.abandon(flight, 0));
+            let flight = self.flight;
+            self.land(|shared| shared.abandon(&flight, 0));
         }
     }
 }
@@ -77,13 +89,8 @@ impl Keyring {
                 shared.begin(&subject, &fingerprint, process, now, &policy.rules())
             });
             match step {
-                Step::Take(taken) => {
-                    let cipher = self.expand(host, &taken.dek, taken.tag, taken.unwrapped_at);
-                    break Ok(Unwrapped {
-                        cipher,
-                        unwrapped_at: taken.unwrapped_at,
-                        tag: taken.tag,
-                    });
+                Step::Take(Taken { dek, unwrapped_at, tag }) => {
+                    break Ok(Fetched { dek, unwrapped_at, tag });
                 }
                 Step::Refuse(error) => return Err(error),
                 Step::Wait(record) => {
@@ -91,23 +98,37 @@ impl Keyring {
                     host.wait(record);
                 }
                 Step::Fetch(flight) => {
-                    break self.fly(host, tenant, data_key, &subject, &fingerprint, flight, None);
+                    break self.fly(host, tenant, data_key, flight, Purpose::Need);
                 }
             }
         };
+        let expanded = fetched.map(|fetched| {
+            let Fetched { dek, unwrapped_at, tag } = fetched;
+            (expand(host, dek, unwrapped_at + policy.ttl, tag), unwrapped_at, tag)
+        });
         scrub_stack();
         let now = host.now();
-        match fetched {
-            Ok(unwrapped) => {
+        match expanded {
+            Ok((cipher, unwrapped_at, tag)) => {
                 self.cache.expire(now.saturating_sub(policy.ttl));
-                let key = cached(data_key, fingerprint, unwrapped, tenant, &policy, now);
+                let key = CachedKey {
+                    cipher,
+                    dek_id,
+                    tag,
+                    version: data_key.version,
+                    current: tenant.current_data_key().is_ok_and(|current| current == data_key),
+                    unwrapped_at: Counter::new(unwrapped_at),
+                    refresh_at: Counter::new(refresh_at(unwrapped_at, &policy)),
+                    last_used: Counter::new(now),
+                    hits: Counter::default(),
+                    hits_told: Counter::default(),
+                };
                 self.cache.put_key(tenant, key, policy.capacity);
                 self.cache.update(tenant, |entry| entry.failures.retain(|of| of.dek_id != dek_id));
                 Ok(())
             }
             Err(error) => {
-                let until = now + jittered(policy.failure_ttl);
-                self.remember(tenant, dek_id, &error, until);
+                self.remember(tenant, dek_id, &error, now + jittered(policy.failure_ttl));
                 Err(error)
             }
         }
@@ -134,12 +155,12 @@ impl Keyring {
         match step.flatten() {
             Some(Step::Take(taken)) => self.renew(host, tenant, dek_id, taken.unwrapped_at),
             Some(Step::Fetch(flight)) => {
-                let limit = Duration::from_nanos(policy.refresh_wait);
-                let flown =
-                    self.fly(host, tenant, data_key, &subject, &fingerprint, flight, Some(limit));
+                let purpose = Purpose::Ahead(Duration::from_nanos(policy.refresh_wait));
+                let flown = self.fly(host, tenant, data_key, flight, purpose);
+                let flown = flown.map(|younger| younger.unwrapped_at);
                 scrub_stack();
                 match flown {
-                    Ok(younger) => self.renew(host, tenant, dek_id, younger.unwrapped_at),
+                    Ok(unwrapped_at) => self.renew(host, tenant, dek_id, unwrapped_at),
                     Err(error) => self.remember(tenant, dek_id, &error, 0),
                 }
             }
@@ -147,23 +168,41 @@ impl Keyring {
         }
     }
 
-    /// Asks KMS, and tells all processes what came of it.
-    #[allow(clippy::too_many_arguments)] // one call, seen from two places
-    fn fly<H: Host>(
+    /// Asks KMS whether the tenant's key is usable, if it is time to, by the data key that seals now. Returns
+    /// false if nothing was asked.
+    pub fn check_tenant(&self, host: &impl Host, tenant: &Tenant) -> bool {
+        let Ok(data_key) = tenant.current_data_key() else { return false };
+        let subject = Subject::new(host.database(), tenant);
+        let (process, now, rules) = (host.process_id(), host.now_on_both(), host.policy().rules());
+        let begun = host.shared(|shared| shared.begin_check(&subject, process, now, &rules));
+        let Some(flight) = begun else { return false };
+        drop(self.fly(host, tenant, data_key, flight, Purpose::Check));
+        scrub_stack();
+        true
+    }
+
+    /// Asks KMS, and tells all processes what came of it. In a frame of its own, which [`scrub_stack`] can
+    /// overwrite.
+    #[inline(never)]
+    fn fly(
         &self,
-        host: &H,
+        host: &impl Host,
         tenant: &Tenant,
         data_key: &DataKey,
-        subject: &Subject,
-        fingerprint: &Fingerprint,
         flight: Flight,
-        limit: Option<Duration>,
-    ) -> Result<Unwrapped> {
-        let policy = host.policy();
+        purpose: Purpose,
+    ) -> Result<Fetched> {
+        let (policy, rules) = (host.policy(), host.policy().rules());
+        let subject = Subject::new(host.database(), tenant);
         let mut in_flight = InFlight { host, flight, landed: false };
+        let limit = match purpose {
+            Purpose::Ahead(limit) => Some(limit),
+            Purpose::Need | Purpose::Check => None,
+        };
         let began = host.now();
         let unwrapped = self.unwrap(host, tenant, data_key, limit);
         let now = host.now_on_both();
+        let landing = Landing { flight: &flight, subject: &subject, began, now, rules: &rules };
         // An answer older than the TTL may not be used; asking again would only bring another.
         let unwrapped = unwrapped.and_then(|dek| match now.instant - began < policy.ttl {
             true => Ok(dek),
@@ -171,45 +210,25 @@ impl Keyring {
         });
         match unwrapped {
             Ok(dek) => {
-                let change = in_flight.land(|shared, flight| {
-                    shared.finish(flight, subject, fingerprint, &dek, began, now)
-                });
-                host.tell(&tenant.name, change?, None);
-                let tag = in_flight.flight.tag;
-                let cipher = self.expand(host, &dek, tag, began);
-                Ok(Unwrapped { cipher, unwrapped_at: began, tag })
+                let fingerprint = subject.fingerprint(data_key);
+                let shared_dek = (purpose != Purpose::Check).then_some(&dek);
+                let change =
+                    in_flight.land(|shared| shared.finish(&landing, &fingerprint, shared_dek))?;
+                host.tell(&tenant.name, change, None);
+                Ok(Fetched { dek, unwrapped_at: began, tag: flight.tag })
             }
             // A refresh that takes longer than its query would wait says nothing about KMS.
             Err(error) if limit.is_some() && error.reason == Reason::KmsTimeout => {
                 let later = now.instant + jittered(policy.failure_ttl);
-                in_flight.land(|shared, flight| shared.abandon(flight, later));
+                in_flight.land(|shared| shared.abandon(&flight, later));
                 Err(error)
             }
             Err(error) => {
-                let rules = policy.rules();
-                let change = in_flight.land(|shared, flight| {
-                    shared.fail(flight, subject, &error, began, now, &rules)
-                });
+                let change = in_flight.land(|shared| shared.fail(&landing, &error));
                 host.tell(&tenant.name, change, Some(&error));
                 Err(error)
             }
         }
-    }
-
-    /// In a frame of its own, which [`scrub_stack`] can overwrite.
-    #[inline(never)]
-    fn expand(
-        &self,
-        host: &impl Host,
-        dek: &SecretKey,
-        tag: Tag,
-        unwrapped_at: Instant,
-    ) -> Locked<Cipher> {
-        let deadline = unwrapped_at + host.policy().ttl;
-        host.hold(tag);
-        let cipher = Locked::new(Cipher::new(dek), deadline, tag.0);
-        host.erase_at(deadline);
-        cipher
     }
 
     /// Unwraps a data key and checks that it is the registered one.
@@ -287,27 +306,13 @@ impl Keyring {
     }
 }
 
-fn cached(
-    data_key: &DataKey,
-    fingerprint: Fingerprint,
-    unwrapped: Unwrapped,
-    tenant: &Tenant,
-    policy: &Policy,
-    now: Instant,
-) -> CachedKey {
-    CachedKey {
-        cipher: unwrapped.cipher,
-        dek_id: data_key.commitment.dek_id(),
-        fingerprint,
-        tag: unwrapped.tag,
-        version: data_key.version,
-        current: tenant.current_data_key().is_ok_and(|current| current == data_key),
-        unwrapped_at: Counter::new(unwrapped.unwrapped_at),
-        refresh_at: Counter::new(refresh_at(unwrapped.unwrapped_at, policy)),
-        last_used: Counter::new(now),
-        hits: Counter::default(),
-        hits_told: Counter::default(),
-    }
+/// In a frame of its own, which [`scrub_stack`] can overwrite.
+#[inline(never)]
+fn expand(host: &impl Host, dek: SecretKey, deadline: Instant, tag: Tag) -> Locked<Cipher> {
+    host.hold(tag);
+    let cipher = Locked::new(Cipher::new(&dek), deadline, tag.0);
+    host.erase_at(deadline);
+    cipher
 }
 
 /// Soft TTL ± 10 %, so that processes that got a data key together don't come back together.

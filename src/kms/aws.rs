@@ -1,7 +1,8 @@
 //! AWS KMS through aws-sdk-kms.
 //!
 //! Least privilege: the server calls `GenerateDataKeyWithoutPlaintext` and `Decrypt`, both always with
-//! the key's ARN and the encryption context, and checks the ARN and the length in each answer.
+//! the key's ARN and the encryption context, and checks the ARN and the length in each answer. A monitor
+//! also tries `DescribeKey` and `GetKeyRotationStatus`, and does without them where they are denied.
 
 mod classify;
 mod clients;
@@ -10,7 +11,7 @@ pub use clients::{AwsSettings, Clients};
 
 use super::arn::{KeyArn, KeyUri};
 use super::context::EncryptionContext;
-use super::{Custody, Kms};
+use super::{Custody, KeyFacts, Kms};
 use crate::crypto::key::{KEY_LEN, SecretKey};
 use crate::error::{Error, Reason, Result};
 use crate::runtime;
@@ -77,6 +78,26 @@ impl Kms for AwsKms<'_> {
             check_key_id(arn, answer.key_id())?;
             let plaintext = answer.plaintext.map(Blob::into_inner).unwrap_or_default();
             SecretKey::from_slice(&Zeroizing::new(plaintext))
+        })
+    }
+
+    /// Takes `kms:DescribeKey` and `kms:GetKeyRotationStatus`, either of which the owner may withhold.
+    fn describe(&self, custody: &Custody) -> Result<KeyFacts> {
+        let arn = key_arn(custody)?;
+        self.wait(async {
+            let client = self.client(custody, arn).await?;
+            let described = client.describe_key().key_id(arn.as_str()).send().await;
+            let described = described.map_err(|error| classify::classify(&error));
+            let rotation = client.get_key_rotation_status().key_id(arn.as_str()).send().await;
+            let metadata = described.ok().and_then(|answer| answer.key_metadata);
+            Ok(KeyFacts {
+                deletion_at: metadata
+                    .as_ref()
+                    .and_then(|key| key.deletion_date)
+                    .map(|at| at.secs()),
+                material_expires_at: metadata.and_then(|key| key.valid_to).map(|at| at.secs()),
+                rotates: rotation.ok().map(|answer| answer.key_rotation_enabled),
+            })
         })
     }
 }

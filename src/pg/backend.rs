@@ -9,7 +9,7 @@ use crate::keyring::{Host, Keyring, Policy};
 use crate::kms::arn::KeyUri;
 use crate::kms::aws::{AwsKms, Clients};
 use crate::kms::context::EncryptionContext;
-use crate::kms::{Custody, Kms};
+use crate::kms::{Custody, KeyFacts, Kms};
 use crate::registry::{Permissions, Role, Tenant};
 use crate::shared::record::Change;
 use crate::shared::{Shared, Tag};
@@ -173,6 +173,7 @@ impl Host for Backend {
 
     fn erase_at(&self, deadline: Instant) {
         expiry::at(deadline);
+        shmem::sweep_by(deadline);
     }
 
     fn tell(&self, tenant: &str, change: Change, error: Option<&Error>) {
@@ -214,5 +215,9 @@ impl Kms for Providers {
         context: &EncryptionContext<'_>,
     ) -> Result<SecretKey> {
         self.call(custody, |kms| kms.unwrap(custody, wrapped, context))
+    }
+
+    fn describe(&self, custody: &Custody) -> Result<KeyFacts> {
+        self.call(custody, |kms| kms.describe(custody))
     }
 }

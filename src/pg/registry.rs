@@ -35,6 +35,11 @@ pub fn tenant(name: &str) -> Result<Option<Tenant>> {
     Ok(found)
 }
 
+/// Whether the extension is in this database.
+pub fn is_installed() -> bool {
+    [TENANT, DATA_KEY, ACCESS].iter().all(|table| catalog::oid_of(table.name).is_ok())
+}
+
 /// What `role` may do with the values of `tenant`, by grants to it, to roles whose privileges it has, and
 /// to every tenant.
 ///

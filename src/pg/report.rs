@@ -47,7 +47,16 @@ pub fn log_change(tenant: &str, change: Change, error: Option<&Error>) {
         Some(error) => error.clone().for_tenant(tenant).detail(),
         None => format!("tenant={}", crate::error::quoted(tenant)),
     };
-    let line = format!("cmk_encrypt key_state={to} was={from} {detail}");
-    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line, "cmk_encrypt")
+    log_line(format!("cmk_encrypt key_state={to} was={from} {detail}"));
+}
+
+pub fn log_line(line: impl Into<String>) {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line.into(), "cmk_encrypt")
         .report(PgLogLevel::LOG_SERVER_ONLY);
+}
+
+/// Seconds since the Unix epoch as an ISO 8601 time.
+pub fn utc(seconds: i64) -> String {
+    use pgrx::datum::datetime_support::{ToIsoString, to_timestamp};
+    to_timestamp(seconds as f64).to_utc().to_iso_string() + "Z"
 }

@@ -24,6 +24,10 @@ static REFRESH_WAIT: GucSetting<i32> = GucSetting::<i32>::new(100);
 static TENANT_CALL_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(600);
 /// 64 kB of data keys and half a megabyte of records.
 static SHARED_KEYRING_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static MONITOR_DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+/// As often as the hard TTL has warm tenants asked for: a tenant that nobody reads costs no more.
+static MONITOR_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
+static MONITOR_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(300);
 static FAILURE_TTL: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 static KMS_ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static STS_ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -62,6 +66,26 @@ pub fn define() -> Result<()> {
         &REFRESH_WAIT,
         0,
         DAY,
+    );
+    string(
+        c"cmk_encrypt.monitor_databases",
+        c"Databases whose tenants' keys are checked in the background, separated by commas.",
+        &MONITOR_DATABASES,
+    );
+    milliseconds(
+        c"cmk_encrypt.monitor_interval",
+        c"How often the monitor checks a key that nobody uses.",
+        c"Keys in use are checked before their data keys reach the soft TTL.",
+        &MONITOR_INTERVAL,
+        1_000,
+        DAY,
+    );
+    number(
+        c"cmk_encrypt.monitor_budget",
+        c"KMS calls that the monitor of a database makes in a minute at most.",
+        &MONITOR_BUDGET,
+        1,
+        1_000_000,
     );
     number(
         c"cmk_encrypt.tenant_call_budget",
@@ -279,6 +303,23 @@ pub fn policy() -> Policy {
         budget: TENANT_CALL_BUDGET.get().unsigned_abs(),
         capacity: CACHE_SIZE.get().unsigned_abs() as usize,
     }
+}
+
+/// Names as they are written, case included; empty: no monitor.
+pub fn monitor_databases() -> Vec<String> {
+    let list = text(&MONITOR_DATABASES).unwrap_or_default();
+    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+/// In nanoseconds.
+pub fn monitor_interval() -> u64 {
+    nanoseconds(&MONITOR_INTERVAL)
+}
+
+/// KMS calls a minute.
+pub fn monitor_budget() -> u32 {
+    MONITOR_BUDGET.get().unsigned_abs()
 }
 
 pub fn aws() -> AwsSettings {

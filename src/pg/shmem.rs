@@ -5,6 +5,7 @@
 //! all processes inherit, so that it can be locked and left out of core dumps as a whole.
 
 use super::settings;
+use crate::cache::Instant;
 use crate::crypto::locked;
 use crate::shared::record::Record;
 use crate::shared::vault::{self, Slot};
@@ -22,6 +23,8 @@ pub struct Header {
     pub words: Words,
     /// The process that zeroes expired data keys; 0: none is alive, and nothing is shared.
     pub sweeper: AtomicI32,
+    /// To wake it.
+    pub sweeper_latch: AtomicPtr<pg_sys::Latch>,
     /// When the sweeper looks next.
     pub next_sweep: AtomicU64,
 }
@@ -189,6 +192,16 @@ pub fn header() -> Option<&'static Header> {
 #[inline]
 pub fn words() -> &'static Words {
     header().map_or(&PRIVATE_WORDS, |header| &header.words)
+}
+
+/// Sees to it that the sweeper wakes by `deadline`.
+pub fn sweep_by(deadline: Instant) {
+    let Some(header) = header() else { return };
+    let latch = header.sweeper_latch.load(Acquire);
+    if deadline < header.next_sweep.load(Acquire) && !latch.is_null() {
+        // SAFETY: a process's latch in shared memory, which outlives the process.
+        unsafe { pg_sys::SetLatch(latch) };
+    }
 }
 
 /// False if the system did not let us keep the shared data keys out of swap.

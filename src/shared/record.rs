@@ -36,8 +36,8 @@ pub struct Record {
     streak: u32,
     /// When the key was last found revoked: what was unwrapped before is not to be used.
     pub revoked_at: Instant,
-    /// When the youngest unwrapped data key was unwrapped.
-    pub newest_unwrap: Instant,
+    /// When the last copy of a data key in any process is erased.
+    pub copies_until: Instant,
     /// Before this, no data key is fetched ahead of need.
     pub refresh_after: Instant,
     /// The budget: a token bucket as the time at which it is full again (the generic cell rate algorithm,
@@ -205,7 +205,7 @@ impl Record {
         if now < self.until { self.note.error() } else { None }
     }
 
-    /// True if a data key may be fetched ahead of need.
+    /// True if KMS may be asked ahead of need.
     pub(super) fn may_refresh(&self, now: Instant) -> bool {
         now >= self.until && now >= self.refresh_after && !self.flight.is_up(now)
     }

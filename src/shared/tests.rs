@@ -43,12 +43,20 @@ impl Memory {
     fn put(&mut self, of: &Subject, now: Now) {
         let flight = self.flight(of, 1, now);
         let dek = SecretKey::from_slice(&[of.id.0[0]; 32]).unwrap();
-        self.shared().finish(&flight, of, &fingerprint(of), &dek, now.instant, now).unwrap();
+        let landing =
+            Landing { flight: &flight, subject: of, began: now.instant, now, rules: &RULES };
+        self.shared().finish(&landing, &fingerprint(of), Some(&dek)).unwrap();
     }
 
     fn has(&mut self, of: &Subject, now: Now) -> bool {
         vault::find(&mut self.slots, &fingerprint(of), now.instant.saturating_sub(RULES.ttl))
             .is_some()
+    }
+}
+
+impl Flight {
+    fn landing<'a>(&'a self, subject: &'a Subject, began: u64, now: u64) -> Landing<'a> {
+        Landing { flight: self, subject, began: at(began).instant, now: at(now), rules: &RULES }
     }
 }
 
@@ -121,11 +129,11 @@ fn an_unwrap_begun_before_a_revocation_was_seen_is_refused() {
     let early = memory.flight(&of, 1, at(100));
     let late = memory.flight(&of, 2, at(107));
     let error = Error::new(Reason::KeyDisabled).with_info("request_id=1");
-    let change = memory.shared().fail(&late, &of, &error, at(107).instant, at(108), &RULES);
+    let change = memory.shared().fail(&late.landing(&of, 107, 108), &error);
     assert_eq!(change.to, Some("revoked"));
     let dek = SecretKey::from_slice(&[9; 32]).unwrap();
-    let refused =
-        memory.shared().finish(&early, &of, &fingerprint(&of), &dek, at(100).instant, at(109));
+    let landing = early.landing(&of, 100, 109);
+    let refused = memory.shared().finish(&landing, &fingerprint(&of), Some(&dek));
     assert_eq!(refused.unwrap_err(), error);
     assert_eq!(vault::len(&memory.slots), 0);
 }
@@ -136,16 +144,9 @@ fn a_state_keeps_its_time_while_its_reason_changes() {
     let of = subject(1, 0);
     for (seconds, reason) in [(100, Reason::KmsTimeout), (110, Reason::KmsServerError)] {
         let flight = memory.flight(&of, 1, at(seconds));
-        memory.shared().fail(
-            &flight,
-            &of,
-            &reason.into(),
-            at(seconds).instant,
-            at(seconds),
-            &RULES,
-        );
+        memory.shared().fail(&flight.landing(&of, seconds, seconds), &reason.into());
     }
-    let seen = memory.shared().find(&of.id).unwrap().seen().unwrap();
+    let seen = memory.shared().find(&of.id).unwrap().1.seen().unwrap();
     assert_eq!(seen.since, 100_000_000);
     assert_eq!(seen.error.unwrap().reason, Reason::KmsServerError);
     assert_eq!(memory.records.iter().map(|record| record.changes).sum::<u64>(), 1);

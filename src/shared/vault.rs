@@ -63,6 +63,23 @@ pub fn put(
     slot.last_used = now;
 }
 
+/// KMS unwrapped one data key of a tenant at `began`, so the tenant's key was good for all of them that were
+/// unwrapped after `oldest`.
+pub fn renew(slots: &mut [Slot], subject: &Subject, began: Instant, oldest: Instant) {
+    let theirs = |slot: &&mut Slot| {
+        slot.unwrapped_at > oldest && slot.tenant == subject.id && slot.epoch == subject.epoch
+    };
+    for slot in slots.iter_mut().filter(theirs) {
+        slot.unwrapped_at = slot.unwrapped_at.max(began);
+    }
+}
+
+/// Whose data keys are here, and when each was unwrapped.
+pub fn ages(slots: &[Slot]) -> Vec<(TenantId, Instant)> {
+    let there = slots.iter().filter(|slot| !slot.is_empty());
+    there.map(|slot| (slot.tenant, slot.unwrapped_at)).collect()
+}
+
 /// Zeroes what was unwrapped at `oldest` or before. Returns when the oldest one left was unwrapped.
 pub fn expire(slots: &mut [Slot], oldest: Instant) -> Option<Instant> {
     clear_where(slots, |slot| slot.unwrapped_at <= oldest);

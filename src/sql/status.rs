@@ -1,12 +1,125 @@
-//! What this backend holds in its cache. Never key bytes.
+//! What is known of tenants' keys, and what this backend holds in its cache. Never key bytes.
 
 use crate::crypto::locked;
+use crate::error::KeyState;
 use crate::keyring::Host;
 use crate::pg::backend::{Backend, keyring};
-use crate::pg::settings;
+use crate::pg::datum::required;
+use crate::pg::report::SqlResult;
+use crate::pg::{expiry, settings, shmem};
+use crate::shared::TenantId;
+use crate::shared::record::Record;
 use pgrx::prelude::*;
 
 const NANOS: f64 = 1e9;
+const MICROS: f64 = 1e6;
+
+/// The state of a tenant's key and what it cost so far, times in seconds since the Unix epoch. The view
+/// `cmk.status` is made of it.
+#[pg_extern(schema = "cmk", volatile, strict, parallel_restricted)]
+#[allow(clippy::type_complexity)] // the row type of the SQL function
+fn key_status(
+    tenant: &str,
+) -> TableIterator<
+    'static,
+    (
+        name!(key_state, Option<&'static str>),
+        name!(reason, Option<&'static str>),
+        name!(info, Option<String>),
+        name!(since, Option<f64>),
+        name!(last_success, Option<f64>),
+        name!(last_failure, Option<f64>),
+        name!(hits, i64),
+        name!(misses, i64),
+        name!(kms_calls, i64),
+        name!(kms_failures, i64),
+        name!(waits, i64),
+        name!(refused, i64),
+        name!(p50_ms, Option<f64>),
+        name!(p95_ms, Option<f64>),
+        name!(p99_ms, Option<f64>),
+        name!(holders, i32),
+        name!(server_wide, bool),
+    ),
+> {
+    keyring().tell_hits(&Backend);
+    let (record, holders) = known(tenant);
+    let (seen, stats) = (record.seen(), record.stats);
+    let error = seen.as_ref().and_then(|seen| seen.error.as_ref());
+    let reason = error.map(|error| error.reason);
+    let state =
+        reason.and_then(|reason| reason.key_state()).map_or(KeyState::USABLE, KeyState::name);
+    let time = |micros: i64| (micros != 0).then_some(micros as f64 / MICROS);
+    TableIterator::once((
+        seen.is_some().then_some(state),
+        reason.map(|reason| reason.name()),
+        error.and_then(|error| error.info()).map(str::to_owned),
+        seen.as_ref().and_then(|seen| time(seen.since)),
+        time(stats.last_success),
+        time(stats.last_failure),
+        stats.hits as i64,
+        stats.misses as i64,
+        stats.kms_calls as i64,
+        stats.kms_failures as i64,
+        stats.waits as i64,
+        stats.refused as i64,
+        stats.latency.percentile(0.5),
+        stats.latency.percentile(0.95),
+        stats.latency.percentile(0.99),
+        holders,
+        shmem::is_shared(),
+    ))
+}
+
+/// How long copies of a tenant's data keys live, in seconds. `cmk.revocation_bound` is made of it.
+#[pg_extern(schema = "cmk", volatile, strict, parallel_restricted)]
+fn key_copies(
+    tenant: &str,
+) -> TableIterator<
+    'static,
+    (name!(lives_on, f64), name!(holders, i32), name!(server_wide, bool), name!(ttl, f64)),
+> {
+    let ttl = settings::policy().ttl as f64 / NANOS;
+    let (record, holders) = known(tenant);
+    // Of other sessions nothing is known but that they keep to the TTL.
+    let lives_on = match shmem::is_shared() {
+        true => record.copies_until.saturating_sub(Backend.now()) as f64 / NANOS,
+        false => ttl,
+    };
+    TableIterator::once((lives_on, holders, shmem::is_shared(), ttl))
+}
+
+/// A copy of the tenant's record, and how many processes hold a data key of it.
+fn known(tenant: &str) -> (Record, i32) {
+    let id = TenantId::new(Backend.database(), tenant);
+    let found = shmem::with(|shared| shared.find(&id).map(|(tag, record)| (tag, *record)));
+    let here = || keyring().cache().get(tenant).is_some_and(|entry| !entry.keys.is_empty());
+    match found {
+        Some((tag, record)) => (record, expiry::holders(tag).map_or(i32::from(here()), i32::from)),
+        None => (Record::default(), 0),
+    }
+}
+
+/// Sets the counters of this database's tenants back to zero.
+#[pg_extern(schema = "cmk", volatile, parallel_restricted)]
+fn reset_stats() {
+    keyring().tell_hits(&Backend);
+    let database = Backend.database();
+    shmem::with(|shared| {
+        let ours = shared.records.iter_mut().filter(|record| record.database == database);
+        ours.for_each(Record::reset_stats);
+    });
+}
+
+/// Has every data key of these tenants at hand, so that what follows asks no KMS. Returns how many there are.
+#[pg_extern(schema = "cmk", volatile, parallel_restricted)]
+fn warm(tenants: VariadicArray<'_, &str>) -> SqlResult<i32> {
+    let mut count = 0;
+    for tenant in tenants.iter() {
+        count += keyring().warm(&Backend, required(tenant)?)?;
+    }
+    Ok(count as i32)
+}
 
 /// One row a cached data key; times in seconds. The view `cmk.cache` is made of it.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]

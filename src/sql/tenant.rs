@@ -92,11 +92,26 @@ fn resume_tenant(tenant: Option<&str>) -> SqlResult<()> {
 #[search_path(pg_catalog, pg_temp)]
 fn evict(tenant: Option<&str>) -> SqlResult<()> {
     let tenant = required(tenant)?;
-    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = epoch + 1 WHERE tenant = $1";
-    if write::execute(UPDATE, &[tenant.into()])? == 0 {
+    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $2 WHERE tenant = $1";
+    if write::execute(UPDATE, &[tenant.into(), new_epoch()?.into()])? == 0 {
         return Err(unknown(tenant).into());
     }
     Ok(())
+}
+
+/// `cmk.evict` for every tenant of this database. Waits for other changes of each.
+#[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn evict_all() -> SqlResult<()> {
+    write::execute("UPDATE cmk.tenant SET epoch = $1", &[new_epoch()?.into()])?;
+    Ok(())
+}
+
+/// Random, so that no epoch comes back: an eviction that was rolled back may have left data keys under its
+/// epoch in shared memory.
+fn new_epoch() -> Result<i64> {
+    let random = getrandom::u64().map_err(|_| Reason::SystemRandom)?;
+    Ok((random >> 1) as i64)
 }
 
 /// Locks the tenant's row until the end of the transaction and returns the tenant as it is then.
@@ -116,9 +131,10 @@ fn lock(tenant: &str, state: TenantState) -> Result<Tenant> {
 
 fn set_state(tenant: &str, from: &str, to: &str) -> Result<()> {
     const UPDATE: &str = "
-        UPDATE cmk.tenant SET state = $3, changed_at = pg_catalog.now()
+        UPDATE cmk.tenant SET state = $3, epoch = $4, changed_at = pg_catalog.now()
          WHERE tenant = $1 AND state = $2";
-    if write::execute(UPDATE, &[tenant.into(), from.into(), to.into()])? == 1 {
+    let arguments = [tenant.into(), from.into(), to.into(), new_epoch()?.into()];
+    if write::execute(UPDATE, &arguments)? == 1 {
         return Ok(());
     }
     Err(match registry::tenant(tenant)? {

@@ -4,8 +4,11 @@ import sys
 
 import pytest
 
+from drill import Drill
 from fake_kms import FakeKms
+from gate import Gate
 from server import ROOT, Server
+from shim import Shim
 from support import Session, Tenant, grant, unique
 
 sys.path.append(str(ROOT / "tests" / "crosscheck"))
@@ -143,6 +146,54 @@ def database(server):
     yield make
     for name in made:
         server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# For failure drills
+
+
+@pytest.fixture(scope="session")
+def shim():
+    shim = Shim()
+    yield shim
+    shim.close()
+
+
+@pytest.fixture
+def gate(kms):
+    gate = Gate(kms.port)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture(scope="session")
+def make_drill(make_server, kms_process, shim):
+    def make(preloaded, **conf):
+        conf = {"max_connections": "260", "shared_preload_libraries": "cmk_encrypt" if preloaded else "", **conf}
+        return Drill(make_server(conf, shim.env), kms_process, preloaded)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def preloaded_drill(make_drill):
+    return make_drill(preloaded=True)
+
+
+@pytest.fixture(scope="session")
+def lazy_drill(make_drill):
+    return make_drill(preloaded=False)
+
+
+@pytest.fixture
+def drill(preloaded_drill, kms):
+    """A server with the library in shared_preload_libraries."""
+    return preloaded_drill
+
+
+@pytest.fixture(params=["preloaded", "lazy"])
+def either_drill(request, kms):
+    """One, then the other: the library in shared_preload_libraries, and loaded by the first call."""
+    return request.getfixturevalue(f"{request.param}_drill")
 
 
 def pytest_configure(config):

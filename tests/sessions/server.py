@@ -1,6 +1,7 @@
 """A private PostgreSQL server, run by scripts/server.sh as an unprivileged OS user."""
 
 import contextlib
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -62,6 +63,12 @@ class Server:
         )
         return done.stdout.strip()
 
+    @staticmethod
+    def program(name):
+        """A program of the PostgreSQL that the servers run."""
+        bindir = subprocess.run([os.environ["PG_CONFIG"], "--bindir"], stdout=subprocess.PIPE, text=True, check=True)
+        return str(Path(bindir.stdout.strip(), name))
+
     @property
     def pid(self):
         return int(self._script("pid"))
@@ -89,6 +96,10 @@ class Server:
         return psycopg.connect(
             host=str(self.socket), user=user, dbname=dbname, autocommit=True, connect_timeout=10, **options
         )
+
+    def conninfo(self):
+        """For clients that `connect` can't serve."""
+        return f"host={self.socket} user=postgres dbname=postgres connect_timeout=10 options='-c statement_timeout=60s'"
 
     def execute(self, sql, dbname="postgres"):
         with self.connect(dbname) as connection:

@@ -1,51 +1,11 @@
 """A data key in a backend's memory: once, in locked pages, and gone when it is no longer needed."""
 
-import base64
-import re
-from pathlib import Path
-
 import pytest
 
+from memory import find, flags_at, forms
 from server import until
 from support import CANARY, Tenant, fails, grant, unique
 from tls_proxy import TlsProxy
-
-WRITABLE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw")
-
-
-def find(pid, needles):
-    """Addresses in the private writable memory of a process where any of `needles` begins."""
-    found = []
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            match = WRITABLE.match(line)
-            if not match or "rw-s" in line or "[v" in line:
-                continue
-            start, end = (int(address, 16) for address in match.groups())
-            memory.seek(start)
-            content = memory.read(end - start)
-            for needle in needles:
-                found += [start + hit.start() for hit in re.finditer(re.escape(needle), content)]
-    return found
-
-
-def forms(dek):
-    """Pieces of the raw key (an expanded one begins with it) and of its spelling in KMS's answer."""
-    spelt = base64.b64encode(dek)
-    return [dek[at : at + 8] for at in range(0, 32, 8)] + [spelt[at : at + 11] for at in range(0, 44, 11)]
-
-
-def flags_at(pid, address):
-    """The kernel's flags of the mapping that holds `address`: lo = locked, dd = not dumped, dc = not forked."""
-    inside = False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        bounds = re.match(r"^([0-9a-f]+)-([0-9a-f]+) ", line)
-        if bounds:
-            start, end = (int(bound, 16) for bound in bounds.groups())
-            inside = start <= address < end
-        elif inside and line.startswith("VmFlags:"):
-            return set(line.split()[1:])
-    raise AssertionError(f"no mapping holds {address:#x}")
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+//! Background workers of a preloaded library: one that keeps the shared keyring clean and starts the
+//! others, and one monitor a database.
+
+mod monitor;
+mod sweeper;
+
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgrx::{check_for_interrupts, pg_sys};
+use std::ffi::c_int;
+use std::time::Duration;
+
+/// In the postmaster, while it loads the library.
+pub fn register() {
+    BackgroundWorkerBuilder::new("cmk_encrypt keyring")
+        .set_type("cmk_encrypt keyring")
+        .set_library("cmk_encrypt")
+        .set_function("cmk_encrypt_keyring_main")
+        .set_start_time(BgWorkerStartTime::PostmasterStart)
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .enable_shmem_access(None)
+        .load();
+}
+
+unsafe extern "C-unwind" {
+    // PostgreSQL's own handlers, set without pgrx's wrappers around them.
+    fn die(signal: c_int);
+    fn SignalHandlerForConfigReload(signal: c_int);
+}
+
+/// SIGTERM ends the worker at the next interrupt check, also in the middle of a KMS call.
+fn handle_signals() {
+    // SAFETY: at the start of a worker, with all signals blocked.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        {
+            pg_sys::pqsignal(libc::SIGTERM, Some(die));
+            pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        }
+        #[cfg(feature = "pg18")]
+        {
+            pg_sys::pqsignal_be(libc::SIGTERM, Some(die));
+            pg_sys::pqsignal_be(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        }
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Sleeps until the latch is set or `timeout` is over, then takes in what changed in the configuration.
+fn sleep(timeout: Duration) {
+    let wake_on = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // Rounded up: waking before the time would only mean to sleep again.
+    let millis = timeout.as_millis() as std::ffi::c_long + 1;
+    // SAFETY: on the main thread of a worker.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, wake_on as c_int, millis, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    check_for_interrupts!();
+    // SAFETY: the flag is set by SignalHandlerForConfigReload; on the main thread.
+    unsafe {
+        if (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0 {
+            (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}

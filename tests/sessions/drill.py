@@ -1,0 +1,36 @@
+"""A server to have failures on, with tenants' values in a table."""
+
+from support import CANARY, Session, Tenant, unique
+
+
+class Drill:
+    """Speaks to `server` as superuser, who may use every tenant."""
+
+    def __init__(self, server, kms, preloaded):
+        self.server, self.kms, self.preloaded = server, kms, preloaded
+        self.dba = Session(server.connect())
+        self.dba.run("CREATE EXTENSION cmk_encrypt")
+        self.dba.run("CREATE TABLE customer (tenant text PRIMARY KEY, sealed bytea NOT NULL)")
+        self.dba.run("SELECT cmk.grant_access('*', 'postgres')")
+        server.sessions.append(self.dba)
+
+    def tenant(self, key_uri=None):
+        """A tenant with a value in the table, and nothing about it in any cache."""
+        made = Tenant(unique("tenant"), key_uri or self.kms.key())
+        self.dba.run("SELECT cmk.register_tenant(%s, %s)", made.name, made.key_uri)
+        self.dba.run("INSERT INTO customer VALUES (%s, cmk_encrypt(%s, %b))", made.name, made.name, CANARY)
+        self.evict(made)
+        return made
+
+    def evict(self, tenant):
+        self.dba.run("SELECT cmk.evict(%s)", tenant.name)
+
+    def dek(self, tenant):
+        """The raw data key, which the test gets from the tenant's KMS, not from the server."""
+        wrapped = self.dba.one("SELECT wrapped FROM cmk.data_key WHERE tenant = %s", tenant.name)
+        return self.kms.decrypt(tenant.key_uri, wrapped, tenant.context)
+
+    def asked(self, tenant, since_seq=0):
+        """When KMS was asked to unwrap for the tenant: seconds, on the clock of the fake KMS."""
+        log = self.kms.log(tenant.key_uri)
+        return [e["at_ms"] / 1e3 for e in log if e["operation"] == "Decrypt" and e["seq"] > since_seq]

@@ -1,0 +1,82 @@
+/*
+ * Loaded into a server with LD_PRELOAD: shifts the wall clock and delays name resolution, as a file says
+ * that the tests write while the server runs. Monotonic clocks stay as they are.
+ *
+ * CMK_SHIM names the file: two 64-bit integers, milliseconds that getaddrinfo() sleeps and seconds that
+ * the wall clock is ahead. It stays mapped, so reading it takes no system call and is safe anywhere.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+struct orders {
+    int64_t resolve_millis;
+    int64_t ahead_seconds;
+};
+
+static volatile const struct orders *orders;
+
+__attribute__((constructor)) static void read_orders(void)
+{
+    static const struct orders none;
+    const char *path = getenv("CMK_SHIM");
+    int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    void *mapped = file < 0 ? MAP_FAILED : mmap(NULL, sizeof(none), PROT_READ, MAP_SHARED, file, 0);
+
+    orders = mapped == MAP_FAILED ? &none : mapped;
+    if (file >= 0)
+        close(file);
+}
+
+static int64_t ahead(void)
+{
+    return orders ? orders->ahead_seconds : 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *at)
+{
+    int result = (int)syscall(SYS_clock_gettime, clock, at);
+
+    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        at->tv_sec += ahead();
+    return result;
+}
+
+int gettimeofday(struct timeval *restrict at, void *restrict zone)
+{
+    struct timespec now;
+
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &now);
+    at->tv_sec = now.tv_sec;
+    at->tv_usec = now.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *at)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (at)
+        *at = now.tv_sec;
+    return now.tv_sec;
+}
+
+int getaddrinfo(const char *restrict node, const char *restrict service, const struct addrinfo *restrict hints,
+                struct addrinfo **restrict found)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
+
+    usleep((useconds_t)(orders->resolve_millis * 1000));
+    return real(node, service, hints, found);
+}

@@ -1,0 +1,56 @@
+"""A session that sleeps does not keep a data key: its copy is zeroed at the deadline, by no one's asking."""
+
+import time
+
+import pytest
+
+from crowd import READ
+from memory import find, forms
+from server import until
+from support import CANARY, fails_with
+
+TTL = 1.5
+# How long after its deadline a copy may be found. A timer of the kernel does it; this is for the search.
+LATE = 0.1
+
+
+@pytest.fixture
+def short_ttl(either_drill):
+    with either_drill.server.settings(cache_ttl=f"{int(TTL * 1000)}ms"):
+        yield either_drill
+
+
+def gone_at(pid, needles, timeout):
+    until(lambda: not find(pid, needles), timeout, "the end of the copy")
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("state", ["idle", "in a transaction", "in a failed transaction", "in a cursor", "asleep"])
+def test_a_sleeping_sessions_copy_dies_on_time(short_ttl, session, state):
+    drill = short_ttl
+    tenant = drill.tenant()
+    needles = forms(drill.dek(tenant))
+    user = session(dbname="postgres", on=drill.server)
+    began = time.monotonic()
+    if state in ("in a transaction", "in a failed transaction", "in a cursor"):
+        user.run("BEGIN")
+    if state == "in a cursor":
+        user.run(f"DECLARE c CURSOR FOR SELECT cmk_decrypt(tenant, sealed) FROM customer, generate_series(1, 10)"
+                 f" WHERE tenant = '{tenant}'")
+        assert user.one("FETCH c") == CANARY
+    else:
+        assert user.one(READ, tenant.name) == CANARY
+    ended = time.monotonic()
+    if state == "in a failed transaction":
+        with fails_with("22012"):
+            user.run("SELECT 1 / 0")
+    asleep = user.start("SELECT pg_sleep(2.5)") if state == "asleep" else None
+    assert find(user.pid, needles), "the search doesn't find the key that the backend must hold"
+    gone = gone_at(user.pid, needles, timeout=TTL + 1)
+    assert began + TTL <= gone + 0.02, "not before its time"
+    assert gone <= ended + TTL + LATE
+    if asleep:
+        assert not asleep.done(), "the sleep went on"
+        asleep.result(timeout=10)
+    user.connection.rollback()
+    assert user.one(READ, tenant.name) == CANARY, "and the session works"
