@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::call::Answer;
 use crate::fault::Fault;
@@ -36,6 +37,14 @@ struct KeyRequest {
 struct KeyStateRequest {
     arn: String,
     state: KeyState,
+    deletion_date: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyMaterialRequest {
+    arn: String,
+    valid_to: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -78,8 +87,18 @@ pub fn perform(shared: &Shared, method: &str, path: &str, body: Value) -> Result
     match (method, path) {
         ("POST", "key") => add_key(&mut shared.store.lock(), parse(body)?),
         ("POST", "key_state") => {
-            let KeyStateRequest { arn, state } = parse(body)?;
-            key(&mut shared.store.lock(), &arn)?.state = state;
+            let KeyStateRequest { arn, state, deletion_date } = parse(body)?;
+            if deletion_date.is_some() && state != KeyState::PendingDeletion {
+                return Err(Refusal::new(400, "only a key pending deletion has a deletion_date"));
+            }
+            let date = deletion_date.map(time_at).transpose()?;
+            key(&mut shared.store.lock(), &arn)?.put_into(state, date);
+            Ok(done)
+        }
+        ("POST", "key_material") => {
+            let KeyMaterialRequest { arn, valid_to } = parse(body)?;
+            let date = valid_to.map(time_at).transpose()?;
+            key(&mut shared.store.lock(), &arn)?.import(date);
             Ok(done)
         }
         ("POST", "deny") => {
@@ -115,6 +134,12 @@ pub fn perform(shared: &Shared, method: &str, path: &str, body: Value) -> Result
 
 fn parse<T: DeserializeOwned>(body: Value) -> Result<T, Refusal> {
     serde_json::from_value(body).map_err(|error| Refusal::new(400, error.to_string()))
+}
+
+/// Times are in seconds since the Unix epoch.
+fn time_at(seconds: i64) -> Result<OffsetDateTime, Refusal> {
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .map_err(|error| Refusal::new(400, error.to_string()))
 }
 
 fn key<'a>(store: &'a mut Store, arn: &str) -> Result<&'a mut Key, Refusal> {

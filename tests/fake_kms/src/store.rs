@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use time::OffsetDateTime;
 
-pub use key::{Key, KeyState, NewKey, SYMMETRIC};
+pub use key::{EXTERNAL, Key, KeyState, NewKey, SYMMETRIC};
 
 use crate::error::ApiError;
 

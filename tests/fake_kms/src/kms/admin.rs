@@ -7,7 +7,7 @@ use super::find;
 use super::wire::{CreateKey, OneKey, ScheduleKeyDeletion};
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::store::{Key, KeyState, NewKey, SYMMETRIC, Store};
+use crate::store::{EXTERNAL, Key, KeyState, NewKey, SYMMETRIC, Store};
 
 type Answer = Result<Value, ApiError>;
 
@@ -72,8 +72,7 @@ pub fn schedule_key_deletion(
         key.check_enabled()?;
     }
     let date = OffsetDateTime::now_utc() + Duration::days(days.into());
-    key.state = KeyState::PendingDeletion;
-    key.deletion_date = Some(date);
+    key.put_into(KeyState::PendingDeletion, Some(date));
     Ok(json!({
         "KeyId": key.arn,
         "KeyState": key.state,
@@ -87,15 +86,15 @@ pub fn cancel_key_deletion(store: &mut Store, caller: &Caller, request: OneKey) 
     if key.state != KeyState::PendingDeletion {
         return Err(ApiError::invalid_state(format!("{} is not pending deletion.", key.arn)));
     }
-    key.state = KeyState::Disabled;
-    key.deletion_date = None;
+    key.put_into(KeyState::Disabled, None);
     Ok(json!({"KeyId": key.arn}))
 }
 
 pub fn get_key_rotation_status(store: &mut Store, caller: &Caller, request: OneKey) -> Answer {
     let key = find(store, caller, "GetKeyRotationStatus", request.key_id.as_deref())?;
-    let mut status = json!({"KeyId": key.arn, "KeyRotationEnabled": key.rotates});
-    if key.rotates {
+    let rotates = key.rotates_now();
+    let mut status = json!({"KeyId": key.arn, "KeyRotationEnabled": rotates});
+    if rotates {
         status["RotationPeriodInDays"] = json!(365);
     }
     Ok(status)
@@ -116,6 +115,9 @@ fn rotatable(key: &mut Key) -> Result<&mut Key, ApiError> {
     key.check_enabled()?;
     if key.spec != SYMMETRIC {
         return Err(ApiError::unsupported(format!("{} is not a symmetric key.", key.arn)));
+    }
+    if key.origin == EXTERNAL {
+        return Err(ApiError::unsupported(format!("{} has imported key material.", key.arn)));
     }
     Ok(key)
 }
@@ -141,6 +143,15 @@ fn metadata(key: &Key) -> Value {
     }
     if let Some(date) = key.deletion_date {
         metadata["DeletionDate"] = json!(date.unix_timestamp());
+    }
+    if key.origin == EXTERNAL {
+        metadata["ExpirationModel"] = json!(match key.valid_to {
+            Some(_) => "KEY_MATERIAL_EXPIRES",
+            None => "KEY_MATERIAL_DOES_NOT_EXPIRE",
+        });
+    }
+    if let Some(date) = key.valid_to {
+        metadata["ValidTo"] = json!(date.unix_timestamp());
     }
     metadata
 }

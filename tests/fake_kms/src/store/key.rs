@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::auth::Caller;
@@ -11,6 +11,8 @@ use crate::error::ApiError;
 
 /// The one key spec that can encrypt here; keys of others exist to be refused.
 pub const SYMMETRIC: &str = "SYMMETRIC_DEFAULT";
+/// The origin of imported key material.
+pub const EXTERNAL: &str = "EXTERNAL";
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub enum KeyState {
@@ -48,6 +50,8 @@ pub struct Key {
     pub state: KeyState,
     pub created_at: OffsetDateTime,
     pub deletion_date: Option<OffsetDateTime>,
+    /// When imported key material expires
+    pub valid_to: Option<OffsetDateTime>,
     pub rotates: bool,
     /// The key material, newest last; ciphertexts name theirs by index.
     pub generations: Vec<[u8; 32]>,
@@ -106,11 +110,12 @@ impl Key {
         let mut key = Self {
             arn: format!("arn:aws:kms:{region}:{account}:key/{id}"),
             state: match origin.as_str() {
-                "EXTERNAL" => KeyState::PendingImport,
+                EXTERNAL => KeyState::PendingImport,
                 _ => KeyState::Enabled,
             },
             created_at: OffsetDateTime::now_utc(),
             deletion_date: None,
+            valid_to: None,
             rotates: false,
             generations: Vec::new(),
             denied: Denied::Nothing,
@@ -125,6 +130,27 @@ impl Key {
         };
         key.rotate()?;
         Ok(key)
+    }
+
+    /// Puts the key into a state, however it got there. Pending deletion it has a date, by default after the
+    /// longest waiting period.
+    pub fn put_into(&mut self, state: KeyState, deletion_date: Option<OffsetDateTime>) {
+        let default = || OffsetDateTime::now_utc() + Duration::days(30);
+        self.deletion_date =
+            (state == KeyState::PendingDeletion).then(|| deletion_date.unwrap_or_else(default));
+        self.state = state;
+    }
+
+    /// From now on the key is one whose owner imported the material, which AWS never rotates.
+    pub fn import(&mut self, valid_to: Option<OffsetDateTime>) {
+        self.origin = EXTERNAL.into();
+        self.valid_to = valid_to;
+        self.rotates = false;
+    }
+
+    /// What AWS tells of automatic rotation: none while the key is pending deletion.
+    pub fn rotates_now(&self) -> bool {
+        self.rotates && self.state != KeyState::PendingDeletion
     }
 
     /// New material for new ciphertexts; old ones still open.

@@ -2,13 +2,20 @@
 
 use aws_sdk_kms::error::ProvideErrorMetadata;
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::{DataKeySpec, KeySpec, KeyState, KeyUsageType, OriginType};
+use aws_sdk_kms::types::{
+    DataKeySpec, ExpirationModelType, KeyMetadata, KeySpec, KeyState, KeyUsageType, OriginType,
+};
 use serde_json::{Value, json};
 
 use crate::target::{Target, code};
 
 fn ours() -> Target {
     Target::fake_kms("eu-west-1")
+}
+
+async fn described(target: &Target, key: &str) -> KeyMetadata {
+    let answer = target.kms.describe_key().key_id(key).send().await.expect("DescribeKey");
+    answer.key_metadata.expect("metadata")
 }
 
 fn arn(answer: Value) -> String {
@@ -103,4 +110,67 @@ async fn old_ciphertexts_survive_a_rotation() {
     for blob in [old, target.wrapped(&key).await] {
         target.kms.decrypt().ciphertext_blob(blob).key_id(&key).send().await.expect("Decrypt");
     }
+}
+
+#[tokio::test]
+async fn a_key_put_into_pending_deletion_has_a_date_until_it_is_taken_out() {
+    let target = ours();
+    let key = target.key().await;
+    let date = || async { described(&target, &key).await.deletion_date.map(|date| date.secs()) };
+    assert_eq!(date().await, None);
+    let pending = json!({"arn": key, "state": "PendingDeletion", "deletion_date": 2_000_000_000});
+    target.control("POST", "key_state", pending);
+    assert_eq!(date().await, Some(2_000_000_000));
+    target.control("POST", "key_state", json!({"arn": key, "state": "Enabled"}));
+    assert_eq!(date().await, None);
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    target.control("POST", "key_state", json!({"arn": key, "state": "PendingDeletion"}));
+    let days = (date().await.expect("a default") - now.as_secs() as i64) as f64 / 86_400.0;
+    assert!((29.9..30.1).contains(&days), "{days} days");
+}
+
+#[tokio::test]
+async fn a_key_pending_deletion_does_not_rotate() {
+    let target = ours();
+    let key = target.key().await;
+    let rotates = async || {
+        let answer = target.kms.get_key_rotation_status().key_id(&key).send().await;
+        answer.expect("GetKeyRotationStatus").key_rotation_enabled
+    };
+    target.kms.enable_key_rotation().key_id(&key).send().await.expect("EnableKeyRotation");
+    assert!(rotates().await);
+    target.kms.schedule_key_deletion().key_id(&key).send().await.expect("ScheduleKeyDeletion");
+    assert!(!rotates().await);
+    target.kms.cancel_key_deletion().key_id(&key).send().await.expect("CancelKeyDeletion");
+    assert!(rotates().await, "as before");
+}
+
+#[tokio::test]
+async fn imported_material_may_expire_and_never_rotates() {
+    let target = ours();
+    let key = target.key().await;
+    let blob = target.wrapped(&key).await;
+    let metadata = described(&target, &key).await;
+    assert_eq!((metadata.valid_to, metadata.expiration_model), (None, None));
+    for (valid_to, model) in [
+        (Some(2_000_000_000), ExpirationModelType::KeyMaterialExpires),
+        (None, ExpirationModelType::KeyMaterialDoesNotExpire),
+    ] {
+        target.control("POST", "key_material", json!({"arn": key, "valid_to": valid_to}));
+        let metadata = described(&target, &key).await;
+        assert_eq!(metadata.origin, Some(OriginType::External));
+        assert_eq!(metadata.valid_to.map(|date| date.secs()), valid_to);
+        assert_eq!(metadata.expiration_model, Some(model));
+    }
+    let enabled = target.kms.enable_key_rotation().key_id(&key).send().await;
+    assert_eq!(code(enabled), "UnsupportedOperationException");
+    target
+        .kms
+        .decrypt()
+        .ciphertext_blob(blob)
+        .key_id(&key)
+        .send()
+        .await
+        .expect("the same material");
 }
