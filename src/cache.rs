@@ -34,7 +34,7 @@ pub struct Entry {
     pub generation: u64,
     pub grants: Vec<(Role, Permissions)>,
     pub keys: Vec<CachedKey>,
-    /// At most one a data key. What concerns the customer managed key is known to all processes.
+    /// At most one for the customer managed key, which spares asking the other processes, and one a data key.
     pub failures: Vec<Failure>,
 }
 
@@ -55,10 +55,11 @@ pub struct CachedKey {
     pub hits_told: Counter,
 }
 
-/// A remembered failure of one data key, so that it is not asked for once a row.
+/// A remembered failure, so that a dead key is not asked for once a row.
 #[derive(Clone)]
 pub struct Failure {
-    pub dek_id: DekId,
+    /// `None`: the customer managed key failed; otherwise just this data key.
+    pub dek_id: Option<DekId>,
     pub error: Error,
     pub until: Instant,
 }
@@ -99,6 +100,16 @@ impl Entry {
             self.grants.clear();
         }
         self.grants.push((role, permissions));
+    }
+
+    /// After this data key was unwrapped: the customer managed key works, and so does this one.
+    pub fn forget_failures(&mut self, unwrapped: DekId) {
+        self.failures.retain(|failure| failure.dek_id.is_some_and(|of| of != unwrapped));
+    }
+
+    pub fn put_failure(&mut self, failure: Failure) {
+        self.failures.retain(|old| old.dek_id != failure.dek_id);
+        self.failures.push(failure);
     }
 
     /// Takes over a newer snapshot and drops every data key that it doesn't vouch for.

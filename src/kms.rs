@@ -29,6 +29,8 @@ pub struct Custody {
 pub struct AssumedRole {
     pub arn: RoleArn,
     pub external_id: arn::ExternalId,
+    /// The tenant's epoch. Another one means another session: an eviction is to ask the owner again, for the role too.
+    pub epoch: i64,
 }
 
 /// What a key management service tells of a key beyond that it works, as far as it lets us see. Times in

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod clock;
 pub mod cpu;
 pub mod datum;
+pub mod elog;
 pub mod expiry;
 pub mod interrupt;
 pub mod invalidation;

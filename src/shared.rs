@@ -21,6 +21,12 @@ use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use vault::Slot;
 
+/// Places of a table that one entry may take.
+const PLACES: usize = 64;
+
+/// How long to go without asking again whether a spent budget allows a call.
+const BUDGET_PAUSE: u64 = 100_000_000;
+
 /// Names a tenant of a database: a hash, so that no name lies in shared memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -86,8 +92,8 @@ pub struct Shared<'a> {
 pub enum Step {
     /// It is here.
     Take(Taken),
-    /// Not now: a failure is remembered, or the budget is spent.
-    Refuse(Error),
+    /// Not before that time: a failure is remembered, or the budget is spent.
+    Refuse(Error, Instant),
     /// Somebody else is asking KMS; look again when the record of this number changes.
     Wait(usize),
     /// Ask KMS, then say how it went.
@@ -181,7 +187,7 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn word(hash: &[u8; 32]) -> u64 {
+fn word(hash: &[u8]) -> u64 {
     hash.iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
@@ -195,15 +201,14 @@ impl Shared<'_> {
         now: Now,
         rules: &Rules,
     ) -> Step {
-        vault::drop_other_epochs(self.slots, subject);
         let at = self.record_of(subject, now.instant);
         let live = now.instant.saturating_sub(rules.ttl);
         if let Some(taken) = self.take(at, fingerprint, live, now.instant) {
             return Step::Take(taken);
         }
         let record = &mut self.records[at];
-        if let Some(error) = record.remembered(now.instant) {
-            return Step::Refuse(error);
+        if let Some((error, until)) = record.remembered(now.instant) {
+            return Step::Refuse(error, until);
         }
         // Waiting would be of no use if the other could not share what it gets.
         let shares = !self.slots.is_empty();
@@ -212,7 +217,7 @@ impl Shared<'_> {
         }
         match self.launch(at, process, now.instant, rules) {
             Some(flight) => Step::Fetch(flight),
-            None => Step::Refuse(Reason::CallBudgetSpent.into()),
+            None => Step::Refuse(Reason::CallBudgetSpent.into(), now.instant + BUDGET_PAUSE),
         }
     }
 
@@ -369,8 +374,9 @@ impl Shared<'_> {
 
     /// The record of a tenant, if there is one.
     pub fn find(&mut self, id: &TenantId) -> Option<(Tag, &mut Record)> {
-        let found = self.records.iter_mut().enumerate().find(|(_, record)| record.id == *id);
-        found.map(|(at, record)| (Tag::new(at, record.generation), record))
+        let at = probe(self.records.len(), &id.0).find(|&at| self.records[at].id == *id)?;
+        let record = &mut self.records[at];
+        Some((Tag::new(at, record.generation), record))
     }
 
     /// The process whose flight is entered in a record.
@@ -381,18 +387,27 @@ impl Shared<'_> {
 
     /// The number of the tenant's record, which is made if need be, at the cost of the least recently used.
     pub fn record_of(&mut self, subject: &Subject, now: Instant) -> usize {
-        let at = match self.records.iter().position(|record| record.id == subject.id) {
+        let places = || probe(self.records.len(), &subject.id.0);
+        let at = match places().find(|&at| self.records[at].id == subject.id) {
             Some(at) => at,
             None => {
-                let oldest = |(_, record): &(usize, &Record)| record.last_used;
-                let at = self.records.iter().enumerate().min_by_key(oldest).map_or(0, |(at, _)| at);
-                self.records[at].recycle(subject);
-                at
+                let oldest = places().min_by_key(|&at| self.records[at].last_used).unwrap_or(0);
+                self.records[oldest].recycle(subject);
+                oldest
             }
         };
-        self.records[at].follow(subject, now);
+        if self.records[at].follow(subject, now) {
+            vault::drop_other_epochs(self.slots, subject);
+        }
         at
     }
+}
+
+/// Where in a table of `len` places something may lie that is named by a hash: so few that to look at all of
+/// them is cheap, so many that a table is nearly full before they are.
+fn probe(len: usize, hash: &[u8]) -> impl Iterator<Item = usize> + use<> {
+    let first = word(hash) as usize % len.max(1);
+    (0..len.min(PLACES)).map(move |i| (first + i) % len)
 }
 
 /// The record that a flight took off from, if it is still about the same key.

@@ -92,7 +92,11 @@ impl Keyring {
                 Step::Take(Taken { dek, unwrapped_at, tag }) => {
                     break Ok(Fetched { dek, unwrapped_at, tag });
                 }
-                Step::Refuse(error) => return Err(error),
+                Step::Refuse(error, until) => {
+                    let failure = Failure { dek_id: None, error: error.clone(), until };
+                    self.cache.update(tenant, |entry| entry.put_failure(failure));
+                    return Err(error);
+                }
                 Step::Wait(record) => {
                     waited = true;
                     host.wait(record);
@@ -124,7 +128,7 @@ impl Keyring {
                     hits_told: Counter::default(),
                 };
                 self.cache.put_key(tenant, key, policy.capacity);
-                self.cache.update(tenant, |entry| entry.failures.retain(|of| of.dek_id != dek_id));
+                self.cache.update(tenant, |entry| entry.forget_failures(dek_id));
                 Ok(())
             }
             Err(error) => {
@@ -286,22 +290,22 @@ impl Keyring {
     fn check_failure(&self, name: &str, dek_id: DekId, now: Instant) -> Result<()> {
         let entry = self.cache.get(name);
         let mut failures = entry.iter().flat_map(|entry| &entry.failures);
-        match failures.find(|failure| now < failure.until && failure.dek_id == dek_id) {
+        let concerns = |of: &&Failure| now < of.until && of.dek_id.is_none_or(|of| of == dek_id);
+        match failures.find(concerns) {
             Some(failure) => Err(failure.error.clone()),
             None => Ok(()),
         }
     }
 
-    /// A revoked key takes all its data keys with it; any other failure leaves them to their TTL. What
-    /// concerns this data key alone is remembered here, until `until`.
+    /// A revoked key takes all its data keys with it; any other failure leaves them to their TTL.
     fn remember(&self, tenant: &Arc<Tenant>, dek_id: DekId, error: &Error, until: Instant) {
-        self.cache.update(tenant, |entry| match error.reason.key_state() {
-            Some(KeyState::Revoked) => entry.keys.clear(),
-            Some(_) => {}
-            None => {
-                entry.failures.retain(|failure| failure.dek_id != dek_id);
-                entry.failures.push(Failure { dek_id, error: error.clone(), until });
+        let state = error.reason.key_state();
+        self.cache.update(tenant, |entry| {
+            if state == Some(KeyState::Revoked) {
+                entry.keys.clear();
             }
+            let dek_id = state.is_none().then_some(dek_id);
+            entry.put_failure(Failure { dek_id, error: error.clone(), until });
         });
     }
 }

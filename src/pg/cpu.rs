@@ -4,18 +4,9 @@
 //! calls into PostgreSQL only: no formatting, no pgrx, no panic. `scripts/check_cpu.sh` runs it on an
 //! emulated old processor.
 
+use super::elog::{errcode, errdetail, errfinish, errhint, errmsg, errstart};
 use pgrx::PgLogLevel;
-use std::ffi::{CStr, c_char, c_int};
-
-unsafe extern "C-unwind" {
-    // PostgreSQL's elog.h, stable since version 13.
-    fn errstart(level: c_int, domain: *const c_char) -> bool;
-    fn errcode(sqlstate: c_int) -> c_int;
-    fn errmsg(format: *const c_char, ...) -> c_int;
-    fn errdetail(format: *const c_char, ...) -> c_int;
-    fn errhint(format: *const c_char, ...) -> c_int;
-    fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
-}
+use std::ffi::{CStr, c_int};
 
 /// F0000 config_file_error, as PostgreSQL packs a SQLSTATE: six bits a character.
 const CONFIG_FILE_ERROR: c_int = ('F' as c_int) - ('0' as c_int);

@@ -17,10 +17,7 @@ const ACCESS: Table = Table { name: c"access", index: c"access_tenant_role_key" 
 /// `not_installed`; `key_uri` and the like if a row was altered into nonsense.
 pub fn tenant(name: &str) -> Result<Option<Tenant>> {
     // Before the read, so that no change of what is read goes unnoticed.
-    let [tenant, data_key, access] =
-        [TENANT, DATA_KEY, ACCESS].map(|table| catalog::oid_of(table.name));
-    invalidation::watch([tenant?, data_key?, access?]);
-
+    watch()?;
     let mut found = None;
     catalog::scan(&TENANT, &Key::Text(name), |row| {
         found = Some(tenant_of(name, row)?);
@@ -35,9 +32,15 @@ pub fn tenant(name: &str) -> Result<Option<Tenant>> {
     Ok(found)
 }
 
-/// Whether the extension is in this database.
-pub fn is_installed() -> bool {
-    [TENANT, DATA_KEY, ACCESS].iter().all(|table| catalog::oid_of(table.name).is_ok())
+/// From now on changes of the tables count.
+///
+/// # Errors
+/// `not_installed`.
+pub fn watch() -> Result<()> {
+    let [tenant, data_key, access] =
+        [TENANT, DATA_KEY, ACCESS].map(|table| catalog::oid_of(table.name));
+    invalidation::watch([tenant?, data_key?, access?]);
+    Ok(())
 }
 
 /// What `role` may do with the values of `tenant`, by grants to it, to roles whose privileges it has, and
@@ -90,9 +93,11 @@ fn tenant_of(name: &str, row: &Row) -> Result<Tenant> {
     let text = |column| row.column::<String>(column);
     let state = text(2).as_deref().and_then(TenantState::from_name).ok_or_else(damaged)?;
     let key = KeyUri::parse(&text(3).ok_or_else(damaged)?).map_err(|_| damaged())?;
+    let epoch = row.column(6).ok_or_else(damaged)?;
     let role = match (text(4), text(5)) {
         (Some(arn), Some(id)) => {
-            Some(AssumedRole { arn: RoleArn::parse(&arn)?, external_id: ExternalId::parse(&id)? })
+            let (arn, external_id) = (RoleArn::parse(&arn)?, ExternalId::parse(&id)?);
+            Some(AssumedRole { arn, external_id, epoch })
         }
         (None, None) => None,
         _ => return Err(Error::new(Reason::ExternalId).for_tenant(name)),
@@ -100,7 +105,7 @@ fn tenant_of(name: &str, row: &Row) -> Result<Tenant> {
     Ok(Tenant {
         name: name.into(),
         state,
-        epoch: row.column(6).ok_or_else(damaged)?,
+        epoch,
         custody: Custody { key, role },
         data_keys: Vec::new(),
     })

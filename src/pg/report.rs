@@ -1,9 +1,10 @@
 //! From an [`Error`] to PostgreSQL's error: the only place that chooses SQLSTATEs for the server.
 
+use super::elog::log_line;
 use crate::error::{Error, SqlState};
 use crate::shared::record::Change;
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// An SQL function's result. pgrx keeps code, detail and hint of exactly this error type.
 pub type SqlResult<T> = Result<T, ErrorReport>;
@@ -47,12 +48,7 @@ pub fn log_change(tenant: &str, change: Change, error: Option<&Error>) {
         Some(error) => error.clone().for_tenant(tenant).detail(),
         None => format!("tenant={}", crate::error::quoted(tenant)),
     };
-    log_line(format!("cmk_encrypt key_state={to} was={from} {detail}"));
-}
-
-pub fn log_line(line: impl Into<String>) {
-    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line.into(), "cmk_encrypt")
-        .report(PgLogLevel::LOG_SERVER_ONLY);
+    log_line(&format!("cmk_encrypt key_state={to} was={from} {detail}"));
 }
 
 /// Seconds since the Unix epoch as an ISO 8601 time.

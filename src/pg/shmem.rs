@@ -55,7 +55,14 @@ const PRIVATE_RECORDS: usize = 1024;
 static PRIVATE_WORDS: Words = Words::new();
 
 thread_local! {
-    static PRIVATE: RefCell<Vec<Record>> = const { RefCell::new(Vec::new()) };
+    static PRIVATE: RefCell<Box<[Record]>> = RefCell::new(no_records());
+}
+
+/// Pages of zeroes that the kernel provides when they are first written to.
+fn no_records() -> Box<[Record]> {
+    let records = Box::<[Record]>::new_zeroed_slice(PRIVATE_RECORDS);
+    // SAFETY: a record is plain numbers, valid when all are zero.
+    unsafe { records.assume_init() }
 }
 
 #[cfg(not(feature = "pg14"))]
@@ -213,7 +220,6 @@ pub fn vault_is_locked() -> bool {
 pub fn with<R>(work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
     let Some(at) = layout() else {
         return PRIVATE.with_borrow_mut(|records| {
-            records.resize_with(PRIVATE_RECORDS, Record::default);
             work(&mut Shared { words: &PRIVATE_WORDS, records, slots: &mut [] })
         });
     };

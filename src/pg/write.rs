@@ -10,9 +10,15 @@ use pgrx::spi::Spi;
 /// # Errors
 /// `read_only` in a read-only transaction and on a standby.
 pub fn require_writable() -> Result<()> {
-    // SAFETY: a variable of this backend, and a look at shared memory.
-    let read_only = unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() };
-    if read_only { Err(Reason::ReadOnly.into()) } else { Ok(()) }
+    // SAFETY: a variable of this backend.
+    let read_only = unsafe { pg_sys::XactReadOnly };
+    if read_only || in_recovery() { Err(Reason::ReadOnly.into()) } else { Ok(()) }
+}
+
+/// True on a standby.
+pub fn in_recovery() -> bool {
+    // SAFETY: a look at shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
 }
 
 /// Runs one statement and returns how many rows it changed or returned.

@@ -168,8 +168,9 @@ impl Record {
     }
 
     /// Takes in what the registry says now. Another custody is another key, of which nothing is known; an
-    /// eviction means to ask KMS again at once.
-    pub(super) fn follow(&mut self, subject: &Subject, now: Instant) {
+    /// eviction means to ask KMS again at once. True if there was one.
+    pub(super) fn follow(&mut self, subject: &Subject, now: Instant) -> bool {
+        let evicted = self.epoch != subject.epoch;
         self.last_used = now;
         if self.custody != subject.custody {
             *self = Self {
@@ -184,10 +185,11 @@ impl Record {
                 stats: self.stats,
                 ..Self::default()
             };
-        } else if self.epoch != subject.epoch {
+        } else if evicted {
             self.epoch = subject.epoch;
             (self.until, self.refresh_after, self.streak) = (0, 0, 0);
         }
+        evicted
     }
 
     /// The key's state; `None` before KMS was first asked.
@@ -200,9 +202,9 @@ impl Record {
         KeyState::NAMES.get(usize::from(self.before)).copied()
     }
 
-    /// The failure that forbids asking KMS now.
-    pub(super) fn remembered(&self, now: Instant) -> Option<Error> {
-        if now < self.until { self.note.error() } else { None }
+    /// The failure that forbids asking KMS now, and until when.
+    pub(super) fn remembered(&self, now: Instant) -> Option<(Error, Instant)> {
+        self.note.error().filter(|_| now < self.until).map(|error| (error, self.until))
     }
 
     /// True if KMS may be asked ahead of need.

@@ -1,7 +1,7 @@
-//! Unwrapped data keys that all processes of a server share. A table of fixed size; the least recently
-//! used goes first, and what is past the TTL is zeroed by a process that does nothing else.
+//! Unwrapped data keys that all processes of a server share. A table of fixed size; of the places that a data
+//! key may take, the least recently used is taken, and what is past the TTL is zeroed by a process that does nothing else.
 
-use super::{Fingerprint, Subject, TenantId};
+use super::{Fingerprint, Subject, TenantId, probe};
 use crate::cache::Instant;
 use crate::crypto::key::{KEY_LEN, SecretKey};
 use zeroize::Zeroize;
@@ -36,7 +36,10 @@ pub fn find<'a>(
     fingerprint: &Fingerprint,
     newer_than: Instant,
 ) -> Option<&'a mut Slot> {
-    slots.iter_mut().find(|slot| slot.unwrapped_at > newer_than && slot.fingerprint == *fingerprint)
+    let mut places = probe(slots.len(), &fingerprint.0);
+    let at = places
+        .find(|&at| slots[at].unwrapped_at > newer_than && slots[at].fingerprint == *fingerprint)?;
+    slots.get_mut(at)
 }
 
 /// Puts a data key in, at the cost of the least recently used one if the table is full.
@@ -48,12 +51,9 @@ pub fn put(
     unwrapped_at: Instant,
     now: Instant,
 ) {
-    let same = slots.iter().position(|slot| !slot.is_empty() && slot.fingerprint == *fingerprint);
-    let at = same.or_else(|| {
-        let oldest = slots.iter().enumerate().min_by_key(|(_, slot)| slot.last_used);
-        oldest.map(|(at, _)| at)
-    });
-    let Some(at) = at else { return };
+    let places = || probe(slots.len(), &fingerprint.0);
+    let same = places().find(|&at| slots[at].fingerprint == *fingerprint);
+    let Some(at) = same.or_else(|| places().min_by_key(|&at| slots[at].last_used)) else { return };
     let slot = &mut slots[at];
     slot.fingerprint = *fingerprint;
     slot.dek.copy_from_slice(dek.expose_secret());

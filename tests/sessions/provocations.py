@@ -204,6 +204,13 @@ def throttled(stage):
     stage.cold_decrypt_under("throttle")
 
 
+@provokes("call_budget_spent", "53000")
+def budget_spent(stage):
+    stage.use()
+    with stage.server.settings(tenant_call_budget=1):
+        stage.cold_decrypt()
+
+
 @provokes("credentials", "F0000")
 def credentials(stage):
     stage.use()

@@ -18,6 +18,13 @@ SETTINGS = {
     "kms_max_attempts": "7",
     "local_keys": "off",
     "local_key_directory": "/tmp",
+    "cache_soft_ttl": "7s",
+    "refresh_wait": "7s",
+    "tenant_call_budget": "7",
+    "shared_keyring_size": "77",
+    "monitor_databases": "postgres",
+    "monitor_interval": "7s",
+    "monitor_budget": "7",
 }
 each_setting = pytest.mark.parametrize("name", SETTINGS)
 

@@ -7,11 +7,10 @@
 mod events;
 
 use super::sleep;
-use crate::error::Result;
 use crate::keyring::Host;
 use crate::kms::Kms;
 use crate::pg::backend::{Backend, keyring};
-use crate::pg::{clock, registry, settings, shmem};
+use crate::pg::{clock, invalidation, registry, settings, shmem};
 use crate::registry::TenantState;
 use crate::shared::record::jittered;
 use crate::shared::{TenantId, vault};
@@ -22,8 +21,10 @@ use std::time::Duration;
 
 const TICK: Duration = Duration::from_secs(1);
 const SECOND: u64 = 1_000_000_000;
-/// How often the list of tenants is read.
-const LIST_EVERY: u64 = 10 * SECOND;
+/// How often the list of tenants is read even if nothing says that it changed.
+const LIST_EVERY: u64 = 60 * SECOND;
+/// The same where the extension isn't installed, which nothing would tell.
+const LOOK_EVERY: u64 = 3 * SECOND;
 /// How often KMS is asked for what there is to warn of.
 const DESCRIBE_EVERY: u64 = 3600 * SECOND;
 
@@ -40,6 +41,8 @@ struct Schedule {
 struct Monitor {
     tenants: HashMap<String, Schedule>,
     list_at: u64,
+    /// The registry's generation when the list was read.
+    generation: u64,
     /// When the budget allows the next KMS call.
     call_at: u64,
 }
@@ -59,7 +62,9 @@ pub extern "C-unwind" fn cmk_encrypt_monitor_main(_argument: pg_sys::Datum) {
 
 impl Monitor {
     fn round(&mut self) {
-        if clock::now() >= self.list_at {
+        let generation = transaction(invalidation::generation);
+        if generation != self.generation || clock::now() >= self.list_at {
+            self.generation = generation;
             self.list();
         }
         self.check_due();
@@ -68,14 +73,16 @@ impl Monitor {
 
     /// Takes in which tenants there are. None where the extension is not installed.
     fn list(&mut self) {
-        let names = transaction(|| {
-            let installed = registry::is_installed();
+        let (installed, names) = transaction(|| {
+            let installed = registry::watch().is_ok();
             let query = "SELECT tenant FROM cmk.tenant WHERE state = 'active'";
             let names = |client: &pgrx::spi::SpiClient<'_>| {
                 let rows = client.select(query, None, &[])?;
                 rows.map(|row| row.get::<String>(1)).collect::<pgrx::spi::Result<Vec<_>>>()
             };
-            if installed { Spi::connect(names) } else { Ok(Vec::new()) }
+            let names =
+                if installed { with_snapshot(|| Spi::connect(names)) } else { Ok(Vec::new()) };
+            (installed, names)
         });
         let Ok(names) = names else { return };
         let names: Vec<String> = names.into_iter().flatten().collect();
@@ -88,7 +95,7 @@ impl Monitor {
             let new = Schedule { check_at, ..Schedule::default() };
             self.tenants.entry(name).or_insert(new);
         }
-        self.list_at = now + LIST_EVERY;
+        self.list_at = now + if installed { LIST_EVERY } else { LOOK_EVERY };
     }
 
     /// Checks those whose time has come, the most overdue first, as far as the budget goes.
@@ -173,7 +180,7 @@ fn transaction<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// What SQL an event takes, in a transaction that has a snapshot.
-fn with_snapshot<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
     // SAFETY: within a transaction on the main thread; an ERROR ends the worker.
     unsafe {
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());

@@ -6,7 +6,7 @@ use crate::error::{KeyState, Result, quoted};
 use crate::keyring::Host;
 use crate::kms::KeyFacts;
 use crate::pg::backend::Backend;
-use crate::pg::{clock, report, shmem, write};
+use crate::pg::{clock, elog, report, shmem, write};
 use crate::shared::TenantId;
 use crate::shared::record::Record;
 use serde::Serialize;
@@ -32,6 +32,9 @@ struct Event<'a> {
 
 /// Tells of every state that changed since it was last told.
 pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) {
+    if write::in_recovery() {
+        return;
+    }
     let database = Backend.database();
     let names: HashMap<TenantId, &str> =
         tenants.map(|name| (TenantId::new(database, name), name.as_str())).collect();
@@ -90,7 +93,7 @@ pub fn warn(tenant: &str, facts: &KeyFacts) {
         );
         let event = Event { tenant, event: warning, was: None, reason: None, info };
         if publish(&event, true).unwrap_or(true) {
-            report::log_line(line.trim_end());
+            elog::log_line(line.trim_end());
         }
     }
 }
