@@ -8,17 +8,22 @@ class Drill:
 
     def __init__(self, server, kms, preloaded):
         self.server, self.kms, self.preloaded = server, kms, preloaded
-        self.dba = Session(server.connect())
+        self.reconnect()
         self.dba.run("CREATE EXTENSION cmk_encrypt")
         self.dba.run("CREATE TABLE customer (tenant text PRIMARY KEY, sealed bytea NOT NULL)")
         self.dba.run("SELECT cmk.grant_access('*', 'postgres')")
-        server.sessions.append(self.dba)
+
+    def reconnect(self):
+        """The first time, and whenever the server may have ended our session."""
+        self.dba = Session(self.server.connect())
+        self.server.sessions.append(self.dba)
 
     def tenant(self, key_uri=None):
-        """A tenant with a value in the table, and nothing about it in any cache."""
+        """A tenant with a value in the table. No process has anything about it."""
         made = Tenant(unique("tenant"), key_uri or self.kms.key())
         self.dba.run("SELECT cmk.register_tenant(%s, %s)", made.name, made.key_uri)
-        self.dba.run("INSERT INTO customer VALUES (%s, cmk_encrypt(%s, %b))", made.name, made.name, CANARY)
+        with self.server.connect() as passing:
+            passing.execute("INSERT INTO customer VALUES (%s, cmk_encrypt(%s, %b))", (made.name, made.name, CANARY))
         self.evict(made)
         return made
 

@@ -24,6 +24,16 @@ def find(pid, needles, shared=False):
     return found
 
 
+def is_zero(pid, addresses):
+    """Whether eight bytes at each of these addresses are zero. Takes no time, unlike a search."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for address in addresses:
+            memory.seek(address)
+            if any(memory.read(8)):
+                return False
+    return True
+
+
 def forms(dek):
     """Pieces of the raw key (an expanded one begins with it) and of its spelling in KMS's answer."""
     spelt = base64.b64encode(dek)

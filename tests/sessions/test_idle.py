@@ -5,12 +5,12 @@ import time
 import pytest
 
 from crowd import READ
-from memory import find, forms
+from memory import find, forms, is_zero
 from server import until
 from support import CANARY, fails_with
 
 TTL = 1.5
-# How long after its deadline a copy may be found. A timer of the kernel does it; this is for the search.
+# How long after its deadline a copy may be found. A timer of the kernel sees to it.
 LATE = 0.1
 
 
@@ -18,11 +18,6 @@ LATE = 0.1
 def short_ttl(either_drill):
     with either_drill.server.settings(cache_ttl=f"{int(TTL * 1000)}ms"):
         yield either_drill
-
-
-def gone_at(pid, needles, timeout):
-    until(lambda: not find(pid, needles), timeout, "the end of the copy")
-    return time.monotonic()
 
 
 @pytest.mark.parametrize("state", ["idle", "in a transaction", "in a failed transaction", "in a cursor", "asleep"])
@@ -45,8 +40,11 @@ def test_a_sleeping_sessions_copy_dies_on_time(short_ttl, session, state):
         with fails_with("22012"):
             user.run("SELECT 1 / 0")
     asleep = user.start("SELECT pg_sleep(2.5)") if state == "asleep" else None
-    assert find(user.pid, needles), "the search doesn't find the key that the backend must hold"
-    gone = gone_at(user.pid, needles, timeout=TTL + 1)
+    found = find(user.pid, needles)
+    assert found, "the search doesn't find the key that the backend must hold"
+    until(lambda: is_zero(user.pid, found), timeout=TTL + 1, what="the end of the copy")
+    gone = time.monotonic()
+    assert not find(user.pid, needles)
     assert began + TTL <= gone + 0.02, "not before its time"
     assert gone <= ended + TTL + LATE
     if asleep:

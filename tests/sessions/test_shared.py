@@ -1,0 +1,275 @@
+"""What the backends of a preloaded server share: data keys, what is known of each tenant's key, and counters."""
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from crowd import READ
+from figures import failures
+from memory import find, flags_at, forms, is_zero
+from server import until
+from support import CANARY, fails, unique
+
+FORGIVING = "SELECT cmk_try_decrypt(tenant, sealed, forgive => '{key_disabled}') FROM customer WHERE tenant = %s"
+
+
+@pytest.fixture
+def users(session, drill):
+    """Some sessions, which have used nothing yet."""
+    return [session(dbname="postgres", on=drill.server) for _ in range(5)]
+
+
+def status(drill, tenant, columns):
+    return drill.dba.row(f"SELECT {columns} FROM cmk.status WHERE tenant = %s", tenant.name)
+
+
+# Data keys
+
+
+def test_what_one_backend_unwrapped_serves_all(drill, users, kms):
+    tenant = drill.tenant()
+    before = kms.calls(tenant.key_uri)
+    for user in users:
+        assert user.one(READ, tenant.name) == CANARY
+    assert kms.calls(tenant.key_uri) == before + 1
+    users[0].close()
+    assert users[1].one(READ, tenant.name) == CANARY
+    assert kms.calls(tenant.key_uri) == before + 1
+
+
+def test_the_deadline_is_that_of_the_unwrap_not_of_the_taking(drill, users, kms):
+    with drill.server.settings(cache_ttl="2s", cache_soft_ttl="2s"):
+        tenant = drill.tenant()
+        assert users[0].one(READ, tenant.name) == CANARY
+        unwrapped = time.monotonic()
+        kms.state(tenant.key_uri, "Disabled")
+        until(lambda: time.monotonic() > unwrapped + 1.2)
+        assert users[1].one(READ, tenant.name) == CANARY
+        until(lambda: time.monotonic() > unwrapped + 2)
+        with fails("55000", "key_disabled", tenant):
+            users[1].one(READ, tenant.name)
+
+
+def test_a_shared_data_key_lies_in_locked_undumpable_pages_of_no_backend_alone(drill, users):
+    tenant = drill.tenant()
+    needles = forms(drill.dek(tenant))
+    users[0].one(READ, tenant.name)
+    for pid in (users[1].pid, drill.server.pid):
+        assert not find(pid, needles), "in the private memory of one that never read"
+        found = find(pid, needles, shared=True)
+        assert found
+        for address in found:
+            # A lock isn't inherited, but a page that one process has locked stays in memory for all.
+            wanted = {"lo", "dd"} if pid == drill.server.pid else {"dd"}
+            assert wanted <= flags_at(pid, address), f"{address:#x}"
+
+
+def test_a_shared_data_key_dies_on_time_though_nobody_asks(drill, session):
+    with drill.server.settings(cache_ttl="1500ms"):
+        tenant = drill.tenant()
+        needles = forms(drill.dek(tenant))
+        user = session(dbname="postgres", on=drill.server)
+        assert user.one(READ, tenant.name) == CANARY
+        read = time.monotonic()
+        user.close()
+        postmaster = drill.server.pid
+        found = find(postmaster, needles, shared=True)
+        assert found
+        until(lambda: is_zero(postmaster, found), timeout=3, what="the end of the data key")
+        assert time.monotonic() <= read + 1.5 + 0.1
+        assert not find(postmaster, needles, shared=True)
+
+
+def test_a_shorter_ttl_applies_to_data_keys_that_are_shared_already(drill, users):
+    tenant = drill.tenant()
+    needles = forms(drill.dek(tenant))
+    assert users[0].one(READ, tenant.name) == CANARY
+    with drill.server.settings(cache_ttl="1s"):
+        until(lambda: not find(drill.server.pid, needles, shared=True), timeout=2, what="the end of the data key")
+
+
+def test_more_tenants_than_there_is_room_for_work(make_server, session, kms):
+    server = make_server({"shared_preload_libraries": "cmk_encrypt", "cmk_encrypt.shared_keyring_size": "16"})
+    server.execute("CREATE EXTENSION cmk_encrypt")
+    users = [session(dbname="postgres", on=server) for _ in range(3)]
+    users[0].run("SELECT cmk.grant_access('*', 'postgres')")
+    arn, names = kms.key(), [f"t{n}" for n in range(100)]
+    for name in names:
+        users[0].run("SELECT cmk.register_tenant(%s, %s)", name, arn)
+    sealed = {name: users[0].encrypt(name) for name in names}
+    for user in users[1:]:
+        assert all(user.decrypt(name, sealed[name]) == CANARY for name in names)
+    before = kms.calls(arn)
+    late = session(dbname="postgres", on=server)
+    assert all(late.decrypt(name, sealed[name]) == CANARY for name in names[-10:])
+    assert kms.calls(arn) == before, "the least recently used go first"
+
+
+def test_tenants_of_one_name_in_two_databases_are_two(drill, session, kms):
+    name, other = unique("tenant"), unique("db")
+    drill.server.execute(f"CREATE DATABASE {other}")
+    drill.server.execute("CREATE EXTENSION cmk_encrypt", other)
+    users = {database: session(dbname=database, on=drill.server) for database in ("postgres", other)}
+    keys = {database: kms.key() for database in users}
+    sealed = {}
+    for database, user in users.items():
+        user.run("SELECT cmk.grant_access('*', 'postgres')")
+        user.run("SELECT cmk.register_tenant(%s, %s)", name, keys[database])
+        sealed[database] = user.encrypt(name)
+    kms.state(keys[other], "Disabled")
+    users[other].run("SELECT cmk.evict(%s)", name)
+    with fails("55000", "key_disabled"):
+        users[other].decrypt(name, sealed[other])
+    assert users["postgres"].decrypt(name, sealed["postgres"]) == CANARY
+    with fails("39000", "unknown_data_key"):
+        users["postgres"].decrypt(name, sealed[other])
+
+
+# Eviction
+
+
+@pytest.mark.parametrize("evict", ["cmk.evict(%s)", "cmk.evict_all()"])
+def test_eviction_holds_in_all_backends_from_commit_on(drill, users, kms, evict):
+    tenant = drill.tenant()
+    needles = forms(drill.dek(tenant))
+    for user in users:
+        assert user.one(READ, tenant.name) == CANARY
+    before = kms.calls(tenant.key_uri)
+    drill.dba.run(f"SELECT {evict}", *([tenant.name] if "%s" in evict else []))
+    for user in users:
+        assert user.one(READ, tenant.name) == CANARY
+    assert kms.calls(tenant.key_uri) == before + 1
+    kms.state(tenant.key_uri, "Disabled")
+    drill.dba.run(f"SELECT {evict}", *([tenant.name] if "%s" in evict else []))
+    for user in users:
+        with fails("55000", "key_disabled", tenant):
+            user.one(READ, tenant.name)
+    assert not find(drill.server.pid, needles, shared=True)
+
+
+def test_an_eviction_that_is_rolled_back_evicts_nothing(drill, users, kms):
+    tenant = drill.tenant()
+    assert users[0].one(READ, tenant.name) == CANARY
+    before = kms.calls(tenant.key_uri)
+    with drill.dba.connection.transaction(force_rollback=True):
+        drill.evict(tenant)
+        assert users[0].one(READ, tenant.name) == CANARY
+    assert users[1].one(READ, tenant.name) == CANARY
+    assert kms.calls(tenant.key_uri) == before
+
+
+# What is known of a tenant's key
+
+
+def test_a_revocation_that_one_backend_sees_purges_all_at_once(drill, users, kms):
+    tenant = drill.tenant()
+    needles = forms(drill.dek(tenant))
+    for user in users:
+        assert user.one(READ, tenant.name) == CANARY
+    drill.dba.run("SELECT cmk.rotate_tenant(%s)", tenant.name)
+    kms.state(tenant.key_uri, "Disabled")
+    with fails("55000", "key_disabled", tenant):
+        users[0].encrypt(tenant)  # under the new data key, which nobody has
+    for user in users[1:]:
+        with fails("55000", "key_disabled", tenant):
+            user.one(READ, tenant.name)
+        assert not find(user.pid, needles)
+    assert not find(drill.server.pid, needles, shared=True)
+
+
+def test_a_revoked_key_costs_one_call_an_interval_whoever_asks(drill, users, kms):
+    with drill.server.settings(failure_ttl="1s"):
+        tenant = drill.tenant()
+        kms.state(tenant.key_uri, "Disabled")
+        began = time.monotonic()
+        while time.monotonic() < began + 4:
+            for user in users:
+                assert user.one(FORGIVING, tenant.name) is None
+        refused = failures(kms, tenant)
+        assert 3 <= len(refused) <= 6
+        assert min(b - a for a, b in zip(refused, refused[1:])) >= 0.74
+
+
+def test_an_unreachable_key_is_asked_less_and_less(drill, users, kms):
+    forgiving = FORGIVING.replace("key_disabled", "kms_server_error")
+    with drill.server.settings(failure_ttl="100ms", kms_max_attempts=1):
+        tenant = drill.tenant()
+        with kms.fault("status", arn=tenant.key_uri):
+            began = time.monotonic()
+            while time.monotonic() < began + 4:
+                assert users[0].one(forgiving, tenant.name) is None
+        refused = failures(kms, tenant)
+        gaps = [b - a for a, b in zip(refused, refused[1:])]
+        # 100 ms twice, then twice, four times and eight times as long, each give or take a quarter.
+        assert all(0.07 <= gap <= 0.2 for gap in gaps[:2]) and all(0.59 <= gap <= 1.1 for gap in gaps[5:]), gaps
+
+
+def test_the_budget_of_one_tenant_is_not_that_of_another(drill, users, kms):
+    with drill.server.settings(tenant_call_budget=10, failure_ttl="0"):
+        spender, other = drill.tenant(), drill.tenant()
+        before = kms.calls(spender.key_uri)
+        kms.state(spender.key_uri, "Disabled")
+        forgiving = FORGIVING.replace("disabled", "disabled,call_budget_spent")
+        for user in users * 10:
+            assert user.one(forgiving, spender.name) is None
+        assert kms.calls(spender.key_uri) - before <= 10
+        with fails("53000", "call_budget_spent", spender):
+            users[0].one(READ, spender.name)
+        assert status(drill, spender, "refused")[0] >= 1
+        assert users[0].one(READ, other.name) == CANARY
+
+
+# Status
+
+
+def test_counters_survive_the_backend_that_counted(drill, session):
+    tenant = drill.tenant()
+    before = status(drill, tenant, "hits, misses, kms_calls")
+    user = session(dbname="postgres", on=drill.server)
+    for _ in range(10):
+        assert user.one(READ, tenant.name) == CANARY
+    user.close()
+    until(lambda: status(drill, tenant, "hits")[0] == before[0] + 9, what="the hits")
+    assert status(drill, tenant, "misses, kms_calls, server_wide") == (before[1] + 1, before[2] + 1, True)
+
+
+def test_status_says_what_is_wrong_since_when_and_when_it_was_over(drill, users, kms):
+    tenant = drill.tenant()
+    assert users[0].one(READ, tenant.name) == CANARY
+    assert status(drill, tenant, "key_state, reason") == ("usable", None)
+    kms.state(tenant.key_uri, "Disabled")
+    drill.evict(tenant)
+    with fails("55000", "key_disabled", tenant):
+        users[0].one(READ, tenant.name)
+    columns = "key_state, reason, now() - since < '5 s', last_failure >= last_success, kms_failures"
+    assert status(drill, tenant, columns) == ("revoked", "key_disabled", True, True, 1)
+    kms.state(tenant.key_uri, "Enabled")
+    drill.evict(tenant)
+    assert users[1].one(READ, tenant.name) == CANARY
+    assert status(drill, tenant, "key_state, reason, last_success > last_failure") == ("usable", None, True)
+
+
+def test_the_bound_counts_the_processes_that_hold_a_copy(drill, users):
+    def bound(columns="holders"):
+        return drill.dba.row(f"SELECT {columns} FROM cmk.revocation_bound(%s)", tenant.name)
+
+    with drill.server.settings(cache_ttl="3s"):
+        tenant = drill.tenant()
+        assert bound()[0] == 0
+        for count, user in enumerate(users, 1):
+            assert user.one(READ, tenant.name) == CANARY
+            assert bound()[0] == count
+        dark_within, worst_case, server_wide = bound("dark_within, worst_case, server_wide")
+        assert timedelta(seconds=2) < dark_within <= worst_case == timedelta(seconds=3) and server_wide
+        users[0].close()
+        until(lambda: bound()[0] == len(users) - 1, what="one holder less")
+        until(lambda: bound()[0] == 0, timeout=4, what="no holder, though nobody asks")
+
+
+def test_warm_fetches_before_it_is_needed(drill, session, kms):
+    first, second = drill.tenant(), drill.tenant()
+    user = session(dbname="postgres", on=drill.server)
+    assert user.one("SELECT cmk.warm(%s, %s)", first.name, second.name) == 2
+    with kms.fault("hang"):
+        assert user.one(READ, first.name) == user.one(READ, second.name) == CANARY
