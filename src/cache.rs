@@ -8,7 +8,7 @@ use crate::crypto::commitment::DekId;
 use crate::crypto::locked::Locked;
 use crate::error::Error;
 use crate::registry::{Permissions, Role, Tenant};
-use crate::shared::{Subject, Tag};
+use crate::shared::Tag;
 use dashmap::DashMap;
 use dashmap::mapref::one::Ref;
 use foldhash::fast::RandomState;
@@ -29,7 +29,6 @@ pub struct Cache {
 /// All this process knows of one tenant.
 pub struct Entry {
     pub tenant: Arc<Tenant>,
-    pub subject: Subject,
     /// The generation of the registry that `tenant` and `grants` were read at.
     pub generation: u64,
     pub grants: Vec<(Role, Permissions)>,
@@ -113,7 +112,7 @@ impl Entry {
     }
 
     /// Takes over a newer snapshot and drops every data key that it doesn't vouch for.
-    fn renew(&mut self, tenant: Arc<Tenant>, subject: Subject, generation: u64) {
+    fn renew(&mut self, tenant: Arc<Tenant>, generation: u64) {
         let same_custody =
             tenant.epoch == self.tenant.epoch && tenant.custody == self.tenant.custody;
         if !same_custody || tenant.state.require_active().is_err() {
@@ -129,7 +128,6 @@ impl Entry {
             registered.is_some()
         });
         self.tenant = tenant;
-        self.subject = subject;
         self.generation = generation;
         self.grants.clear();
     }
@@ -149,16 +147,15 @@ impl Cache {
     }
 
     /// Records what the registry said at `generation`.
-    pub fn put_tenant(&self, tenant: Tenant, subject: Subject, generation: u64, capacity: usize) {
+    pub fn put_tenant(&self, tenant: Tenant, generation: u64, capacity: usize) {
         let tenant = Arc::new(tenant);
         let name = tenant.name.clone();
         match self.tenants.get_mut(&name) {
-            Some(mut entry) => return entry.renew(tenant, subject, generation),
+            Some(mut entry) => return entry.renew(tenant, generation),
             None => self.drop_a_keyless_tenant(capacity),
         }
         let entry = Entry {
             tenant,
-            subject,
             generation,
             grants: Vec::new(),
             keys: Vec::new(),

@@ -274,7 +274,7 @@ impl Keyring {
             return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
         };
         let subject = Subject::new(host.database(), &tenant);
-        self.cache.put_tenant(tenant, subject, generation, policy.capacity);
+        self.cache.put_tenant(tenant, generation, policy.capacity);
         self.drop_revoked(host, name, &subject);
         Ok(())
     }

@@ -9,45 +9,26 @@
 pub mod flight;
 pub mod histogram;
 pub mod record;
+mod subject;
 pub mod vault;
 
 use crate::cache::Instant;
 use crate::crypto::key::SecretKey;
 use crate::error::{Error, KeyState, Reason, Result};
-use crate::registry::{DataKey, Tenant};
 use flight::Flight;
 use record::{Change, Record};
-use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use subject::word;
 use vault::Slot;
+
+pub use flight::Tag;
+pub use subject::{Fingerprint, Subject, TenantId};
 
 /// Places of a table that one entry may take.
 const PLACES: usize = 64;
 
 /// How long to go without asking again whether a spent budget allows a call.
 const BUDGET_PAUSE: u64 = 100_000_000;
-
-/// Names a tenant of a database: a hash, so that no name lies in shared memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct TenantId([u8; 16]);
-
-/// Names a data key with everything that vouches for it: tenant, epoch, custody, commitment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Fingerprint([u8; 32]);
-
-/// Which tenant, as the caller's snapshot of the registry has it.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject {
-    pub id: TenantId,
-    /// PostgreSQL's object id of the database.
-    pub database: u32,
-    /// Another custody is another key: what was known of the old one is forgotten.
-    custody: u64,
-    /// Distinguishes what was unwrapped before `cmk.evict` from what came after.
-    epoch: u64,
-}
 
 /// The rules that one call goes by; durations in nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -118,77 +99,10 @@ pub struct Taken {
     pub tag: Tag,
 }
 
-/// One use of a record for one tenant, in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag(pub u64);
-
-impl Tag {
-    fn new(at: usize, generation: u16) -> Self {
-        Self((at as u64 + 1) << 16 | u64::from(generation))
-    }
-
-    /// The record's number.
-    pub fn record(self) -> Option<usize> {
-        ((self.0 >> 16) as usize).checked_sub(1)
-    }
-
-    pub fn generation(self) -> u16 {
-        self.0 as u16
-    }
-}
-
 impl Words {
     pub const fn new() -> Self {
         Self { revocations: AtomicU64::new(0), flights: AtomicU64::new(0) }
     }
-}
-
-impl Subject {
-    pub fn new(database: u32, tenant: &Tenant) -> Self {
-        let custody = hash(&[
-            tenant.custody.key.to_string().as_bytes(),
-            tenant.custody.role.as_ref().map_or("", |role| role.arn.as_str()).as_bytes(),
-            tenant.custody.role.as_ref().map_or("", |role| role.external_id.as_str()).as_bytes(),
-        ]);
-        Self {
-            id: TenantId::new(database, &tenant.name),
-            database,
-            custody: word(&custody),
-            epoch: tenant.epoch as u64,
-        }
-    }
-
-    pub fn fingerprint(&self, data_key: &DataKey) -> Fingerprint {
-        Fingerprint(hash(&[
-            &self.id.0,
-            &self.custody.to_be_bytes(),
-            &self.epoch.to_be_bytes(),
-            data_key.commitment.as_bytes(),
-        ]))
-    }
-}
-
-impl TenantId {
-    pub fn new(database: u32, name: &str) -> Self {
-        let hash = hash(&[&database.to_be_bytes(), name.as_bytes()]);
-        let mut id = [0; 16];
-        id.copy_from_slice(&hash[..16]);
-        Self(id)
-    }
-}
-
-/// SHA-256 over length-prefixed parts.
-fn hash(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
-}
-
-fn word(hash: &[u8]) -> u64 {
-    hash.iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 impl Shared<'_> {

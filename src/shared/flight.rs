@@ -1,7 +1,25 @@
 //! Single flight: of many processes that lack a data key of a tenant, one asks KMS.
 
-use super::Tag;
 use crate::cache::Instant;
+
+/// One use of a record for one tenant, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    pub(super) fn new(at: usize, generation: u16) -> Self {
+        Self((at as u64 + 1) << 16 | u64::from(generation))
+    }
+
+    /// The record's number.
+    pub fn record(self) -> Option<usize> {
+        ((self.0 >> 16) as usize).checked_sub(1)
+    }
+
+    pub fn generation(self) -> u16 {
+        self.0 as u16
+    }
+}
 
 /// The place in a record where a flight is entered.
 #[derive(Clone, Copy, Debug, Default)]

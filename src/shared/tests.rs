@@ -1,3 +1,4 @@
+use super::subject::hash;
 use super::*;
 use crate::crypto::key::SecretKey;
 
