@@ -127,6 +127,7 @@ impl Shared<'_> {
         // Waiting would be of no use if the other could not share what it gets.
         let shares = !self.slots.is_empty();
         if shares && record.flight.is_up(now.instant) && record.flight.process != process {
+            record.flight.awaited = true;
             return Step::Wait(at);
         }
         match self.launch(at, process, now.instant, rules) {
@@ -197,8 +198,8 @@ impl Shared<'_> {
         Some(record.flight.take_off(tag, number, process, now.saturating_add(rules.patience)))
     }
 
-    /// A data key was unwrapped by a KMS call that began at `began`. `dek` is `None` if nobody asked for it and
-    /// only the tenant's key was of interest.
+    /// A data key was unwrapped. Unless it is `needed`, or became so meanwhile, only the tenant's key was of
+    /// interest, and the data key isn't kept.
     ///
     /// # Errors
     /// If another process found the key revoked meanwhile: the later answer counts, and the data key is not to
@@ -207,12 +208,14 @@ impl Shared<'_> {
         &mut self,
         landing: &Landing<'_>,
         fingerprint: &Fingerprint,
-        dek: Option<&SecretKey>,
+        dek: &SecretKey,
+        needed: bool,
     ) -> Result<Change> {
         let Landing { flight, subject, began, now, rules } = *landing;
         let Some(record) = record_of(self.records, flight.tag, subject) else {
             return Ok(Change::NONE);
         };
+        let needed = needed || record.flight.awaited;
         record.flight.land(flight);
         record.stats.called(now, began, true);
         if record.revoked_at >= began {
@@ -220,7 +223,7 @@ impl Shared<'_> {
             return Err(seen.unwrap_or(Reason::KeyAccessDenied.into()));
         }
         record.copies_until = record.copies_until.max(began.saturating_add(rules.ttl));
-        if let Some(dek) = dek {
+        if needed {
             vault::put(self.slots, subject, fingerprint, dek, began, now.instant);
         }
         let oldest = now.instant.saturating_sub(rules.ttl);

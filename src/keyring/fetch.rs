@@ -215,9 +215,10 @@ impl Keyring {
         match unwrapped {
             Ok(dek) => {
                 let fingerprint = subject.fingerprint(data_key);
-                let shared_dek = (purpose != Purpose::Check).then_some(&dek);
-                let change =
-                    in_flight.land(|shared| shared.finish(&landing, &fingerprint, shared_dek))?;
+                let needed = purpose != Purpose::Check;
+                let finish =
+                    |shared: &mut Shared<'_>| shared.finish(&landing, &fingerprint, &dek, needed);
+                let change = in_flight.land(finish)?;
                 host.tell(&tenant.name, change, None);
                 Ok(Fetched { dek, unwrapped_at: began, tag: flight.tag })
             }

@@ -211,9 +211,9 @@ pub fn sweep_by(deadline: Instant) {
     }
 }
 
-/// False if the system did not let us keep the shared data keys out of swap.
+/// False if the system did not let us keep shared data keys out of swap.
 pub fn vault_is_locked() -> bool {
-    VAULT_LOCKED.load(Relaxed) > 0
+    !is_shared() || VAULT_LOCKED.load(Relaxed) > 0
 }
 
 /// Runs `work` under the lock. It must not wait, and can't raise an ERROR.

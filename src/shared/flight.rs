@@ -30,6 +30,8 @@ pub struct Slot {
     until: Instant,
     /// Process id; 0: nobody.
     pub process: u32,
+    /// Somebody waits for the data key.
+    pub awaited: bool,
 }
 
 /// The right, and the duty, to ask KMS and tell the others.
@@ -45,7 +47,7 @@ impl Slot {
     }
 
     pub fn take_off(&mut self, tag: Tag, number: u64, process: u32, until: Instant) -> Flight {
-        *self = Self { number, until, process };
+        *self = Self { number, until, process, awaited: false };
         Flight { tag, number }
     }
 

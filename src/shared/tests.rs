@@ -46,7 +46,7 @@ impl Memory {
         let dek = SecretKey::from_slice(&[of.id.0[0]; 32]).unwrap();
         let landing =
             Landing { flight: &flight, subject: of, began: now.instant, now, rules: &RULES };
-        self.shared().finish(&landing, &fingerprint(of), Some(&dek)).unwrap();
+        self.shared().finish(&landing, &fingerprint(of), &dek, true).unwrap();
     }
 
     fn has(&mut self, of: &Subject, now: Now) -> bool {
@@ -108,6 +108,40 @@ fn an_eviction_zeroes_older_data_keys_of_that_tenant_only() {
 }
 
 #[test]
+fn a_mere_check_keeps_no_data_key_unless_somebody_waits_for_it() {
+    let mut memory = Memory::new(8, 4);
+    for (id, waits) in [(1, false), (2, true)] {
+        let of = subject(id, 0);
+        let flight = memory.shared().begin_check(&of, 1, at(100), &RULES).unwrap();
+        if waits {
+            let step = memory.shared().begin(&of, &fingerprint(&of), 2, at(100), &RULES);
+            assert!(matches!(step, Step::Wait(_)));
+        }
+        let dek = SecretKey::from_slice(&[9; 32]).unwrap();
+        let landing = flight.landing(&of, 100, 101);
+        memory.shared().finish(&landing, &fingerprint(&of), &dek, false).unwrap();
+        assert_eq!(memory.has(&of, at(101)), waits);
+    }
+}
+
+#[test]
+fn one_unwrap_renews_what_is_within_its_ttl_and_revives_nothing() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    memory.put(&of, at(100));
+    let check = |memory: &mut Memory, seconds| {
+        let flight = memory.shared().begin_check(&of, 1, at(seconds), &RULES).unwrap();
+        let dek = SecretKey::from_slice(&[9; 32]).unwrap();
+        let landing = flight.landing(&of, seconds, seconds);
+        memory.shared().finish(&landing, &Fingerprint::default(), &dek, false).unwrap();
+    };
+    check(&mut memory, 399);
+    assert!(memory.has(&of, at(500)));
+    check(&mut memory, 699);
+    assert!(!memory.has(&of, at(700)));
+}
+
+#[test]
 fn a_lost_flight_is_taken_over_and_its_outcome_counts_only_once() {
     let mut memory = Memory::new(8, 4);
     let of = subject(1, 0);
@@ -134,7 +168,7 @@ fn an_unwrap_begun_before_a_revocation_was_seen_is_refused() {
     assert_eq!(change.to, Some("revoked"));
     let dek = SecretKey::from_slice(&[9; 32]).unwrap();
     let landing = early.landing(&of, 100, 109);
-    let refused = memory.shared().finish(&landing, &fingerprint(&of), Some(&dek));
+    let refused = memory.shared().finish(&landing, &fingerprint(&of), &dek, true);
     assert_eq!(refused.unwrap_err(), error);
     assert_eq!(vault::len(&memory.slots), 0);
 }

@@ -182,6 +182,6 @@ fn backend_cache_stats() -> TableIterator<
         stats.kms_failures.value() as i64,
         cache.evictions() as i64,
         // Unknown until the first data key needed memory.
-        (memory.bytes > 0).then_some(memory.locked == memory.bytes),
+        (memory.bytes > 0).then_some(memory.locked == memory.bytes && shmem::vault_is_locked()),
     ))
 }

@@ -55,20 +55,22 @@ pub extern "C-unwind" fn cmk_encrypt_monitor_main(_argument: pg_sys::Datum) {
     BackgroundWorker::connect_worker_to_spi(Some(database), None);
     let mut monitor = Monitor::default();
     loop {
-        monitor.round();
-        sleep(TICK);
+        let next = monitor.round();
+        sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));
     }
 }
 
 impl Monitor {
-    fn round(&mut self) {
+    /// Returns when something is due again.
+    fn round(&mut self) -> u64 {
         let generation = transaction(invalidation::generation);
         if generation != self.generation || clock::now() >= self.list_at {
             self.generation = generation;
             self.list();
         }
-        self.check_due();
+        let next = self.check_due();
         events::announce(self.tenants.keys());
+        next
     }
 
     /// Takes in which tenants there are. None where the extension is not installed.
@@ -99,7 +101,7 @@ impl Monitor {
     }
 
     /// Checks those whose time has come, the most overdue first, as far as the budget goes.
-    fn check_due(&mut self) {
+    fn check_due(&mut self) -> u64 {
         let in_use = renewals();
         let database = Backend.database();
         let check_at = |name: &str, schedule: &Schedule| {
@@ -108,22 +110,26 @@ impl Monitor {
         };
         let now = clock::now();
         let times = self.tenants.iter().map(|(name, schedule)| (check_at(name, schedule), name));
-        let mut due: Vec<_> = times.filter(|(at, _)| *at <= now).collect();
+        let (mut due, later): (Vec<_>, Vec<_>) = times.partition(|(at, _)| *at <= now);
+        let next = later.into_iter().map(|(at, _)| at).min().unwrap_or(u64::MAX);
         due.sort_unstable();
         let due: Vec<_> = due.into_iter().map(|(_, name)| name.clone()).collect();
         for name in due {
             let now = clock::now();
             if now < self.call_at {
-                break;
+                return self.call_at.min(next);
             }
-            let cost = 60 * SECOND / u64::from(settings::monitor_budget());
-            self.call_at = self.call_at.max(now.saturating_sub(TICK.as_nanos() as u64)) + cost;
-            self.check(&name);
+            if self.check(&name) {
+                let cost = 60 * SECOND / u64::from(settings::monitor_budget());
+                self.call_at = self.call_at.max(now.saturating_sub(SECOND)) + cost;
+            }
         }
+        next
     }
 
-    fn check(&mut self, name: &str) {
-        let Some(schedule) = self.tenants.get_mut(name) else { return };
+    /// False if KMS was not asked.
+    fn check(&mut self, name: &str) -> bool {
+        let Some(schedule) = self.tenants.get_mut(name) else { return false };
         let (now, interval) = (clock::now(), settings::monitor_interval());
         schedule.check_at = now + interval - interval / 10 + jittered(interval / 10);
         let describes = now >= schedule.describe_at;
@@ -133,7 +139,7 @@ impl Monitor {
         transaction(|| {
             let active = |tenant: &crate::registry::Tenant| tenant.state == TenantState::Active;
             let Ok(Some(tenant)) = registry::tenant(name).map(|found| found.filter(active)) else {
-                return;
+                return false;
             };
             let asked = keyring().check_tenant(&Backend, &tenant);
             let usable = is_usable(name);
@@ -144,7 +150,8 @@ impl Monitor {
             {
                 events::warn(name, &facts);
             }
-        });
+            asked
+        })
     }
 }
 
