@@ -33,11 +33,12 @@ MONITOR = "backend_type = 'cmk_encrypt monitor'"
 class Watched:
     """One database of a server. Speaks to it as superuser, who may use every tenant."""
 
-    def __init__(self, server, kms, dbname="postgres"):
+    def __init__(self, server, kms, dbname="postgres", create=True):
         self.server, self.kms, self.dbname = server, kms, dbname
-        server.execute("CREATE EXTENSION cmk_encrypt", dbname)
-        server.execute("SELECT cmk.grant_access('*', 'postgres')", dbname)
         self.connect()
+        if create:
+            self.dba.run("CREATE EXTENSION cmk_encrypt")
+            self.dba.run("SELECT cmk.grant_access('*', 'postgres')")
 
     def connect(self):
         """Anew after a restart."""
