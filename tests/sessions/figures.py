@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import psycopg
 
-from crowd import DECRYPTED, Bystanders, Readers, percentile
+from crowd import DECRYPTED, READ, Bystanders, Readers, percentile
+from memory import find, forms, is_zero
 from server import until
+from support import Session, fails, fails_with
 
 CROWD = 50
 
@@ -103,3 +105,63 @@ def failures(kms, tenant):
     """When KMS refused to unwrap for the tenant: seconds, by the clock of the fake KMS."""
     log = kms.log(tenant.key_uri)
     return [e["at_ms"] / 1e3 for e in log if e["operation"] == "Decrypt" and e["outcome"] != "Success"]
+
+
+def measure_outage(drill, gate, seconds, count=30):
+    """What warm readers see of an outage of KMS that is shorter than the TTL, and a moment after it."""
+    # Refreshing ahead begins after two seconds, so that the outage is met again and again.
+    with drill.server.settings(kms_endpoint_url=gate.url, cache_ttl="300s", cache_soft_ttl="2s", failure_ttl="500ms"):
+        with Readers(drill.server, drill.tenant(), count) as readers:
+            until(lambda: readers.all_read(0), what="warm readers")
+            with gate.down():
+                time.sleep(seconds)  # the span measured
+                restored = time.monotonic()
+            until(lambda: readers.all_read(restored), what="readers that read on")
+    return readers
+
+
+def measure_hang(drill, operation_timeout):
+    """How long a cold query takes to fail, and how long to be cancelled, while KMS hangs: seconds."""
+    tenant = drill.tenant()
+    user = Session(drill.server.connect())
+    with drill.kms.fault("hang", arn=tenant.key_uri):
+        with drill.server.settings(kms_operation_timeout=f"{operation_timeout}s", kms_attempt_timeout="60s"):
+            began = time.monotonic()
+            with fails("58000", "kms_timeout", tenant):
+                user.one(READ, tenant.name)
+            failed = time.monotonic() - began
+        with drill.server.settings(kms_operation_timeout="60s", kms_attempt_timeout="60s"):
+            drill.evict(tenant)
+            before = drill.kms.calls(tenant.key_uri)
+            running = user.start(READ, tenant.name)
+            until(lambda: drill.kms.calls(tenant.key_uri) > before, what="the call to KMS")
+            began = time.monotonic()
+            drill.dba.run("SELECT pg_cancel_backend(%s)", user.pid)
+            with fails_with("57014"):
+                running.result(timeout=5)
+            cancelled = time.monotonic() - began
+    user.close()
+    return failed, cancelled
+
+
+def measure_idle(drill, ttl, count=20):
+    """By how much the copy of an idle session outlives its deadline, at most: seconds, by the caller's clock."""
+    tenant = drill.tenant()
+    needles = forms(drill.dek(tenant))
+    with drill.server.settings(cache_ttl=f"{ttl}s"):
+        sessions = [Session(drill.server.connect()) for _ in range(count)]
+        deadlines = {}
+        for session in sessions:
+            session.one(READ, tenant.name)
+            deadlines[session] = time.monotonic() + ttl
+        copies = {session: find(session.pid, needles) for session in sessions}
+        assert all(copies.values()), "the search doesn't find the keys that the backends must hold"
+        late = []
+        while copies:
+            for session in [s for s, found in copies.items() if is_zero(s.pid, found)]:
+                late.append(time.monotonic() - deadlines[session])
+                del copies[session]
+            time.sleep(0.001)
+        for session in sessions:
+            session.close()
+    return max(late)
