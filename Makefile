@@ -11,10 +11,13 @@ test: ## run everything CI runs
 install: ## build the release and install it into the server of PG_CONFIG
 	@scripts/install.sh
 
-bench: ## time encryption against its peers
+bench: ## time encryption against its peers, and the failure drills
 	@tests/bench/run.sh
+
+endurance: ## mixed load with random faults for ENDURANCE_SECONDS (3600)
+	@tests/endurance/run.sh
 
 clean: ## remove what was built
 	@scripts/clean.sh
 
-.PHONY: help demo test install bench clean
+.PHONY: help demo test install bench endurance clean

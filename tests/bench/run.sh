@@ -22,4 +22,6 @@ scripts/server.sh start "$server" --conf 'cmk_encrypt.local_keys = on' --conf 's
 grep -m 1 'model name' /proc/cpuinfo || true
 "$("$PG_CONFIG" --bindir)/psql" -X -h "$server/socket" -U postgres -d postgres \
     -v rows="${ROWS:-1000000}" -v runs="${RUNS:-9}" -f tests/bench/bench.sql
-FAKE_KMS=$TARGET/debug/fake_kms "$VENV/bin/python" tests/bench/calls.py
+export FAKE_KMS=$TARGET/debug/fake_kms
+"$VENV/bin/python" tests/bench/calls.py
+"$VENV/bin/python" tests/bench/drills.py
