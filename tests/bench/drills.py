@@ -43,20 +43,23 @@ def revocation(drill):
     seen = measure_revocation(
         drill, lambda arn: drill.kms.state(arn, "Disabled"), lambda arn: drill.kms.state(arn, "Enabled"), 5, FAILURE_TTL
     )
-    show(f"key disabled under load, hard TTL 5 s, {CROWD} warm backends: last value asked for after", seconds(seen.dark_after), "<= 5 s")
-    show("  enabled again: all read after", seconds(seen.back_after), "")
+    show(f"key disabled under load, hard TTL 5 s, {CROWD} warm backends: last value after", seconds(seen.dark_after),
+         "<= 5 s")
+    show("  enabled again: all read after", seconds(seen.back_after))
     show("  the other tenant's 99th percentile, before", millis(seen.p99_before))
     show("  and meanwhile", millis(seen.p99_during), f"<= {millis(seen.p99_before * 1.2)}")
     intervals = seen.span / (FAILURE_TTL * 0.75)
     most = 1 + intervals if drill.preloaded else CROWD * (1 + intervals)
-    show(f"  KMS calls for the dead tenant in {seen.span:.1f} s (failure TTL {FAILURE_TTL} s)", seen.calls, f"<= {int(most)}")
+    show(f"  KMS calls for the dead tenant in {seen.span:.1f} s (failure TTL {FAILURE_TTL} s)", seen.calls,
+         f"<= {int(most)}")
 
 
 def outage(drill, gate, length):
     readers = measure_outage(drill, gate, length)
     outcomes = readers.outcomes()
-    show(f"KMS down for {length:.0f} s with a TTL of 300 s: failed queries", sum(outcomes.values()) - outcomes[DECRYPTED], 0)
-    show(f"  of {sum(outcomes.values()):,}; the slowest took", millis(readers.slowest()), "")
+    queries = sum(outcomes.values())
+    show(f"KMS down for {length:.0f} s with a TTL of 300 s: failed queries", queries - outcomes[DECRYPTED], 0)
+    show(f"  of {queries:,}; the slowest took", millis(readers.slowest()))
 
 
 def hang(drill):

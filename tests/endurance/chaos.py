@@ -70,7 +70,8 @@ class Others(Chaos):
 
     def _acts(self):
         return [self._fail] * 6 + [
-            self._evict, self._evict_all, self._rotate, self._suspend, self._cancel, self._terminate, self._warm, self._reload,
+            self._evict, self._evict_all, self._rotate, self._suspend, self._warm, self._cancel, self._terminate,
+            self._reload,
         ]
 
     def _fail(self):

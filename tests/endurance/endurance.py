@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sessions"))
 
 from chaos import Others, Owners  # noqa: E402
 from fake_kms import FakeKms  # noqa: E402
-from health import bad_lines, growth, measure, processes, threads  # noqa: E402
+from health import bad_lines, growth, measure, processes, threaded  # noqa: E402
 from load import IDS, Findings, Watched, Worker, plaintext  # noqa: E402
 from server import Server, until  # noqa: E402
 
@@ -67,8 +67,8 @@ def run(server, kms, seconds, seed):
     # Caches of PostgreSQL and of the AWS SDK are full by then.
     time.sleep(seconds / 3)
     # Whoever chaos doesn't touch, and what serves them all.
-    lasting = [w.pid for w in workers if w.veteran] + [p for p, kind in processes(server).items() if "client" not in kind]
-    before = measure(lasting)
+    serving = [pid for pid, title in processes(server).items() if "[local]" not in title]
+    before = measure([worker.pid for worker in workers if worker.veteran] + serving)
     time.sleep(seconds * 2 / 3)
     for trouble in chaos:
         trouble.stop()
@@ -76,11 +76,10 @@ def run(server, kms, seconds, seed):
     bad = [f"backend {pid} hangs" for pid in hung] + findings.wrong
     with contextlib.suppress(AssertionError):
         # Helper threads of a backend (DNS) go a moment after their work.
-        until(lambda: all(threads(pid) == 1 for pid in processes(server)), timeout=5)
-    bad += [f"{kind} {pid} has {threads(pid)} threads" for pid, kind in processes(server).items() if threads(pid) != 1]
-    kinds = processes(server)
-    grown = growth(before, measure(pid for pid in kinds if pid in before))
-    bad += [f"{kinds[pid]} {pid} grew by {kilobytes} kB and {files} open files"
+        until(lambda: not threaded(server), timeout=5)
+    bad += [f"{title} has {count} threads" for title, count in threaded(server).items()]
+    titles, grown = processes(server), growth(before, measure(before))
+    bad += [f"{titles[pid]} {pid} grew by {kilobytes} kB and {files} open files"
             for pid, (kilobytes, files) in grown.items() if kilobytes > MEMORY_KB or files > FILES]
     if findings.slowest > LONGEST_ANSWER:
         bad.append(f"an answer took {findings.slowest:.1f} s")

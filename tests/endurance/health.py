@@ -1,5 +1,6 @@
 """How the server's processes are: threads, memory, open files, and what the log says."""
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -7,13 +8,17 @@ BAD_LINES = re.compile(r"was terminated by signal|exited with exit code (?!1\b)|
 
 
 def processes(server):
-    """{process id: what it is} of the postmaster and its children."""
-    rows = server.execute("SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-    return {server.pid: "postmaster", **dict(rows)}
+    """{process id: title} of the postmaster and its children."""
+    return {server.pid: "postmaster", **server.children()}
 
 
-def threads(pid):
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+def threaded(server):
+    """{title and process id: number of threads} of the processes that have more than one."""
+    counts = {}
+    for pid, title in processes(server).items():
+        with contextlib.suppress(FileNotFoundError):  # it has just gone
+            counts[f"{title} {pid}"] = len(list(Path(f"/proc/{pid}/task").iterdir()))
+    return {title: count for title, count in counts.items() if count > 1}
 
 
 def files(pid):
@@ -27,8 +32,12 @@ def anonymous_kilobytes(pid):
 
 
 def measure(pids):
-    """{process id: (kB of memory, open files)}"""
-    return {pid: (anonymous_kilobytes(pid), files(pid)) for pid in pids}
+    """{process id: (kB of memory, open files)} of those that are still there."""
+    measured = {}
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            measured[pid] = anonymous_kilobytes(pid), files(pid)
+    return measured
 
 
 def growth(before, after):

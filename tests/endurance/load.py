@@ -97,7 +97,8 @@ class Worker:
         if dark_since and dark_since == tenant.dark_since and sent > dark_since + self._findings.ttl:
             self._findings.after_the_end += 1
             if used_key:
-                self._findings.wrong.append(f"{tenant.name}: a data key was used {sent - dark_since:.3f} s after the owner's act")
+                late = sent - dark_since
+                self._findings.wrong.append(f"{tenant.name}: a data key was used {late:.3f} s after the owner's act")
 
     # Each returns whether the tenant's data key was used.
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import subprocess
 import tempfile
 import threading
-import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -96,10 +96,6 @@ class Readers:
     def outcomes(self, since=0.0, until=float("inf")):
         """How often each outcome was the answer to a question of this span."""
         return Counter(answer.outcome for answer in self.answers if since < answer.sent <= until)
-
-    def last_read(self):
-        """When the last value that anybody got was asked for."""
-        return max(answer.sent for answer in self.answers if answer.outcome == DECRYPTED)
 
     def slowest(self, since=0.0):
         return max(answer.seconds for answer in self.answers if answer.sent > since)

@@ -34,8 +34,3 @@ class Drill:
         """The raw data key, which the test gets from the tenant's KMS, not from the server."""
         wrapped = self.dba.one("SELECT wrapped FROM cmk.data_key WHERE tenant = %s", tenant.name)
         return self.kms.decrypt(tenant.key_uri, wrapped, tenant.context)
-
-    def asked(self, tenant, since_seq=0):
-        """When KMS was asked to unwrap for the tenant: seconds, on the clock of the fake KMS."""
-        log = self.kms.log(tenant.key_uri)
-        return [e["at_ms"] / 1e3 for e in log if e["operation"] == "Decrypt" and e["seq"] > since_seq]

@@ -73,6 +73,17 @@ class Server:
     def pid(self):
         return int(self._script("pid"))
 
+    def children(self):
+        """{process id: title} of the processes that the postmaster has started and are alive."""
+        found, postmaster = {}, str(self.pid)
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has just gone
+                state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+                if parent == postmaster and state != "Z":
+                    title = (stat.parent / "cmdline").read_bytes().rstrip(b"\0 ").decode()
+                    found[int(stat.parent.name)] = title.removeprefix("postgres: ")
+        return found
+
     def make_local_key(self, name):
         self._script("key", name)
         return self.keys / f"{name}.key"

@@ -117,8 +117,8 @@ def test_another_role_of_the_session_needs_its_own_grant_also_while_the_key_is_d
 def test_parallel_workers_go_dark_too(reader, either_drill):
     user, tenant, kms = reader
     user.run("DROP TABLE IF EXISTS big")
-    user.run(f"CREATE TABLE big WITH (parallel_workers = 2) AS SELECT tenant, sealed FROM customer, generate_series(1, {ROWS})"
-             f" WHERE tenant = '{tenant}'")
+    user.run("CREATE TABLE big WITH (parallel_workers = 2) AS SELECT tenant, sealed FROM customer,"
+             f" generate_series(1, {ROWS}) WHERE tenant = '{tenant}'")
     for name, value in {"parallel_setup_cost": 0, "parallel_tuple_cost": 0, "min_parallel_table_scan_size": 0,
                         "max_parallel_workers_per_gather": 2}.items():
         user.run(f"SET {name} = {value}")

@@ -1,5 +1,7 @@
 """What the backends of a preloaded server share: data keys, what is known of each tenant's key, and counters."""
 
+import os
+import signal
 import time
 from datetime import timedelta
 
@@ -124,6 +126,33 @@ def test_tenants_of_one_name_in_two_databases_are_two(drill, session, kms):
     assert users["postgres"].decrypt(name, sealed["postgres"]) == CANARY
     with fails("39000", "unknown_data_key"):
         users["postgres"].decrypt(name, sealed[other])
+
+
+def test_without_the_process_that_zeroes_nothing_is_shared_and_all_works(drill, users, kms):
+    def sweeper():
+        return [pid for pid, title in drill.server.children().items() if title.startswith("cmk_encrypt keyring")]
+
+    tenant = drill.tenant()
+    found = find_shared(drill, users[0], tenant)
+    (old,) = sweeper()
+    os.kill(old, signal.SIGTERM)
+    until(lambda: sweeper() != [old], what="the end of the sweeper")
+    assert is_zero(drill.server.pid, found), "it clears up before it goes"
+    assert users[1].one(READ, tenant.name) == CANARY
+    until(lambda: sweeper() not in ([], [old]), what="another sweeper")
+    other = drill.tenant()
+    before = kms.calls(other.key_uri)
+    for user in users[2:]:
+        assert user.one(READ, other.name) == CANARY
+    assert kms.calls(other.key_uri) == before + 1
+
+
+def find_shared(drill, user, tenant):
+    """Where the shared data key lies, once `user` has fetched it."""
+    assert user.one(READ, tenant.name) == CANARY
+    found = find(drill.server.pid, forms(drill.dek(tenant)), shared=True)
+    assert found, "the search doesn't find the key that must be shared"
+    return found
 
 
 # Eviction
@@ -256,7 +285,7 @@ def test_the_bound_counts_the_processes_that_hold_a_copy(drill, users):
 
     with drill.server.settings(cache_ttl="3s"):
         tenant = drill.tenant()
-        assert bound()[0] == 0
+        until(lambda: bound()[0] == 0, what="the end of the session that wrote")
         for count, user in enumerate(users, 1):
             assert user.one(READ, tenant.name) == CANARY
             assert bound()[0] == count
