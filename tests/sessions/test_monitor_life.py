@@ -73,11 +73,15 @@ def test_a_database_that_is_made_later_is_watched_then(upsets):
 
 
 def test_the_setting_starts_and_stops_monitors(watched, upsets):
-    with watched.server.settings(monitor_databases=""):
-        until(lambda: watched.dba.all(f"SELECT FROM pg_stat_activity WHERE {MONITOR}") == [], 3, "the monitors' end")
+    monitors = lambda: {pid for pid, in watched.dba.all(f"SELECT pid FROM pg_stat_activity WHERE {MONITOR}")}  # noqa: E731
+    here = watched.monitor()
+    with watched.server.settings(monitor_databases="postgres"):
+        until(lambda: monitors() == {here}, 3, "the end of the others, and of no other")
         for name in ("going", "coming"):
             upsets[name].dba.close()
             watched.dba.run(f"DROP DATABASE {name}")
+    with watched.server.settings(monitor_databases=""):
+        until(lambda: monitors() == set(), 3, "the end of all")
     until(watched.monitor, 3, "the monitor")
     watches(watched)
 
