@@ -1,0 +1,118 @@
+"""Who holds a copy of a data key, and when the last one dies: cmk.revocation_bound and cmk.status.holders."""
+
+import time
+from datetime import timedelta
+
+from crowd import READ
+from memory import find, forms
+from server import until
+from support import CANARY, Tenant, fails, unique
+from test_status import connect, drill, either, private, shared, status  # noqa: F401 (fixtures)
+
+
+def holders(drill, tenant, count, timeout=1.0):
+    """Both views say so."""
+    def agreed():
+        bound = drill.dba.one("SELECT holders FROM cmk.revocation_bound(%s)", tenant.name)
+        return (count, count) == (*status(drill.dba, tenant, "holders"), bound)
+
+    until(agreed, timeout, f"{count} holders")
+
+
+def test_holders_are_the_processes_with_a_copy(drill, connect, kms):
+    tenant = drill.tenant()
+    holders(drill, tenant, 0)
+    users = [connect(drill) for _ in range(3)]
+    for count, user in enumerate(users, 1):
+        assert user.one(READ, tenant.name) == CANARY
+        holders(drill, tenant, count)
+    # A second data key makes no second holder.
+    drill.dba.run("SELECT cmk.rotate_tenant(%s)", tenant.name)
+    for user in users:
+        user.encrypt(tenant)
+        assert user.one(READ, tenant.name) == CANARY
+        assert user.one("SELECT count(*) FROM cmk.cache WHERE tenant = %s", tenant.name) == 2
+    holders(drill, tenant, 3)
+    users[0].close()
+    holders(drill, tenant, 2)
+    # Who looks again after an eviction drops its copy, and gets no other.
+    kms.state(tenant.key_uri, "Disabled")
+    drill.evict(tenant)
+    for left, user in ((1, users[1]), (0, users[2])):
+        with fails("55000", "key_disabled", tenant):
+            user.one(READ, tenant.name)
+        holders(drill, tenant, left)
+
+
+def test_expiry_leaves_no_holder_though_nobody_asks(drill, connect):
+    with drill.server.settings(cache_ttl="1s"):
+        tenant = drill.tenant()
+        users = [connect(drill) for _ in range(3)]
+        for user in users:
+            assert user.one(READ, tenant.name) == CANARY
+        holders(drill, tenant, 3)
+        holders(drill, tenant, 0, timeout=1.5)
+
+
+def test_a_session_without_shared_memory_counts_itself(private, connect):
+    tenant, user = private.tenant(), connect(private)
+    assert status(user, tenant, "holders") == (0,)
+    assert user.one(READ, tenant.name) == CANARY
+    assert status(user, tenant, "holders") == (1,)
+    assert status(connect(private), tenant, "holders") == (0,)
+
+
+# The bound
+
+
+def bound(session, tenant, columns="dark_within, copies_until - now(), holders, worst_case, server_wide"):
+    return session.row(f"SELECT {columns} FROM cmk.revocation_bound(%s)", tenant.name)
+
+
+def test_after_the_bound_no_process_holds_the_key_though_nobody_asks(drill, connect):
+    ttl = timedelta(seconds=3)
+    with drill.server.settings(cache_ttl="3s"):
+        tenant = drill.tenant()
+        needles = forms(drill.dek(tenant))
+        users = [connect(drill) for _ in range(3)]
+        for user in users:
+            assert user.one(READ, tenant.name) == CANARY
+            time.sleep(0.2)
+        dark_within, left, count, worst_case, wide = bound(drill.dba, tenant)
+        asked = time.monotonic()
+        assert timedelta(0) < dark_within <= ttl and abs(left - dark_within) < timedelta(milliseconds=50)
+        assert (count, worst_case, wide) == (3, ttl, True)
+        for user in users:
+            assert find(user.pid, needles), "the search doesn't find the key that the backend must hold"
+        assert find(drill.dba.pid, needles, shared=True), "nor that which all share"
+        time.sleep(max(0, asked + dark_within.total_seconds() + 0.1 - time.monotonic()))
+        assert find(drill.dba.pid, needles, shared=True) == []
+        for pid in [*(user.pid for user in users), *server_processes(drill.server)]:
+            assert find(pid, needles) == [], f"process {pid}"
+        assert bound(drill.dba, tenant)[:3] == (timedelta(0), timedelta(0), 0)
+
+
+def server_processes(server):
+    found = server.execute("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    return [server.pid] + [pid for pid, in found]
+
+
+def test_without_shared_memory_the_bound_is_the_ttl(private, connect):
+    tenant, user = private.tenant(), connect(private)
+    ttl = timedelta(seconds=299)
+    for held in (0, 1):
+        dark_within, left, count, worst_case, wide = bound(user, tenant)
+        assert (dark_within, left, count, worst_case, wide) == (ttl, ttl, held, ttl, False)
+        user.one(READ, tenant.name)
+
+
+def test_a_lent_role_makes_the_worst_case_a_quarter_of_an_hour_worse(either, kms):
+    arn = kms.role("external-1")
+    tenant = Tenant(unique("tenant"), kms.key())
+    either.dba.run("SELECT cmk.register_tenant(%s, %s, %s, 'external-1')", tenant.name, tenant.key_uri, arn)
+    assert bound(either.dba, tenant, "worst_case") == (timedelta(seconds=299, minutes=15),)
+
+
+def test_an_unknown_tenant_has_no_bound(either):
+    assert either.dba.all("SELECT * FROM cmk.revocation_bound('nobody')") == []
+    assert either.dba.all("SELECT * FROM cmk.revocation_bound(NULL)") == []
