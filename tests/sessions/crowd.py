@@ -94,8 +94,8 @@ class Readers:
         return len(last) == self._count and all(a.sent > since and a.outcome == DECRYPTED for a in last.values())
 
     def outcomes(self, since=0.0, until=float("inf")):
-        """How often each outcome was the answer to a question of this span."""
-        return Counter(answer.outcome for answer in self.answers if since < answer.sent <= until)
+        """How often each outcome was the answer to a question that was asked and answered within this span."""
+        return Counter(answer.outcome for answer in self.answers if since < answer.sent and answer.received < until)
 
     def slowest(self, since=0.0):
         return max(answer.seconds for answer in self.answers if answer.sent > since)

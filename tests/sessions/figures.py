@@ -81,16 +81,17 @@ def measure_revocation(drill, revoke, restore, ttl=5, failure_ttl=1, before=3, d
             revoke(dying.key_uri)
             revoked, revoked_wall = time.monotonic(), time.time()
             time.sleep(ttl + dark)  # the span measured
+            ending = time.monotonic()
             restore(dying.key_uri)
             restored = time.monotonic()
             until(lambda: readers.all_read(restored), timeout=20, what="readers that read again")
             back = time.monotonic()
         latencies = bystanders.latencies()
     failed = failures(drill.kms, dying)
-    in_the_dark = [a for a in readers.answers if a.sent <= restored and a.outcome == DECRYPTED]
+    in_the_dark = [a for a in readers.answers if a.received <= ending and a.outcome == DECRYPTED]
     return Revocation(
         dark_after=max(a.sent for a in in_the_dark) - revoked,
-        outcomes=dict(readers.outcomes(revoked + ttl, restored)),
+        outcomes=dict(readers.outcomes(revoked + ttl, ending)),
         slowest=readers.slowest(revoked),
         back_after=back - restored,
         calls=len(failed),

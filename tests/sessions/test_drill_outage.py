@@ -61,7 +61,7 @@ def live_through(drill, down, reasons):
 def check(readers, began, cut, restored, reason):
     early = Counter(a.outcome for a in readers.answers if a.received < began + TTL and a.outcome != DECRYPTED)
     assert not early, f"failed while the data key was good: {early}"
-    late = Counter(a.outcome for a in readers.answers if a.sent > cut + TTL and a.received < restored)
+    late = readers.outcomes(cut + TTL, restored)
     assert set(late) == {reason}, late
     values = [a.seconds for a in readers.answers if a.outcome == DECRYPTED and cut < a.sent and a.received < restored]
     assert max(values) <= REFRESH_WAIT + SLACK, "a refresh ahead of need delays nobody longer"
