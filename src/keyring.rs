@@ -265,6 +265,8 @@ impl Keyring {
 
     fn fetch_tenant(&self, host: &impl Host, name: &str) -> Result<()> {
         let policy = host.policy();
+        // What the registry says may drop data keys, and their hits with them.
+        self.tell_hits(host);
         self.cache.expire(host.now().saturating_sub(policy.ttl));
         // Before the read: a change during it then makes the entry stale, not wrong.
         let generation = host.generation();
@@ -315,7 +317,8 @@ impl Keyring {
                 }
             }
         });
-        host.shared(|shared| shared.add_hits(&told));
+        let now = host.now();
+        host.shared(|shared| shared.add_hits(&told, now));
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Words {
     pub revocations: AtomicU64,
     /// Numbers flights.
     flights: AtomicU64,
+    /// Records that were taken from one tenant and given to another.
+    pub recycled: AtomicU64,
 }
 
 /// The memory, under its lock.
@@ -101,7 +103,11 @@ pub struct Taken {
 
 impl Words {
     pub const fn new() -> Self {
-        Self { revocations: AtomicU64::new(0), flights: AtomicU64::new(0) }
+        Self {
+            revocations: AtomicU64::new(0),
+            flights: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
+        }
     }
 }
 
@@ -181,6 +187,7 @@ impl Shared<'_> {
     ) -> Option<Taken> {
         let slot = vault::find(self.slots, fingerprint, newer_than)?;
         slot.last_used = now;
+        self.records[at].used_at = now;
         let dek = SecretKey::from_slice(&slot.dek).ok()?;
         let tag = Tag::new(at, self.records[at].generation);
         Some(Taken { dek, unwrapped_at: slot.unwrapped_at, tag })
@@ -279,14 +286,24 @@ impl Shared<'_> {
     }
 
     /// Hits by the tag that their data keys were taken with.
-    pub fn add_hits(&mut self, hits: &[(Tag, u64)]) {
+    pub fn add_hits(&mut self, hits: &[(Tag, u64)], now: Instant) {
         for (tag, count) in hits {
             if let Some(record) = tag.record().and_then(|at| self.records.get_mut(at))
                 && record.generation == tag.generation()
             {
                 record.stats.hits += count;
+                record.used_at = now;
             }
         }
+    }
+
+    /// Tenants whose shared data keys were used since they were unwrapped, and when that was.
+    pub fn in_use(&mut self) -> Vec<(TenantId, Instant)> {
+        let mut ages = vault::ages(self.slots);
+        ages.retain(|(id, unwrapped_at)| {
+            self.find(id).is_some_and(|(_, record)| record.used_at > *unwrapped_at)
+        });
+        ages
     }
 
     /// The record of a tenant, if there is one.
@@ -309,7 +326,9 @@ impl Shared<'_> {
             Some(at) => at,
             None => {
                 let oldest = places().min_by_key(|&at| self.records[at].last_used).unwrap_or(0);
-                self.records[oldest].recycle(subject);
+                if self.records[oldest].recycle(subject) {
+                    self.words.recycled.fetch_add(1, Relaxed);
+                }
                 oldest
             }
         };

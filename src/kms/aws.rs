@@ -17,6 +17,7 @@ use crate::error::{Error, Reason, Result};
 use crate::runtime;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::OriginType;
 use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
@@ -89,14 +90,13 @@ impl Kms for AwsKms<'_> {
             let described = client.describe_key().key_id(arn.as_str()).send().await;
             let described = described.map_err(|error| classify::classify(&error));
             let rotation = client.get_key_rotation_status().key_id(arn.as_str()).send().await;
-            let metadata = described.ok().and_then(|answer| answer.key_metadata);
+            let Some(key) = described?.key_metadata else { return Ok(KeyFacts::default()) };
+            // KMS says "off" for keys that can't rotate: imported ones, and those about to be deleted.
+            let rotatable = key.origin == Some(OriginType::AwsKms) && key.deletion_date.is_none();
             Ok(KeyFacts {
-                deletion_at: metadata
-                    .as_ref()
-                    .and_then(|key| key.deletion_date)
-                    .map(|at| at.secs()),
-                material_expires_at: metadata.and_then(|key| key.valid_to).map(|at| at.secs()),
-                rotates: rotation.ok().map(|answer| answer.key_rotation_enabled),
+                deletion_at: key.deletion_date.map(|at| at.secs()),
+                material_expires_at: key.valid_to.map(|at| at.secs()),
+                rotates: rotation.ok().map(|it| it.key_rotation_enabled).filter(|_| rotatable),
             })
         })
     }

@@ -43,6 +43,22 @@ pub fn watch() -> Result<()> {
     Ok(())
 }
 
+/// The table of events, if the extension is installed and all tables are its own. Whoever owns the database could put
+/// others in their place after DROP EXTENSION, and a monitor is a superuser.
+pub fn events_of_extension() -> Option<pg_sys::Oid> {
+    let own = |name: &std::ffi::CStr| -> Option<pg_sys::Oid> {
+        let table = catalog::oid_of(name).ok()?;
+        // SAFETY: catalog look-ups in a transaction on the main thread.
+        let (extension, of) = unsafe {
+            let extension = pg_sys::get_extension_oid(c"cmk_encrypt".as_ptr(), true);
+            (extension, pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, table))
+        };
+        (extension != pg_sys::InvalidOid && of == extension).then_some(table)
+    };
+    let registry = [TENANT, DATA_KEY, ACCESS];
+    registry.iter().all(|table| own(table.name).is_some()).then(|| own(c"key_event")).flatten()
+}
+
 /// What `role` may do with the values of `tenant`, by grants to it, to roles whose privileges it has, and
 /// to every tenant.
 ///

@@ -3,8 +3,9 @@
 use super::elog::log_line;
 use crate::error::{Error, SqlState};
 use crate::shared::record::Change;
-use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::CStr;
 
 /// An SQL function's result. pgrx keeps code, detail and hint of exactly this error type.
 pub type SqlResult<T> = Result<T, ErrorReport>;
@@ -48,11 +49,24 @@ pub fn log_change(tenant: &str, change: Change, error: Option<&Error>) {
         Some(error) => error.clone().for_tenant(tenant).detail(),
         None => format!("tenant={}", crate::error::quoted(tenant)),
     };
-    log_line(&format!("cmk_encrypt key_state={to} was={from} {detail}"));
+    log_line(&format!("cmk_encrypt key_state={to} was={from} {detail} database={}", database()));
 }
 
 /// Seconds since the Unix epoch as an ISO 8601 time.
 pub fn utc(seconds: i64) -> String {
     use pgrx::datum::datetime_support::{ToIsoString, to_timestamp};
     to_timestamp(seconds as f64).to_utc().to_iso_string() + "Z"
+}
+
+/// The name of this database, as it stands in `key=value` lines.
+pub fn database() -> String {
+    // SAFETY: in a transaction on the main thread; the name is a C string in the current memory context.
+    let name = unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() {
+            return String::new();
+        }
+        CStr::from_ptr(name)
+    };
+    crate::error::quoted(&name.to_string_lossy())
 }

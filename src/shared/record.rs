@@ -12,6 +12,8 @@ const BREAKER_AFTER: u32 = 3;
 const BREAKER_DOUBLINGS: u32 = 3;
 const MINUTE: u64 = 60_000_000_000;
 const INFO_MAX: usize = 158;
+/// Changes that a record remembers.
+const HISTORY: usize = 8;
 
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -46,9 +48,24 @@ pub struct Record {
     /// Changes of state so far, and how many of them were made known by the monitor.
     pub changes: u64,
     pub announced: u64,
-    /// The state before the last change.
-    before: u8,
+    /// The last of them; number n at n modulo the length.
+    history: [Passage; HISTORY],
+    /// When a value was last sealed or opened, as far as processes have told.
+    pub used_at: Instant,
     pub stats: Stats,
+}
+
+/// A change of state, in plain memory.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct Passage {
+    /// Microseconds since the Unix epoch.
+    at: i64,
+    /// Places in [`KeyState::NAMES`], from 1; 0: unknown.
+    from: u8,
+    to: u8,
+    /// Place in [`Reason::ALL`], from 1; 0: none.
+    reason: u8,
 }
 
 /// An [`Error`] in plain memory.
@@ -88,6 +105,15 @@ pub struct Seen {
     pub error: Option<Error>,
     /// Microseconds since the Unix epoch.
     pub since: i64,
+}
+
+/// A change of state that is past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Microseconds since the Unix epoch.
+    pub at: i64,
+    pub change: Change,
+    pub reason: Option<Reason>,
 }
 
 /// A change of state: from one to another, by name.
@@ -155,7 +181,9 @@ impl Record {
         self.id == subject.id && self.custody == subject.custody
     }
 
-    pub(super) fn recycle(&mut self, subject: &Subject) {
+    /// Gives the record to another tenant. True if it was somebody's.
+    pub(super) fn recycle(&mut self, subject: &Subject) -> bool {
+        let taken = self.id != TenantId::default();
         let generation = self.generation.wrapping_add(1);
         *self = Self {
             id: subject.id,
@@ -165,6 +193,7 @@ impl Record {
             generation,
             ..Self::default()
         };
+        taken
     }
 
     /// Takes in what the registry says now. Another custody is another key, of which nothing is known; an
@@ -182,6 +211,8 @@ impl Record {
                 last_used: now,
                 changes: self.changes,
                 announced: self.announced,
+                history: self.history,
+                used_at: self.used_at,
                 stats: self.stats,
                 ..Self::default()
             };
@@ -197,9 +228,22 @@ impl Record {
         self.known.then(|| Seen { error: self.note.error(), since: self.since })
     }
 
-    /// The name of the state before the present one.
-    pub fn before(&self) -> Option<&'static str> {
-        KeyState::NAMES.get(usize::from(self.before)).copied()
+    /// The changes that were not made known yet, oldest first; of many, the last ones.
+    pub fn unannounced(&self) -> impl Iterator<Item = Past> + '_ {
+        let first = self.announced.max(self.changes.saturating_sub(HISTORY as u64));
+        (first..self.changes).map(|number| {
+            let passage = self.history[number as usize % HISTORY];
+            let state = |place: u8| {
+                let at = usize::from(place).checked_sub(1)?;
+                KeyState::NAMES.get(at).copied()
+            };
+            let reason = usize::from(passage.reason).checked_sub(1);
+            Past {
+                at: passage.at,
+                change: Change { from: state(passage.from), to: state(passage.to) },
+                reason: reason.and_then(|at| Reason::ALL.get(at).copied()),
+            }
+        })
     }
 
     /// The failure that forbids asking KMS now, and until when.
@@ -242,8 +286,15 @@ impl Record {
         // Another reason for the same state keeps `since`.
         if change.from != change.to {
             self.since = now.wall;
-            self.before = from.and_then(KeyState::number).unwrap_or(u8::MAX);
-            self.changes += u64::from(change.is_news());
+            let place =
+                |state: Option<&str>| state.and_then(KeyState::number).map_or(0, |at| at + 1);
+            self.history[self.changes as usize % HISTORY] = Passage {
+                at: now.wall,
+                from: place(change.from),
+                to: place(change.to),
+                reason: note.reason,
+            };
+            self.changes += 1;
         }
         self.known = true;
         self.note = note;

@@ -194,6 +194,6 @@ fn the_least_recently_used_record_makes_room_and_its_hits_go_nowhere() {
     let stale = memory.flight(&subject(2, 0), 1, at(101)).tag;
     memory.put(&subject(3, 0), at(102));
     memory.put(&subject(4, 0), at(103));
-    memory.shared().add_hits(&[(stale, 7), (Tag::new(99, 0), 1)]);
+    memory.shared().add_hits(&[(stale, 7), (Tag::new(99, 0), 1)], 0);
     assert!(memory.records.iter().all(|record| record.stats.hits == 0));
 }

@@ -10,6 +10,7 @@ use crate::pg::{expiry, settings, shmem};
 use crate::shared::TenantId;
 use crate::shared::record::Record;
 use pgrx::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
 
 const NANOS: f64 = 1e9;
 const MICROS: f64 = 1e6;
@@ -38,7 +39,7 @@ fn key_status(
         name!(p50_ms, Option<f64>),
         name!(p95_ms, Option<f64>),
         name!(p99_ms, Option<f64>),
-        name!(holders, i32),
+        name!(holders, Option<i32>),
         name!(server_wide, bool),
     ),
 > {
@@ -77,26 +78,34 @@ fn key_copies(
     tenant: &str,
 ) -> TableIterator<
     'static,
-    (name!(lives_on, f64), name!(holders, i32), name!(server_wide, bool), name!(ttl, f64)),
+    (name!(lives_on, f64), name!(holders, Option<i32>), name!(server_wide, bool), name!(ttl, f64)),
 > {
     let ttl = settings::policy().ttl as f64 / NANOS;
     let (record, holders) = known(tenant);
-    // Of other sessions nothing is known but that they keep to the TTL.
-    let lives_on = match shmem::is_shared() {
+    // Of other sessions, or where the tenant's record went to another, nothing is known but that all keep to
+    // the TTL.
+    let lives_on = match shmem::is_shared() && holders.is_some() {
         true => record.copies_until.saturating_sub(Backend.now()) as f64 / NANOS,
         false => ttl,
     };
     TableIterator::once((lives_on, holders, shmem::is_shared(), ttl))
 }
 
-/// A copy of the tenant's record, and how many processes hold a data key of it.
-fn known(tenant: &str) -> (Record, i32) {
+/// A copy of the tenant's record, and how many processes hold a data key of it; `None` if that can't be known.
+fn known(tenant: &str) -> (Record, Option<i32>) {
     let id = TenantId::new(Backend.database(), tenant);
     let found = shmem::with(|shared| shared.find(&id).map(|(tag, record)| (tag, *record)));
-    let here = || keyring().cache().get(tenant).is_some_and(|entry| !entry.keys.is_empty());
+    let here = || {
+        let entry = keyring().cache().get(tenant);
+        entry.is_some_and(|entry| entry.keys.iter().any(|key| key.cipher.pin().is_some()))
+    };
     match found {
-        Some((tag, record)) => (record, expiry::holders(tag).map_or(i32::from(here()), i32::from)),
-        None => (Record::default(), 0),
+        Some((tag, record)) => {
+            let holders = expiry::holders(tag).map_or_else(|| i32::from(here()), i32::from);
+            (record, Some(holders))
+        }
+        None if shmem::words().recycled.load(Relaxed) == 0 => (Record::default(), Some(0)),
+        None => (Record::default(), None),
     }
 }
 

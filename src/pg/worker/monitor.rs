@@ -2,9 +2,12 @@
 //! revocation is noticed even when nobody queries and data keys in use are renewed before a query has to,
 //! and makes known what changes.
 //!
-//! Each step is a transaction of its own. If one fails the worker ends, and the sweeper starts another.
+//! It is a superuser in a database that others may own, so it trusts none of the database's settings and
+//! touches no table that isn't the extension's. Each step is a transaction of its own. If one fails the
+//! worker ends, and the sweeper starts another.
 
 mod events;
+mod session;
 
 use super::sleep;
 use crate::keyring::Host;
@@ -12,10 +15,10 @@ use crate::kms::Kms;
 use crate::pg::backend::{Backend, keyring};
 use crate::pg::{clock, invalidation, registry, settings, shmem};
 use crate::registry::TenantState;
-use crate::shared::record::jittered;
-use crate::shared::{TenantId, vault};
+use crate::shared::TenantId;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{Spi, pg_guard, pg_sys};
+use session::{transaction, with_snapshot};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -29,9 +32,10 @@ const LOOK_EVERY: u64 = 3 * SECOND;
 const DESCRIBE_EVERY: u64 = 3600 * SECOND;
 
 /// When to do what about a tenant.
-#[derive(Default)]
 struct Schedule {
-    check_at: u64,
+    checked_at: u64,
+    /// Share of an interval by which the checks of tenants are kept apart.
+    spread: f64,
     describe_at: u64,
     /// The last check found the key usable.
     usable: bool,
@@ -51,12 +55,19 @@ struct Monitor {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn cmk_encrypt_monitor_main(_argument: pg_sys::Datum) {
     super::handle_signals();
-    let database = BackgroundWorker::get_extra();
-    BackgroundWorker::connect_worker_to_spi(Some(database), None);
+    session::connect(BackgroundWorker::get_extra());
     let mut monitor = Monitor::default();
     loop {
         let next = monitor.round();
         sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));
+    }
+}
+
+impl Schedule {
+    /// Within an interval at first, then 90 to 100 % of one after the last check.
+    fn check_at(&self, interval: u64) -> u64 {
+        let share = if self.describe_at == 0 { self.spread } else { 0.9 + self.spread / 10.0 };
+        self.checked_at + (interval as f64 * share) as u64
     }
 }
 
@@ -76,25 +87,23 @@ impl Monitor {
     /// Takes in which tenants there are. None where the extension is not installed.
     fn list(&mut self) {
         let (installed, names) = transaction(|| {
-            let installed = registry::watch().is_ok();
-            let query = "SELECT tenant FROM cmk.tenant WHERE state = 'active'";
+            if registry::watch().is_err() || registry::events_of_extension().is_none() {
+                return (false, Ok(Vec::new()));
+            }
+            let query = "SELECT tenant FROM cmk.tenant WHERE state OPERATOR(pg_catalog.=) 'active'";
             let names = |client: &pgrx::spi::SpiClient<'_>| {
                 let rows = client.select(query, None, &[])?;
                 rows.map(|row| row.get::<String>(1)).collect::<pgrx::spi::Result<Vec<_>>>()
             };
-            let names =
-                if installed { with_snapshot(|| Spi::connect(names)) } else { Ok(Vec::new()) };
-            (installed, names)
+            (true, with_snapshot(|| Spi::connect(names)))
         });
         let Ok(names) = names else { return };
         let names: Vec<String> = names.into_iter().flatten().collect();
         self.tenants.retain(|name, _| names.contains(name));
         let now = clock::now();
         for name in names {
-            // Spread over an interval: jittered() is within 3/4 and 5/4 of its argument.
-            let interval = settings::monitor_interval();
-            let check_at = now + jittered(interval * 2).saturating_sub(interval * 3 / 2);
-            let new = Schedule { check_at, ..Schedule::default() };
+            let spread = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+            let new = Schedule { checked_at: now, spread, describe_at: 0, usable: false };
             self.tenants.entry(name).or_insert(new);
         }
         self.list_at = now + if installed { LIST_EVERY } else { LOOK_EVERY };
@@ -102,11 +111,12 @@ impl Monitor {
 
     /// Checks those whose time has come, the most overdue first, as far as the budget goes.
     fn check_due(&mut self) -> u64 {
-        let in_use = renewals();
-        let database = Backend.database();
+        let (database, interval) = (Backend.database(), settings::monitor_interval());
+        let renewals = renewals();
         let check_at = |name: &str, schedule: &Schedule| {
-            let renew_at = in_use.get(&TenantId::new(database, name)).copied();
-            renew_at.map_or(schedule.check_at, |renew_at| renew_at.min(schedule.check_at))
+            let check_at = schedule.check_at(interval);
+            let renew_at = renewals.get(&TenantId::new(database, name));
+            renew_at.map_or(check_at, |renew_at| check_at.min(*renew_at))
         };
         let now = clock::now();
         let times = self.tenants.iter().map(|(name, schedule)| (check_at(name, schedule), name));
@@ -119,38 +129,44 @@ impl Monitor {
             if now < self.call_at {
                 return self.call_at.min(next);
             }
-            if self.check(&name) {
-                let cost = 60 * SECOND / u64::from(settings::monitor_budget());
-                self.call_at = self.call_at.max(now.saturating_sub(SECOND)) + cost;
-            }
+            let cost = 60 * SECOND / u64::from(settings::monitor_budget());
+            let calls = self.check(&name);
+            self.call_at = self.call_at.max(now.saturating_sub(SECOND)) + calls * cost;
         }
         next
     }
 
-    /// False if KMS was not asked.
-    fn check(&mut self, name: &str) -> bool {
-        let Some(schedule) = self.tenants.get_mut(name) else { return false };
-        let (now, interval) = (clock::now(), settings::monitor_interval());
-        schedule.check_at = now + interval - interval / 10 + jittered(interval / 10);
+    /// Returns how many calls it made.
+    fn check(&mut self, name: &str) -> u64 {
+        let Some(schedule) = self.tenants.get_mut(name) else { return 0 };
+        let now = clock::now();
+        schedule.checked_at = now;
         let describes = now >= schedule.describe_at;
         if describes {
             schedule.describe_at = now + DESCRIBE_EVERY;
         }
         transaction(|| {
+            if registry::events_of_extension().is_none() {
+                return 0;
+            }
             let active = |tenant: &crate::registry::Tenant| tenant.state == TenantState::Active;
             let Ok(Some(tenant)) = registry::tenant(name).map(|found| found.filter(active)) else {
-                return false;
+                return 0;
             };
+            // SAFETY: on the main thread. What a catalog snapshot would hold back while KMS is waited for, no
+            // vacuum could remove.
+            unsafe { pg_sys::InvalidateCatalogSnapshot() };
             let asked = keyring().check_tenant(&Backend, &tenant);
             let usable = is_usable(name);
             let changed = asked && usable != schedule.usable;
             schedule.usable = usable;
-            if (describes || changed)
-                && let Ok(facts) = Backend.kms(None).describe(&tenant.custody)
-            {
+            if !(describes || changed) {
+                return asked.into();
+            }
+            if let Ok(facts) = Backend.kms(None).describe(&tenant.custody) {
                 events::warn(name, &facts);
             }
-            asked
+            u64::from(asked) + 2
         })
     }
 }
@@ -161,38 +177,14 @@ fn is_usable(name: &str) -> bool {
     seen.is_some_and(|seen| seen.error.is_none())
 }
 
-/// When to renew the shared data keys of each tenant: before a query finds them older than the soft TTL.
+/// When to renew the shared data keys of each tenant that uses them: before a query finds them older than the
+/// soft TTL.
 fn renewals() -> HashMap<TenantId, u64> {
     let soft_ttl = settings::policy().soft_ttl;
-    let ages = shmem::with(|shared| vault::ages(shared.slots));
     let mut renewals: HashMap<_, u64> = HashMap::new();
-    for (tenant, unwrapped_at) in ages {
+    for (tenant, unwrapped_at) in shmem::with(|shared| shared.in_use()) {
         let at = unwrapped_at + soft_ttl / 5 * 4;
         renewals.entry(tenant).and_modify(|first| *first = at.min(*first)).or_insert(at);
     }
     renewals
-}
-
-/// Without a snapshot of its own, so that waiting for KMS holds no row version back.
-fn transaction<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: on the main thread of a worker that is connected to a database, outside of a transaction. An
-    // ERROR ends the worker, and with it the transaction.
-    unsafe {
-        pg_sys::SetCurrentStatementStartTimestamp();
-        pg_sys::StartTransactionCommand();
-        let result = work();
-        pg_sys::CommitTransactionCommand();
-        result
-    }
-}
-
-/// What SQL an event takes, in a transaction that has a snapshot.
-fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: within a transaction on the main thread; an ERROR ends the worker.
-    unsafe {
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        let result = work();
-        pg_sys::PopActiveSnapshot();
-        result
-    }
 }

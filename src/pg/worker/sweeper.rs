@@ -105,10 +105,11 @@ fn start(database: &str) -> Option<DynamicBackgroundWorker> {
         .set_library("cmk_encrypt")
         .set_function("cmk_encrypt_monitor_main")
         .set_extra(database)
-        .set_start_time(BgWorkerStartTime::ConsistentState)
         .set_restart_time(None)
         .set_notify_pid(me)
         .enable_spi_access()
+        // After the line above, which would have it wait for the end of recovery.
+        .set_start_time(BgWorkerStartTime::ConsistentState)
         .load_dynamic()
         .ok()
 }

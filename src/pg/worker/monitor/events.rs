@@ -1,14 +1,15 @@
 //! Makes changes of keys known: a row in `cmk.key_event` and a NOTIFY on `cmk_key_events`, on a primary; and
 //! for warnings a line in the log. (A change of state is logged by the process that saw it.)
 
-use super::{transaction, with_snapshot};
-use crate::error::{KeyState, Result, quoted};
+use super::session::{transaction, with_snapshot};
+use crate::error::{KeyState, Reason, Result, quoted};
 use crate::keyring::Host;
 use crate::kms::KeyFacts;
 use crate::pg::backend::Backend;
-use crate::pg::{clock, elog, report, shmem, write};
+use crate::pg::{clock, elog, registry, report, shmem, write};
 use crate::shared::TenantId;
-use crate::shared::record::Record;
+use crate::shared::record::{Past, Record};
+use pgrx::pg_sys;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ use std::collections::HashMap;
 const EXPIRY_NOTICE: i64 = 30;
 const DAY: i64 = 86_400;
 
-/// What listeners get, as JSON.
+/// What listeners get, as JSON, and what a row of `cmk.key_event` holds.
 #[derive(Serialize)]
 struct Event<'a> {
     tenant: &'a str,
@@ -28,9 +29,22 @@ struct Event<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<String>,
+    /// Seconds since the Unix epoch.
+    #[serde(skip)]
+    at: f64,
 }
 
-/// Tells of every state that changed since it was last told.
+/// When an event is worth a row.
+#[derive(Clone, Copy, PartialEq)]
+enum Worth {
+    Always,
+    /// Unless the last row about the tenant's state says the same; without a row the key was usable.
+    IfStateDiffers,
+    /// Unless the last row of its kind says the same.
+    IfInfoDiffers,
+}
+
+/// Tells of every change of state since the last one told.
 pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) {
     if write::in_recovery() {
         return;
@@ -45,7 +59,7 @@ pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) {
     });
     for record in changed {
         let Some(name) = names.get(&record.id) else { continue };
-        if transaction(|| publish(&event_of(name, &record), false)).is_ok() {
+        if transaction(|| publish_changes(name, &record)).is_ok() {
             shmem::with(|shared| {
                 if let Some((_, current)) = shared.find(&record.id) {
                     current.announced = record.changes;
@@ -55,30 +69,41 @@ pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) {
     }
 }
 
-fn event_of<'a>(tenant: &'a str, record: &Record) -> Event<'a> {
-    let error = record.seen().and_then(|seen| seen.error);
-    let state = error.as_ref().and_then(|error| error.reason.key_state());
-    let info = error.as_ref().and_then(|error| error.info()).map(str::to_owned);
-    let info = match state {
-        None | Some(KeyState::Revoked) => info,
-        // An outage: warm tenants go on until their data keys expire.
-        Some(_) => {
-            let left = record.copies_until.saturating_sub(clock::now()) / 1_000_000_000;
-            Some(info.map_or(String::new(), |info| info + " ") + &format!("dark_in_seconds={left}"))
-        }
-    };
-    Event {
-        tenant,
-        event: state.map_or(KeyState::USABLE, KeyState::name),
-        was: record.before(),
-        reason: error.map(|error| error.reason.name()),
-        info,
+fn publish_changes(tenant: &str, record: &Record) -> Result<()> {
+    let mut changes = record.unannounced().peekable();
+    while let Some(Past { at, change, reason }) = changes.next() {
+        let last = changes.peek().is_none();
+        let event = Event {
+            tenant,
+            event: change.to.unwrap_or(KeyState::USABLE),
+            was: change.from,
+            reason: reason.map(Reason::name),
+            info: if last { info_of(record) } else { None },
+            at: at as f64 / 1e6,
+        };
+        // After a restart nobody knows what was before, but the table does.
+        let worth = if change.from.is_none() { Worth::IfStateDiffers } else { Worth::Always };
+        publish(&event, worth)?;
     }
+    Ok(())
+}
+
+/// What is known of the present state beyond its reason.
+fn info_of(record: &Record) -> Option<String> {
+    let error = record.seen()?.error?;
+    let info = error.info().map(str::to_owned);
+    if error.reason.key_state() == Some(KeyState::Revoked) {
+        return info;
+    }
+    // An outage: warm tenants go on until their data keys expire.
+    let left = record.copies_until.saturating_sub(clock::now()) / 1_000_000_000;
+    Some(info.map_or(String::new(), |info| info + " ") + &format!("dark_in_seconds={left}"))
 }
 
 /// Warns of what will make the key unusable. A warning that was given is not given again. In a transaction.
 pub fn warn(tenant: &str, facts: &KeyFacts) {
-    let soon = |at: &i64| *at < clock::wall() / 1_000_000 + EXPIRY_NOTICE * DAY;
+    let now = clock::wall() / 1_000_000;
+    let soon = |at: &i64| *at < now + EXPIRY_NOTICE * DAY;
     let at = |at: i64| format!("at={}", report::utc(at));
     let warnings = [
         facts.deletion_at.map(|date| ("deletion_scheduled", Some(at(date)))),
@@ -86,37 +111,59 @@ pub fn warn(tenant: &str, facts: &KeyFacts) {
         (facts.rotates == Some(false)).then_some(("rotation_off", None)),
     ];
     for (warning, info) in warnings.into_iter().flatten() {
-        let line = format!(
-            "cmk_encrypt key_warning={warning} tenant={} {}",
-            quoted(tenant),
-            info.as_deref().unwrap_or_default()
-        );
-        let event = Event { tenant, event: warning, was: None, reason: None, info };
-        if publish(&event, true).unwrap_or(true) {
-            elog::log_line(line.trim_end());
+        let (name, database) = (quoted(tenant), report::database());
+        let mut line = format!("cmk_encrypt key_warning={warning} tenant={name}");
+        if let Some(info) = &info {
+            line = line + " " + info;
+        }
+        let event = Event { tenant, event: warning, was: None, reason: None, info, at: now as f64 };
+        // On a standby, which can't remember, each time.
+        if publish(&event, Worth::IfInfoDiffers).unwrap_or(true) {
+            elog::log_line(&format!("{line} database={database}"));
         }
     }
 }
 
-/// Writes an event down and notifies. False if `once` and the last one of its kind was the same; an error on
-/// a standby, where nothing can be written.
-fn publish(event: &Event<'_>, once: bool) -> Result<bool> {
+/// Writes an event down and notifies. False if it wasn't worth it.
+///
+/// # Errors
+/// `read_only` on a standby; `tenant_busy` while somebody locks the table, for whom nobody is to wait.
+fn publish(event: &Event<'_>, worth: Worth) -> Result<bool> {
     const INSERT: &str = "
-        INSERT INTO cmk.key_event (tenant, event, was, reason, info)
-        SELECT $1, $2, $3, $4, $5
-         WHERE NOT $6 OR $5 IS DISTINCT FROM coalesce(
-               (SELECT coalesce(info, '') FROM cmk.key_event WHERE tenant = $1 AND event = $2
-                 ORDER BY at DESC LIMIT 1), 'none')";
+        INSERT INTO cmk.key_event (at, tenant, event, was, reason, info)
+        SELECT pg_catalog.to_timestamp($1), $2, $3, coalesce($4, last.state), $5, $6
+          FROM (SELECT (SELECT event FROM cmk.key_event
+                         WHERE tenant = $2 AND event = ANY ($7) AND $3 = ANY ($7)
+                         ORDER BY at DESC LIMIT 1) AS state,
+                       (SELECT coalesce(info, '') FROM cmk.key_event WHERE tenant = $2 AND event = $3
+                         ORDER BY at DESC LIMIT 1) AS info) AS last
+         WHERE CASE $8 WHEN 'state' THEN $3 <> coalesce(last.state, 'usable')
+                       WHEN 'info' THEN last.info IS NULL OR last.info <> coalesce($6, '')
+                       ELSE true END";
     const NOTIFY: &str = "SELECT pg_catalog.pg_notify('cmk_key_events', $1)";
+    let table = registry::events_of_extension().ok_or(Reason::NotInstalled)?;
+    // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
+    let locked = unsafe {
+        pg_sys::ConditionalLockRelationOid(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+    };
+    if !locked {
+        return Err(Reason::TenantBusy.into());
+    }
+    let worth = match worth {
+        Worth::Always => "",
+        Worth::IfStateDiffers => "state",
+        Worth::IfInfoDiffers => "info",
+    };
     with_snapshot(|| {
-        let info = event.info.as_deref().unwrap_or_default();
         let arguments = [
+            event.at.into(),
             event.tenant.into(),
             event.event.into(),
             event.was.into(),
             event.reason.into(),
-            info.into(),
-            once.into(),
+            event.info.as_deref().into(),
+            KeyState::NAMES.to_vec().into(),
+            worth.into(),
         ];
         if write::execute(INSERT, &arguments)? == 0 {
             return Ok(false);

@@ -1,0 +1,60 @@
+//! The monitor's connection: a superuser's, in a database that others may own.
+
+use pgrx::bgworkers::BackgroundWorker;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// What a database's owner could have set for it (ALTER DATABASE … SET) to have a superuser run his code or to
+/// keep him from his work. As autovacuum does.
+const SETTINGS: [(&CStr, &CStr); 9] = [
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_deferrable", c"off"),
+    (c"statement_timeout", c"0"),
+    (c"lock_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+    (c"row_security", c"off"),
+    (c"client_min_messages", c"error"),
+];
+
+pub fn connect(database: &str) {
+    BackgroundWorker::connect_worker_to_spi(Some(database), None);
+    for (name, value) in SETTINGS {
+        // SAFETY: C strings; on the main thread, once, outside of a transaction.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
+/// As the bootstrap superuser, whatever role the database's settings name, and without a snapshot, so that
+/// waiting for KMS holds no row version back.
+pub fn transaction<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: on the main thread of a worker that is connected to a database, outside of a transaction. An
+    // ERROR ends the worker, and with it the transaction.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), 0);
+        let result = work();
+        pg_sys::CommitTransactionCommand();
+        result
+    }
+}
+
+/// What SQL takes, within a transaction.
+pub fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: within a transaction on the main thread; an ERROR ends the worker.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let result = work();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
+}
