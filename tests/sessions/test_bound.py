@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 
 from crowd import READ
+from drill import Drill
 from memory import find, forms
 from server import until
 from support import CANARY, Tenant, fails, unique
@@ -116,3 +117,23 @@ def test_a_lent_role_makes_the_worst_case_a_quarter_of_an_hour_worse(either, kms
 def test_an_unknown_tenant_has_no_bound(either):
     assert either.dba.all("SELECT * FROM cmk.revocation_bound('nobody')") == []
     assert either.dba.all("SELECT * FROM cmk.revocation_bound(NULL)") == []
+
+
+def test_a_session_without_shared_memory_holds_nothing_that_expired(make_server, kms, session):
+    drill = Drill(make_server(), kms, preloaded=False)
+    with drill.server.settings(cache_ttl="1s"):
+        tenant, user = drill.tenant(), session(dbname="postgres", on=drill.server)
+        assert user.one(READ, tenant.name) == CANARY
+        time.sleep(1.1)
+        assert user.one("SELECT holders FROM cmk.status WHERE tenant = %s", tenant.name) == 0
+
+
+def test_a_copy_is_in_the_bound_though_there_are_more_tenants_than_records(make_server, kms, session):
+    conf = {"shared_preload_libraries": "cmk_encrypt", "cmk_encrypt.shared_keyring_size": "16"}
+    drill = Drill(make_server(conf), kms, preloaded=True)
+    first, user = drill.tenant(), session(dbname="postgres", on=drill.server)
+    assert user.one(READ, first.name) == CANARY
+    for _ in range(40):
+        drill.tenant()
+    dark_within = drill.dba.one("SELECT dark_within FROM cmk.revocation_bound(%s)", first.name)
+    assert dark_within > timedelta(seconds=60), "what is not known counts as the TTL"

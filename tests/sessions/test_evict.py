@@ -237,3 +237,22 @@ def test_once_replayed_an_eviction_holds_on_a_standby(pair, readers, kms, evicti
     primary.dba.run(eviction.format(tenant))
     replay(pair)
     go_dark(readers, tenant)
+
+
+def test_a_monitor_on_a_standby_writes_a_log_and_nothing_else(pair, kms):
+    primary, standby = pair
+    there = Watched(standby, kms, create=False)
+    tenant, unrotated = primary.tenant(), primary.tenant(primary.key(rotates=False))
+    with standby.settings(monitor_databases="postgres"):
+        monitor = until(there.monitor, what="the monitor")
+        there.checks(tenant, 1)
+        kms.state(tenant.key_uri, "Disabled")
+        revoked = f"cmk_encrypt key_state=revoked was=usable reason=key_disabled tenant={tenant} aws_code=DisabledException"
+        until(lambda: there.log(tenant.name), what="the line in the log")
+        there.checks(tenant)
+        assert [line.partition(" request_id")[0] for line in there.log(tenant.name)] == [revoked]
+        assert there.log(unrotated.name) == [f"cmk_encrypt key_warning=rotation_off tenant={unrotated} database=postgres"]
+        assert there.monitor() == monitor, "nothing went wrong"
+    assert there.status(tenant) == ("revoked",)
+    for watched in (primary, there):
+        assert watched.events(tenant) == watched.events(unrotated) == []

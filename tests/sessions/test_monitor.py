@@ -282,3 +282,8 @@ def test_a_data_key_in_use_is_renewed_before_a_query_has_to(make_server, session
             time.sleep(0.02)
         assert user.one("SELECT kms_calls FROM cmk.cache_stats") == 0
         assert 1 <= kms.calls(tenant.key_uri) - before <= 2
+
+
+def test_waiting_for_kms_holds_no_row_version_back(watched, stuck):
+    seen = "SELECT wait_event_type, backend_xmin::text, backend_xid::text FROM pg_stat_activity WHERE pid = %s"
+    assert watched.dba.row(seen, stuck) == ("Extension", None, None)

@@ -261,3 +261,15 @@ def test_what_is_for_administrators_is_closed_to_both(drill, people, session, qu
     for role in ("watcher", "nobody"):
         with fails_with("42501"):
             session(role, "postgres", on=drill.server).run(query.format(tenant))
+
+
+def test_hits_are_counted_though_an_eviction_came_before_they_were_told(make_server, kms, session):
+    drill = Drill(make_server({"shared_preload_libraries": "cmk_encrypt"}), kms, preloaded=True)
+    tenant, user = drill.tenant(), session(dbname="postgres", on=drill.server)
+    user.one(READ, tenant.name)
+    drill.dba.run("SELECT cmk.reset_stats()")
+    for _ in range(10):
+        user.one(READ, tenant.name)
+    drill.evict(tenant)
+    user.one(READ, tenant.name)
+    assert user.one("SELECT hits FROM cmk.status WHERE tenant = %s", tenant.name) == 10

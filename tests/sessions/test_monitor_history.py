@@ -1,0 +1,126 @@
+"""What the monitor spends and tells over time: budgets, intervals, unused data keys, quick changes, restarts."""
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from server import until
+from watched import Watched, import_material, running, schedule_deletion
+
+REVOKED = ("revoked", "usable", "key_disabled")
+
+
+@pytest.fixture(scope="module")
+def watched_server(make_server, kms_process):
+    with running(make_server, monitor_databases="postgres") as server:
+        yield Watched(server, kms_process)
+
+
+@pytest.fixture
+def watched(watched_server, kms):
+    return watched_server
+
+
+def test_a_data_key_that_nobody_uses_any_more_dies_and_costs_no_calls(make_server, kms):
+    with running(make_server, cache_ttl="4s", monitor_interval="1h", monitor_databases="postgres") as server:
+        watched = Watched(server, kms)
+        tenant = watched.tenant()
+        time.sleep(3.5)  # until the monitor has seen that the extension is there
+        watched.dba.encrypt(tenant)
+        time.sleep(6)
+        asked = kms.calls(tenant.key_uri)
+        time.sleep(4)
+        assert kms.calls(tenant.key_uri) == asked
+        bound = watched.dba.row("SELECT dark_within, holders FROM cmk.revocation_bound(%s)", tenant.name)
+        assert bound == (timedelta(0), 0)
+
+
+def test_another_interval_holds_at_once(make_server, kms):
+    with running(make_server, monitor_databases="postgres") as server:
+        watched = Watched(server, kms)
+        tenant = watched.tenant()
+        watched.checks(tenant)
+        with server.settings(monitor_interval="1h"):
+            time.sleep(1)  # for a check that had begun
+            before = kms.calls(tenant.key_uri)
+            time.sleep(3)
+            assert kms.calls(tenant.key_uri) == before
+        watched.checks(tenant)
+
+
+def test_the_budget_counts_every_call(make_server, kms):
+    with running(make_server, monitor_budget="60", monitor_databases="postgres") as server:
+        watched = Watched(server, kms)
+        keys = {watched.tenant().key_uri for _ in range(6)}
+        time.sleep(1)
+        began = time.time()
+        time.sleep(6)
+        asked = [e["operation"] for e in kms.log() if e["key_arn"] in keys and e["at_ms"] / 1e3 > began]
+    assert len(asked) <= 8, f"{asked} in 6 seconds"
+
+
+def test_each_of_two_quick_changes_is_told(watched, kms):
+    tenant = watched.tenant()
+    watched.checks(tenant)
+    for state in ("Disabled", "Enabled"):
+        kms.state(tenant.key_uri, state)
+        watched.dba.run("SELECT cmk.evict(%s)", tenant.name)
+        watched.dba.run("SELECT cmk_try_decrypt(%s, cmk_encrypt(%s, 'x'))" if state == "Enabled" else
+                        "SELECT cmk_try_decrypt(%s, (SELECT '\\xc101'::bytea || dek_id || decode(repeat('00', 48), 'hex')"
+                        " FROM cmk.data_key WHERE tenant = %s), '', '{key_disabled}')", tenant.name, tenant.name)
+    assert len(watched.log(tenant.name)) == 2
+    watched.says(tenant, REVOKED, ("usable", "revoked", None))
+
+
+@pytest.mark.parametrize("kind", ["imported", "pending deletion"])
+def test_a_key_that_cannot_rotate_or_need_not_is_no_reason_to_warn(watched, kms, kind):
+    # KMS reports rotation as off for both, whatever the owner does.
+    key = watched.key(rotates=True)
+    if kind == "imported":
+        import_material(kms, key, None)
+    tenant = watched.tenant(key)
+    watched.checks(tenant)
+    if kind == "pending deletion":
+        schedule_deletion(kms, key, 2_000_000_000)
+        until(lambda: kms.calls(key, "GetKeyRotationStatus") == 2, what="a look at what changed")
+        watched.checks(tenant)
+    assert "rotation_off" not in str(watched.events(tenant))
+
+
+def test_a_locked_history_does_not_stop_the_checks(watched, kms):
+    tenant, other = watched.tenant(), watched.tenant()
+    watched.checks(tenant)
+    with watched.server.connect() as admin:
+        admin.execute("BEGIN")
+        admin.execute("LOCK TABLE cmk.key_event")
+        kms.state(tenant.key_uri, "Disabled")
+        watched.checks(tenant, 1)
+        watched.checks(other, 3)
+
+
+def test_a_key_that_came_back_during_a_restart_is_told(make_server, kms):
+    with running(make_server, monitor_databases="postgres") as server:
+        watched = Watched(server, kms)
+        tenant = watched.tenant()
+        watched.checks(tenant, 1)
+        kms.state(tenant.key_uri, "Disabled")
+        watched.says(tenant, REVOKED)
+        with kms.fault("hang"):
+            server.restart()
+            kms.state(tenant.key_uri, "Enabled")
+        watched.connect()
+        watched.says(tenant, REVOKED, ("usable", "revoked", None))
+
+
+def test_a_key_still_revoked_after_a_restart_is_not_told_again(make_server, kms):
+    with running(make_server, monitor_databases="postgres") as server:
+        watched = Watched(server, kms)
+        tenant = watched.tenant()
+        watched.checks(tenant, 1)
+        kms.state(tenant.key_uri, "Disabled")
+        watched.says(tenant, REVOKED)
+        server.restart()
+        watched.connect()
+        watched.checks(tenant)
+        watched.says(tenant, REVOKED)
