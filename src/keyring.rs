@@ -65,11 +65,14 @@ thread_local! {
 }
 
 impl Wanted {
+    /// # Errors
+    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed, whatever is cached.
     fn pick(self, tenant: &Tenant) -> Result<&DataKey> {
-        match self {
+        let data_key = match self {
             Self::Seal => tenant.current_data_key(),
             Self::Open(id) | Self::Warm(id) => tenant.data_key(id),
-        }
+        }?;
+        if data_key.wrapped.is_some() { Ok(data_key) } else { Err(Reason::TenantShredded.into()) }
     }
 
     #[inline]
@@ -283,9 +286,8 @@ impl Keyring {
 
     /// Data keys that were unwrapped before another process found the tenant's key revoked.
     fn drop_revoked(&self, host: &impl Host, name: &str, subject: &Subject) {
-        let revoked_at =
-            host.shared(|shared| shared.find(&subject.id).map(|(_, of)| of.revoked_at));
-        if let (Some(revoked_at), Some(snapshot)) = (revoked_at, self.snapshot(name)) {
+        let revoked_at = host.shared(|shared| shared.revoked_at(&subject.id));
+        if let Some(snapshot) = self.snapshot(name) {
             self.cache.update(&snapshot, |entry: &mut Entry| {
                 entry.keys.retain(|key| key.unwrapped_at.value() > revoked_at);
             });

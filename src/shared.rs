@@ -59,8 +59,10 @@ pub struct Words {
     pub revocations: AtomicU64,
     /// Numbers flights.
     flights: AtomicU64,
-    /// Records that were taken from one tenant and given to another.
-    pub recycled: AtomicU64,
+    /// Of all records that were taken from one tenant and given to another: the last time that a key was found
+    /// revoked, and when the last copy of a data key is erased.
+    forgotten_revoked_at: AtomicU64,
+    pub forgotten_copies_until: AtomicU64,
 }
 
 /// The memory, under its lock.
@@ -106,7 +108,8 @@ impl Words {
         Self {
             revocations: AtomicU64::new(0),
             flights: AtomicU64::new(0),
-            recycled: AtomicU64::new(0),
+            forgotten_revoked_at: AtomicU64::new(0),
+            forgotten_copies_until: AtomicU64::new(0),
         }
     }
 }
@@ -123,7 +126,7 @@ impl Shared<'_> {
     ) -> Step {
         let at = self.record_of(subject, now.instant);
         let live = now.instant.saturating_sub(rules.ttl);
-        if let Some(taken) = self.take(at, fingerprint, live, now.instant) {
+        if let Some(taken) = self.take(at, fingerprint, live, now.instant, rules) {
             return Step::Take(taken);
         }
         let record = &mut self.records[at];
@@ -153,7 +156,7 @@ impl Shared<'_> {
         rules: &Rules,
     ) -> Option<Step> {
         let at = self.record_of(subject, now.instant);
-        if let Some(taken) = self.take(at, fingerprint, unwrapped_at, now.instant) {
+        if let Some(taken) = self.take(at, fingerprint, unwrapped_at, now.instant, rules) {
             return Some(Step::Take(taken));
         }
         if !self.records[at].may_refresh(now.instant) {
@@ -184,12 +187,15 @@ impl Shared<'_> {
         fingerprint: &Fingerprint,
         newer_than: Instant,
         now: Instant,
+        rules: &Rules,
     ) -> Option<Taken> {
         let slot = vault::find(self.slots, fingerprint, newer_than)?;
         slot.last_used = now;
-        self.records[at].used_at = now;
         let dek = SecretKey::from_slice(&slot.dek).ok()?;
-        let tag = Tag::new(at, self.records[at].generation);
+        let record = &mut self.records[at];
+        record.used_at = now;
+        record.copies_until = record.copies_until.max(slot.unwrapped_at.saturating_add(rules.ttl));
+        let tag = Tag::new(at, record.generation);
         Some(Taken { dek, unwrapped_at: slot.unwrapped_at, tag })
     }
 
@@ -219,17 +225,25 @@ impl Shared<'_> {
         needed: bool,
     ) -> Result<Change> {
         let Landing { flight, subject, began, now, rules } = *landing;
+        let copies_until = began.saturating_add(rules.ttl);
         let Some(record) = record_of(self.records, flight.tag, subject) else {
-            return Ok(Change::NONE);
+            // Given to another tenant meanwhile.
+            self.words.forgotten_copies_until.fetch_max(copies_until, Relaxed);
+            return match self.words.forgotten_revoked_at.load(Relaxed) < began {
+                true => Ok(Change::NONE),
+                false => Err(Reason::KeyAccessDenied.into()),
+            };
         };
         let needed = needed || record.flight.awaited;
         record.flight.land(flight);
         record.stats.called(now, began, true);
-        if record.revoked_at >= began {
-            let seen = record.seen().and_then(|seen| seen.error);
-            return Err(seen.unwrap_or(Reason::KeyAccessDenied.into()));
+        // Unless a later call succeeded since.
+        if record.revoked_at >= began
+            && let Some(error) = record.seen().and_then(|seen| seen.error)
+        {
+            return Err(error);
         }
-        record.copies_until = record.copies_until.max(began.saturating_add(rules.ttl));
+        record.copies_until = record.copies_until.max(copies_until);
         if needed {
             vault::put(self.slots, subject, fingerprint, dek, began, now.instant);
         }
@@ -241,18 +255,32 @@ impl Shared<'_> {
     /// A KMS call failed. What concerns one data key alone says nothing of the tenant's key.
     pub fn fail(&mut self, landing: &Landing<'_>, error: &Error) -> Change {
         let Landing { flight, subject, began, now, rules } = *landing;
+        let state = error.reason.key_state();
+        let revoked = state == Some(KeyState::Revoked);
+        if revoked {
+            vault::drop_tenant(self.slots, &subject.id);
+        }
         let Some(record) = record_of(self.records, flight.tag, subject) else {
+            // Given to another tenant meanwhile.
+            if revoked {
+                self.words.forgotten_revoked_at.fetch_max(now.instant, Relaxed);
+                self.words.revocations.fetch_add(1, Relaxed);
+            }
             return Change::NONE;
         };
-        record.flight.land(flight);
+        let last = record.flight.land(flight);
         record.stats.called(now, began, false);
-        let Some(state) = error.reason.key_state() else { return Change::NONE };
-        if state == KeyState::Revoked {
+        // What happens to a call that another one overtook is old news, unless the key is revoked.
+        let Some(state) = state.filter(|_| last || revoked) else { return Change::NONE };
+        if revoked {
             record.revoked_at = now.instant;
-            vault::drop_tenant(self.slots, &subject.id);
+        }
+        let change = record.failed(error, state, now, rules.failure_ttl);
+        // While it stays revoked nobody gets a data key that others would have to drop.
+        if revoked && change.from != change.to {
             self.words.revocations.fetch_add(1, Relaxed);
         }
-        record.failed(error, state, now, rules.failure_ttl)
+        change
     }
 
     /// The flight ended without an outcome: it was cancelled, or it took longer than its query would wait.
@@ -313,6 +341,12 @@ impl Shared<'_> {
         Some((Tag::new(at, record.generation), record))
     }
 
+    /// What a tenant unwrapped until then is not to be used.
+    pub fn revoked_at(&mut self, id: &TenantId) -> Instant {
+        let forgotten = self.words.forgotten_revoked_at.load(Relaxed);
+        self.find(id).map_or(forgotten, |(_, record)| record.revoked_at)
+    }
+
     /// The process whose flight is entered in a record.
     pub fn flying(&self, record: usize, now: Instant) -> Option<u32> {
         let flight = &self.records.get(record)?.flight;
@@ -325,10 +359,9 @@ impl Shared<'_> {
         let at = match places().find(|&at| self.records[at].id == subject.id) {
             Some(at) => at,
             None => {
-                let oldest = places().min_by_key(|&at| self.records[at].last_used).unwrap_or(0);
-                if self.records[oldest].recycle(subject) {
-                    self.words.recycled.fetch_add(1, Relaxed);
-                }
+                let worth = |&at: &usize| self.records[at].worth(now);
+                let oldest = places().min_by_key(worth).unwrap_or(0);
+                self.records[oldest].recycle(subject, self.words);
                 oldest
             }
         };

@@ -13,7 +13,7 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, compiler_fence};
 use std::sync::{Mutex, OnceLock};
 use zeroize::Zeroize;
@@ -194,7 +194,7 @@ impl<T: Erasable> Locked<T> {
     pub fn pin(&self) -> Option<Pinned<'_, T>> {
         pinned().store(self.slot.as_ptr() as usize, Relaxed);
         // The handler runs on this very thread, so keeping the compiler from reordering is enough.
-        compiler_fence(Acquire);
+        compiler_fence(SeqCst);
         // SAFETY: a mapped slot; it holds a T until it is erased, and pinned it isn't erased.
         let pinned = Pinned(unsafe { self.slot.cast::<T>().as_ref() });
         // If not, `pinned` is dropped, which unpins.
@@ -223,7 +223,7 @@ impl<T> Deref for Pinned<'_, T> {
 impl<T> Drop for Pinned<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        compiler_fence(Release);
+        compiler_fence(SeqCst);
         pinned().store(0, Relaxed);
     }
 }

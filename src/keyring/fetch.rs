@@ -81,7 +81,7 @@ impl Keyring {
 
         let subject = Subject::new(host.database(), tenant);
         let fingerprint = subject.fingerprint(data_key);
-        let mut waited = false;
+        let (mut waited, mut overtaken) = (false, false);
         let fetched = loop {
             let (process, now) = (host.process_id(), host.now_on_both());
             let step = host.shared(|shared| {
@@ -102,18 +102,26 @@ impl Keyring {
                     host.wait(record);
                 }
                 Step::Fetch(flight) => {
-                    break self.fly(host, tenant, data_key, flight, Purpose::Need);
+                    let flown = self.fly(host, tenant, data_key, flight, Purpose::Need);
+                    let transient = |error: &Error| {
+                        error.reason.key_state().is_some_and(|state| state != KeyState::Revoked)
+                    };
+                    // Another process may have overtaken a call that took too long.
+                    match flown {
+                        Err(error) if transient(&error) && !overtaken => overtaken = true,
+                        flown => break flown,
+                    }
                 }
             }
         };
         let expanded = fetched.map(|fetched| {
             let Fetched { dek, unwrapped_at, tag } = fetched;
-            (expand(host, dek, unwrapped_at + policy.ttl, tag), unwrapped_at, tag)
+            (expand(host, dek, unwrapped_at + policy.ttl, tag), unwrapped_at)
         });
         scrub_stack();
         let now = host.now();
         match expanded {
-            Ok((cipher, unwrapped_at, tag)) => {
+            Ok(((cipher, tag), unwrapped_at)) => {
                 self.cache.expire(now.saturating_sub(policy.ttl));
                 let key = CachedKey {
                     cipher,
@@ -219,6 +227,8 @@ impl Keyring {
                 let finish =
                     |shared: &mut Shared<'_>| shared.finish(&landing, &fingerprint, &dek, needed);
                 let change = in_flight.land(finish)?;
+                // Before anything that an interrupt could end.
+                host.erase_at(began + policy.ttl);
                 host.tell(&tenant.name, change, None);
                 Ok(Fetched { dek, unwrapped_at: began, tag: flight.tag })
             }
@@ -300,24 +310,25 @@ impl Keyring {
 
     /// A revoked key takes all its data keys with it; any other failure leaves them to their TTL.
     fn remember(&self, tenant: &Arc<Tenant>, dek_id: DekId, error: &Error, until: Instant) {
-        let state = error.reason.key_state();
-        self.cache.update(tenant, |entry| {
-            if state == Some(KeyState::Revoked) {
-                entry.keys.clear();
+        self.cache.update(tenant, |entry| match error.reason.key_state() {
+            Some(KeyState::Revoked) => entry.keys.clear(),
+            // All processes know it.
+            Some(_) => {}
+            None => {
+                let dek_id = Some(dek_id);
+                entry.put_failure(Failure { dek_id, error: error.clone(), until });
             }
-            let dek_id = state.is_none().then_some(dek_id);
-            entry.put_failure(Failure { dek_id, error: error.clone(), until });
         });
     }
 }
 
 /// In a frame of its own, which [`scrub_stack`] can overwrite.
 #[inline(never)]
-fn expand(host: &impl Host, dek: SecretKey, deadline: Instant, tag: Tag) -> Locked<Cipher> {
-    host.hold(tag);
+fn expand(host: &impl Host, dek: SecretKey, deadline: Instant, tag: Tag) -> (Locked<Cipher>, Tag) {
+    let tag = host.hold(tag);
     let cipher = Locked::new(Cipher::new(&dek), deadline, tag.0);
     host.erase_at(deadline);
-    cipher
+    (cipher, tag)
 }
 
 /// Soft TTL ± 10 %, so that processes that got a data key together don't come back together.

@@ -33,8 +33,8 @@ pub trait Host {
     /// The flight entered in a record is over.
     fn wake(&self, record: usize);
     /// This process holds one more copy of a data key of the record, until
-    /// [`on_erase`](crate::crypto::locked::on_erase) says otherwise.
-    fn hold(&self, tag: Tag);
+    /// [`on_erase`](crate::crypto::locked::on_erase) is told the tag that this returns.
+    fn hold(&self, tag: Tag) -> Tag;
     /// Has [`erase_overdue`](crate::crypto::locked::erase_overdue) called at that time, whatever this
     /// process does then.
     fn erase_at(&self, deadline: Instant);

@@ -111,7 +111,9 @@ impl Host for FakeHost {
         }
     }
     fn wake(&self, _: usize) {}
-    fn hold(&self, _: Tag) {}
+    fn hold(&self, tag: Tag) -> Tag {
+        tag
+    }
     fn erase_at(&self, _: Instant) {}
     fn tell(&self, _: &str, change: Change, _: Option<&Error>) {
         if change.is_news() {

@@ -45,8 +45,14 @@ extern "C-unwind" fn on_transaction_end(
     event: pg_sys::XactEvent::Type,
     _argument: *mut std::ffi::c_void,
 ) {
-    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT};
+    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
     static TOLD_AT: AtomicU64 = AtomicU64::new(0);
+    if let (XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PREPARE, Some(keyring)) =
+        (event, Lazy::get(&KEYRING))
+        && invalidation::settle()
+    {
+        keyring.cache().clear();
+    }
     if let (XACT_EVENT_ABORT | XACT_EVENT_COMMIT, Some(keyring)) = (event, Lazy::get(&KEYRING))
         && keyring.has_untold_hits()
     {
@@ -167,8 +173,14 @@ impl Host for Backend {
         }
     }
 
-    fn hold(&self, tag: Tag) {
-        expiry::hold(tag);
+    fn hold(&self, tag: Tag) -> Tag {
+        match invalidation::is_uncommitted() {
+            true => Tag::NONE,
+            false => {
+                expiry::hold(tag);
+                tag
+            }
+        }
     }
 
     fn erase_at(&self, deadline: Instant) {

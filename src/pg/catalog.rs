@@ -26,17 +26,21 @@ pub enum Key<'a> {
 pub struct Row {
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
+    descriptor: pg_sys::TupleDesc,
 }
 
 impl Row {
-    /// Column `number`, counted from 1; `None` for null. Copies what is by reference into the current
-    /// memory context.
-    ///
-    /// # Panics
-    /// If the table has fewer columns: then it isn't ours.
-    pub fn column<T: FromDatum>(&self, number: usize) -> Option<T> {
-        // SAFETY: heap_deform_tuple filled both; the caller names the column's declared type.
-        unsafe { T::from_datum(self.values[number - 1], self.nulls[number - 1]) }
+    /// Column `number`, counted from 1; `None` for null, and if the table has no such column of that type: then it
+    /// isn't ours. Copies what is by reference into the current memory context.
+    pub fn column<T: FromDatum + IntoDatum>(&self, number: usize) -> Option<T> {
+        // SAFETY: the descriptor of the table that is being scanned; the function checks the number.
+        let found = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number as i32) };
+        let role = found == pg_sys::REGROLEOID && T::type_oid() == pg_sys::OIDOID;
+        if found != T::type_oid() && !role {
+            return None;
+        }
+        // SAFETY: heap_deform_tuple filled both; the type was checked.
+        unsafe { T::from_datum(*self.values.get(number - 1)?, *self.nulls.get(number - 1)?) }
     }
 }
 
@@ -82,8 +86,11 @@ pub fn scan(table: &Table, key: &Key<'_>, mut visit: impl FnMut(&Row) -> Result<
             if tuple.is_null() {
                 break;
             }
-            let mut row =
-                Row { values: vec![pg_sys::Datum::null(); columns], nulls: vec![true; columns] };
+            let mut row = Row {
+                values: vec![pg_sys::Datum::null(); columns],
+                nulls: vec![true; columns],
+                descriptor,
+            };
             pg_sys::heap_deform_tuple(
                 tuple,
                 descriptor,

@@ -19,16 +19,19 @@ unsafe extern "C-unwind" {
 /// its literals may be plaintext.
 pub fn log_line(line: &str) {
     let Ok(line) = CString::new(line) else { return };
+    // errfinish() would look at interrupts, and the caller is in the middle of something.
     let log = || {
         // SAFETY: on the main thread, in the order that ereport() of elog.h has; the strings are C strings
         // that outlive the calls.
         unsafe {
+            pg_sys::InterruptHoldoffCount += 1;
             if errstart(PgLogLevel::LOG_SERVER_ONLY as c_int, std::ptr::null()) {
                 errmsg(c"%s".as_ptr(), line.as_ptr());
                 errhidestmt(true);
                 errhidecontext(true);
                 errfinish(c"elog.rs".as_ptr(), 0, c"log_line".as_ptr());
             }
+            pg_sys::InterruptHoldoffCount -= 1;
         }
     };
     // SAFETY: nothing in there has to be dropped, should memory run out.

@@ -5,19 +5,20 @@
 //! none. The handler does what a signal handler may: atomics, the slots of [`locked`], `clock_gettime` and
 //! `timer_settime`.
 
-use super::{clock, shmem};
+use super::{clock, elog, shmem};
 use crate::cache::Instant;
 use crate::crypto::locked;
 use crate::shared::Tag;
 use std::mem::{MaybeUninit, zeroed};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 /// How soon to come back for a data key that was in use.
 const SOON: u64 = 10_000_000;
 
 /// Process id that `TIMER` belongs to: timers aren't inherited.
 static OWNER: AtomicU32 = AtomicU32::new(0);
+static FAILED: AtomicBool = AtomicBool::new(false);
 static TIMER: AtomicUsize = AtomicUsize::new(0);
 /// When the timer goes off; `u64::MAX`: it doesn't.
 static ARMED: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -34,7 +35,8 @@ pub fn at(deadline: Instant) {
     }
 }
 
-/// False if the system has no timer left; then data keys die when they are next asked for.
+/// False if the system has no timer left (they count against `RLIMIT_SIGPENDING`); then data keys die when they are
+/// next asked for, and the log says so, once.
 fn start() -> bool {
     let pid = std::process::id();
     if OWNER.load(Relaxed) == pid {
@@ -49,7 +51,9 @@ fn start() -> bool {
         action.sa_flags = libc::SA_RESTART;
         libc::sigemptyset(&mut action.sa_mask);
         let mut event: libc::sigevent = zeroed();
-        event.sigev_notify = libc::SIGEV_SIGNAL;
+        // To this thread, the one that uses the slots; others may have been started by other extensions.
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_notify_thread_id = libc::gettid();
         event.sigev_signo = signal;
         let mut timer = MaybeUninit::uninit();
         libc::sigaction(signal, &action, std::ptr::null_mut()) == 0
@@ -62,8 +66,17 @@ fn start() -> bool {
     if started {
         ARMED.store(u64::MAX, SeqCst);
         OWNER.store(pid, Relaxed);
+    } else if !FAILED.swap(true, Relaxed) {
+        elog::log_line(
+            "cmk_encrypt cannot make a timer: data keys in a sleeping session are erased when it wakes only",
+        );
     }
     started
+}
+
+/// False once the system refused a timer.
+pub fn has_timer() -> bool {
+    !FAILED.load(Relaxed)
 }
 
 fn arm(deadline: Instant) {
@@ -119,14 +132,18 @@ pub fn holders(tag: Tag) -> Option<u16> {
     Some(if (value >> 16) as u16 == tag.generation() { value as u16 } else { 0 })
 }
 
-/// Counts one more; a counter of an older generation begins anew.
+/// Counts one more. A counter of an older generation begins anew; one of a younger generation has no place for it.
 fn add(counter: &AtomicU32, generation: u16) -> u16 {
-    let count = |value: u32| match (value >> 16) as u16 == generation {
-        true => (value as u16).saturating_add(1),
-        false => 1,
+    let count = |value: u32| {
+        let age = generation.wrapping_sub((value >> 16) as u16) as i16;
+        match age {
+            0 => Some((value as u16).saturating_add(1)),
+            1.. => Some(1),
+            _ => None,
+        }
     };
-    let join = |value| Some(u32::from(generation) << 16 | u32::from(count(value)));
-    counter.fetch_update(SeqCst, SeqCst, join).map_or(0, count)
+    let join = |value| Some(u32::from(generation) << 16 | u32::from(count(value)?));
+    counter.fetch_update(SeqCst, SeqCst, join).ok().and_then(count).unwrap_or(0)
 }
 
 /// Counts one less, unless the counter belongs to another generation.

@@ -7,7 +7,7 @@
 
 use super::shmem;
 use pgrx::{pg_guard, pg_sys};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
@@ -49,8 +49,23 @@ pub fn generation() -> u64 {
     GENERATION.load(Relaxed) + shmem::words().revocations.load(Relaxed)
 }
 
+/// This transaction changed the registry.
+static DIRTY: AtomicBool = AtomicBool::new(false);
+
+/// True from a change of the registry to the end of the transaction. What it sees is nobody else's yet: a data key
+/// unwrapped under an uncommitted eviction would outlive the commit in other sessions.
+pub fn is_uncommitted() -> bool {
+    DIRTY.load(Relaxed)
+}
+
+/// At the end of a transaction. True if it had changed the registry.
+pub fn settle() -> bool {
+    DIRTY.swap(false, Relaxed)
+}
+
 /// Tells every backend, at commit, that `table` changed.
 pub fn announce(table: pg_sys::Oid) {
+    DIRTY.store(true, Relaxed);
     // SAFETY: in a transaction on the main thread, with the table locked by the statement that fired.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
 }

@@ -305,10 +305,11 @@ pub fn policy() -> Policy {
     }
 }
 
-/// Names as they are written, case included; empty: no monitor.
+/// Names as they are written, case included; empty: no monitor. What is too long for a name is none.
 pub fn monitor_databases() -> Vec<String> {
     let list = text(&MONITOR_DATABASES).unwrap_or_default();
-    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let valid = |name: &&str| (1..pg_sys::NAMEDATALEN as usize).contains(&name.len());
+    let names = list.split(',').map(str::trim).filter(valid);
     names.map(str::to_owned).collect()
 }
 

@@ -4,17 +4,18 @@
 //! Data keys lie apart from PostgreSQL's shared memory, in a mapping of our own that the postmaster makes and
 //! all processes inherit, so that it can be locked and left out of core dumps as a whole.
 
-use super::settings;
+use super::{invalidation, settings};
 use crate::cache::Instant;
 use crate::crypto::locked;
 use crate::shared::record::Record;
-use crate::shared::vault::{self, Slot};
+use crate::shared::vault::Slot;
 use crate::shared::{Shared, Words};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use zeroize::Zeroize;
 
 /// What lies at the beginning of our piece of PostgreSQL's shared memory. Then come `records` times a
 /// [`Record`], a condition variable and a count of holders.
@@ -153,8 +154,12 @@ extern "C-unwind" fn on_startup() {
         }
     }
     match NonNull::new(VAULT.load(Acquire)) {
+        // All of it, for a process may have been killed in the middle of a change.
         // SAFETY: as made below; no other process is alive.
-        Some(vault) => vault::clear(unsafe { slots(vault, count) }),
+        Some(vault) => unsafe {
+            std::slice::from_raw_parts_mut(vault.cast::<u8>().as_ptr(), count * size_of::<Slot>())
+                .zeroize();
+        },
         None => {
             let (base, granted) = locked::map(count * size_of::<Slot>(), libc::MAP_SHARED);
             VAULT_LOCKED.store(granted.locked, Relaxed);
@@ -217,8 +222,10 @@ pub fn vault_is_locked() -> bool {
 }
 
 /// Runs `work` under the lock. It must not wait, and can't raise an ERROR.
+///
+/// A transaction that changed the registry is alone with what it knows until it commits.
 pub fn with<R>(work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
-    let Some(at) = layout() else {
+    let Some(at) = layout().filter(|_| !invalidation::is_uncommitted()) else {
         return PRIVATE.with_borrow_mut(|records| {
             work(&mut Shared { words: &PRIVATE_WORDS, records, slots: &mut [] })
         });

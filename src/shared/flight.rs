@@ -7,6 +7,9 @@ use crate::cache::Instant;
 pub struct Tag(pub u64);
 
 impl Tag {
+    /// Of no record.
+    pub const NONE: Self = Self(0);
+
     pub(super) fn new(at: usize, generation: u16) -> Self {
         Self((at as u64 + 1) << 16 | u64::from(generation))
     }

@@ -2,9 +2,10 @@
 
 use super::flight;
 use super::histogram::Histogram;
-use super::{Now, Subject, TenantId};
+use super::{Now, Subject, TenantId, Words};
 use crate::cache::Instant;
 use crate::error::{Error, KeyState, Reason};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Failures in a row after which the circuit breaker begins to stretch the pauses between calls.
 const BREAKER_AFTER: u32 = 3;
@@ -40,6 +41,8 @@ pub struct Record {
     pub revoked_at: Instant,
     /// When the last copy of a data key in any process is erased.
     pub copies_until: Instant,
+    /// Before this there may be copies from a time when the tenant had another record.
+    pub holders_known_from: Instant,
     /// Before this, no data key is fetched ahead of need.
     pub refresh_after: Instant,
     /// The budget: a token bucket as the time at which it is full again (the generic cell rate algorithm,
@@ -181,9 +184,18 @@ impl Record {
         self.id == subject.id && self.custody == subject.custody
     }
 
-    /// Gives the record to another tenant. True if it was somebody's.
-    pub(super) fn recycle(&mut self, subject: &Subject) -> bool {
-        let taken = self.id != TenantId::default();
+    /// How badly a record is missed if another tenant gets it; then the time of its last use.
+    pub(super) fn worth(&self, now: Instant) -> (bool, Instant) {
+        let revoked = self.note.state() == KeyState::Revoked.name();
+        (revoked || self.flight.is_up(now), self.last_used)
+    }
+
+    /// Gives the record to another tenant. What others must not miss of the old one goes into `words`, and holds
+    /// for the new one, of which it may have been.
+    pub(super) fn recycle(&mut self, subject: &Subject, words: &Words) {
+        words.forgotten_revoked_at.fetch_max(self.revoked_at, Relaxed);
+        words.forgotten_copies_until.fetch_max(self.copies_until, Relaxed);
+        let copies_until = words.forgotten_copies_until.load(Relaxed);
         let generation = self.generation.wrapping_add(1);
         *self = Self {
             id: subject.id,
@@ -191,9 +203,11 @@ impl Record {
             custody: subject.custody,
             epoch: subject.epoch,
             generation,
+            revoked_at: words.forgotten_revoked_at.load(Relaxed),
+            copies_until,
+            holders_known_from: copies_until,
             ..Self::default()
         };
-        taken
     }
 
     /// Takes in what the registry says now. Another custody is another key, of which nothing is known; an
@@ -209,6 +223,8 @@ impl Record {
                 epoch: subject.epoch,
                 generation: self.generation,
                 last_used: now,
+                copies_until: self.copies_until,
+                holders_known_from: self.holders_known_from,
                 changes: self.changes,
                 announced: self.announced,
                 history: self.history,

@@ -191,9 +191,43 @@ fn a_state_keeps_its_time_while_its_reason_changes() {
 fn the_least_recently_used_record_makes_room_and_its_hits_go_nowhere() {
     let mut memory = Memory::new(2, 4);
     memory.put(&subject(1, 0), at(100));
-    let stale = memory.flight(&subject(2, 0), 1, at(101)).tag;
+    memory.put(&subject(2, 0), at(101));
+    let (stale, _) = memory.shared().find(&subject(2, 0).id).unwrap();
     memory.put(&subject(3, 0), at(102));
     memory.put(&subject(4, 0), at(103));
     memory.shared().add_hits(&[(stale, 7), (Tag::new(99, 0), 1)], 0);
     assert!(memory.records.iter().all(|record| record.stats.hits == 0));
+}
+
+#[test]
+fn a_revocation_is_not_forgotten_with_its_record() {
+    let mut memory = Memory::new(2, 4);
+    let of = subject(1, 0);
+    let flight = memory.flight(&of, 1, at(100));
+    memory.shared().fail(&flight.landing(&of, 100, 101), &Reason::KeyDisabled.into());
+    // The other place is taken as long as there is one; a revoked key's only then.
+    memory.put(&subject(2, 0), at(102));
+    memory.put(&subject(3, 0), at(103));
+    assert!(memory.shared().find(&of.id).is_some());
+    let flight = memory.flight(&subject(3, 0), 1, at(500));
+    memory.shared().fail(&flight.landing(&subject(3, 0), 500, 501), &Reason::KeyDisabled.into());
+    memory.put(&subject(4, 0), at(502));
+    assert!(memory.shared().find(&of.id).is_none());
+    assert_eq!(memory.shared().revoked_at(&of.id), at(101).instant);
+    assert_eq!(memory.shared().revoked_at(&subject(4, 0).id), at(101).instant);
+}
+
+#[test]
+fn an_overtaken_flight_that_fails_changes_nothing() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    let lost = memory.flight(&of, 1, at(100));
+    let second = memory.flight(&of, 2, at(107));
+    let dek = SecretKey::from_slice(&[9; 32]).unwrap();
+    let landing = second.landing(&of, 107, 108);
+    memory.shared().finish(&landing, &fingerprint(&of), &dek, true).unwrap();
+    let change = memory.shared().fail(&lost.landing(&of, 100, 109), &Reason::KmsTimeout.into());
+    assert_eq!(change, Change::NONE);
+    let again = memory.shared().begin(&of, &fingerprint(&of), 1, at(109), &RULES);
+    assert!(matches!(again, Step::Take(_)));
 }

@@ -13,6 +13,7 @@ pub struct Slot {
     fingerprint: Fingerprint,
     pub dek: [u8; KEY_LEN],
     tenant: TenantId,
+    custody: u64,
     epoch: u64,
     /// When the unwrap began; 0: empty.
     pub unwrapped_at: Instant,
@@ -58,16 +59,21 @@ pub fn put(
     slot.fingerprint = *fingerprint;
     slot.dek.copy_from_slice(dek.expose_secret());
     slot.tenant = subject.id;
+    slot.custody = subject.custody;
     slot.epoch = subject.epoch;
     slot.unwrapped_at = unwrapped_at;
     slot.last_used = now;
 }
 
-/// KMS unwrapped one data key of a tenant at `began`, so the tenant's key was good for all of them that were
-/// unwrapped after `oldest`.
+/// KMS unwrapped one data key of a tenant at `began`, so the tenant's key was good for all of them. Renews those
+/// that were unwrapped, and used, after `oldest`: what nobody needs is to go.
 pub fn renew(slots: &mut [Slot], subject: &Subject, began: Instant, oldest: Instant) {
     let theirs = |slot: &&mut Slot| {
-        slot.unwrapped_at > oldest && slot.tenant == subject.id && slot.epoch == subject.epoch
+        slot.unwrapped_at > oldest
+            && slot.last_used > oldest
+            && slot.tenant == subject.id
+            && slot.custody == subject.custody
+            && slot.epoch == subject.epoch
     };
     for slot in slots.iter_mut().filter(theirs) {
         slot.unwrapped_at = slot.unwrapped_at.max(began);

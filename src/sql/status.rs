@@ -82,9 +82,8 @@ fn key_copies(
 > {
     let ttl = settings::policy().ttl as f64 / NANOS;
     let (record, holders) = known(tenant);
-    // Of other sessions, or where the tenant's record went to another, nothing is known but that all keep to
-    // the TTL.
-    let lives_on = match shmem::is_shared() && holders.is_some() {
+    // Of other sessions nothing is known but that all keep to the TTL.
+    let lives_on = match shmem::is_shared() {
         true => record.copies_until.saturating_sub(Backend.now()) as f64 / NANOS,
         false => ttl,
     };
@@ -101,11 +100,17 @@ fn known(tenant: &str) -> (Record, Option<i32>) {
     };
     match found {
         Some((tag, record)) => {
+            let known = Backend.now() >= record.holders_known_from;
             let holders = expiry::holders(tag).map_or_else(|| i32::from(here()), i32::from);
-            (record, Some(holders))
+            (record, known.then_some(holders))
         }
-        None if shmem::words().recycled.load(Relaxed) == 0 => (Record::default(), Some(0)),
-        None => (Record::default(), None),
+        None => {
+            let copies_until = shmem::words().forgotten_copies_until.load(Relaxed);
+            let known = Backend.now() >= copies_until;
+            let mut record = Record::default();
+            record.copies_until = copies_until;
+            (record, known.then_some(0))
+        }
     }
 }
 
@@ -178,6 +183,7 @@ fn backend_cache_stats() -> TableIterator<
         name!(kms_failures, i64),
         name!(evictions, i64),
         name!(memory_locked, Option<bool>),
+        name!(expiry_timer, bool),
     ),
 > {
     let (cache, stats) = (keyring().cache(), keyring().stats());
@@ -192,5 +198,6 @@ fn backend_cache_stats() -> TableIterator<
         cache.evictions() as i64,
         // Unknown until the first data key needed memory.
         (memory.bytes > 0).then_some(memory.locked == memory.bytes && shmem::vault_is_locked()),
+        expiry::has_timer(),
     ))
 }

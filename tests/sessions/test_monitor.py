@@ -118,8 +118,8 @@ def test_a_revocation_is_noticed_with_nobody_querying_and_told_once_by_each_mean
     assert re.fullmatch(r"aws_code=DisabledException request_id=[0-9a-f-]+", info)
     assert light == {"tenant": tenant, "event": "usable", "was": "revoked"}
     assert story.log["disabled"] == [
-        f"cmk_encrypt key_state=revoked was=usable reason=key_disabled tenant={tenant} {info}",
-        f"cmk_encrypt key_state=usable was=revoked tenant={tenant}",
+        f"cmk_encrypt key_state=revoked was=usable reason=key_disabled tenant={tenant} {info} database=postgres",
+        f"cmk_encrypt key_state=usable was=revoked tenant={tenant} database=postgres",
     ]
 
 
@@ -140,7 +140,7 @@ def test_an_outage_is_told_from_a_revocation(story, state):
 
 def test_a_name_that_could_forge_a_field_is_quoted_in_the_log(story):
     name = story.quoted.name.replace('"', '\\"')
-    assert story.log["quoted"][-1] == f'cmk_encrypt key_state=usable was=revoked tenant="{name}"'
+    assert story.log["quoted"][-1] == f'cmk_encrypt key_state=usable was=revoked tenant="{name}" database=postgres'
     assert [payload["event"] for payload in story.heard["quoted"]] == ["revoked", "usable"]
 
 
@@ -175,7 +175,7 @@ def warned_once(story, name, warning, info):
     """By each of the three means."""
     tenant = story.tenants[name].name
     payload = {"tenant": tenant, "event": warning, **({"info": info} if info else {})}
-    line = f"cmk_encrypt key_warning={warning} tenant={tenant} {info or ''}".strip()
+    line = f"cmk_encrypt key_warning={warning} tenant={tenant}{' ' + info if info else ''} database=postgres"
     assert [heard for heard in story.heard[name] if heard["event"] == warning] == [payload]
     assert [event for event in story.events[name] if event[0] == warning] == [(warning, None, None)]
     assert [said for said in story.log[name] if warning in said] == [line]

@@ -100,7 +100,12 @@ class Watched:
             def heard_of(tenant):
                 connection.execute("SELECT 1")
                 heard.extend(json.loads(n.payload) for n in connection.notifies(timeout=0))
-                return [payload for payload in heard if payload["tenant"] == tenant.name]
+                # Anyone may listen, so a notification says of nobody what happened.
+                assert all(payload.keys() == {"id", "event"} for payload in heard)
+                rows = self.dba.all("SELECT id, event, tenant, was, reason, info FROM cmk.key_event WHERE tenant = %s", tenant.name)
+                events = {id: dict(zip(("event", "tenant", "was", "reason", "info"), row)) for id, *row in rows}
+                told = [events[payload["id"]] for payload in heard if payload["id"] in events]
+                return [{name: value for name, value in event.items() if value is not None} for event in told]
 
             yield heard_of
 

@@ -1,4 +1,4 @@
-//! Makes changes of keys known: a row in `cmk.key_event` and a NOTIFY on `cmk_key_events`, on a primary; and
+//! Makes changes of keys known: a row in `cmk.key_event` and a NOTIFY of its id on `cmk_key_events`, on a primary; and
 //! for warnings a line in the log. (A change of state is logged by the process that saw it.)
 
 use super::session::{transaction, with_snapshot};
@@ -10,27 +10,21 @@ use crate::pg::{clock, elog, registry, report, shmem, write};
 use crate::shared::TenantId;
 use crate::shared::record::{Past, Record};
 use pgrx::pg_sys;
-use serde::Serialize;
 use std::collections::HashMap;
 
 /// Days before imported key material expires from which to warn.
 const EXPIRY_NOTICE: i64 = 30;
 const DAY: i64 = 86_400;
 
-/// What listeners get, as JSON, and what a row of `cmk.key_event` holds.
-#[derive(Serialize)]
+/// A row of `cmk.key_event`.
 struct Event<'a> {
     tenant: &'a str,
     /// The state entered, or the warning.
     event: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     was: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<String>,
     /// Seconds since the Unix epoch.
-    #[serde(skip)]
     at: f64,
 }
 
@@ -129,18 +123,25 @@ pub fn warn(tenant: &str, facts: &KeyFacts) {
 /// # Errors
 /// `read_only` on a standby; `tenant_busy` while somebody locks the table, for whom nobody is to wait.
 fn publish(event: &Event<'_>, worth: Worth) -> Result<bool> {
-    const INSERT: &str = "
-        INSERT INTO cmk.key_event (at, tenant, event, was, reason, info)
-        SELECT pg_catalog.to_timestamp($1), $2, $3, coalesce($4, last.state), $5, $6
-          FROM (SELECT (SELECT event FROM cmk.key_event
-                         WHERE tenant = $2 AND event = ANY ($7) AND $3 = ANY ($7)
-                         ORDER BY at DESC LIMIT 1) AS state,
-                       (SELECT coalesce(info, '') FROM cmk.key_event WHERE tenant = $2 AND event = $3
-                         ORDER BY at DESC LIMIT 1) AS info) AS last
-         WHERE CASE $8 WHEN 'state' THEN $3 <> coalesce(last.state, 'usable')
-                       WHEN 'info' THEN last.info IS NULL OR last.info <> coalesce($6, '')
-                       ELSE true END";
-    const NOTIFY: &str = "SELECT pg_catalog.pg_notify('cmk_key_events', $1)";
+    // Anyone may listen, and anyone may notify: what happened to whom is for those to read who may.
+    const PUBLISH: &str = "
+        WITH last AS (
+            SELECT (SELECT event FROM cmk.key_event
+                     WHERE tenant = $2 AND event = ANY ($7) AND $3 = ANY ($7)
+                     ORDER BY id DESC LIMIT 1) AS state,
+                   (SELECT coalesce(info, '') FROM cmk.key_event WHERE tenant = $2 AND event = $3
+                     ORDER BY id DESC LIMIT 1) AS info),
+        published AS (
+            INSERT INTO cmk.key_event (at, tenant, event, was, reason, info)
+            SELECT pg_catalog.to_timestamp($1), $2, $3, coalesce($4, last.state), $5, $6
+              FROM last
+             WHERE CASE $8 WHEN 'state' THEN $3 <> coalesce(last.state, 'usable')
+                           WHEN 'info' THEN last.info IS NULL OR last.info <> coalesce($6, '')
+                           ELSE true END
+            RETURNING id)
+        SELECT pg_catalog.pg_notify('cmk_key_events',
+                   pg_catalog.json_build_object('id', id, 'event', $3)::text)
+          FROM published";
     let table = registry::events_of_extension().ok_or(Reason::NotInstalled)?;
     // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
     let locked = unsafe {
@@ -165,11 +166,6 @@ fn publish(event: &Event<'_>, worth: Worth) -> Result<bool> {
             KeyState::NAMES.to_vec().into(),
             worth.into(),
         ];
-        if write::execute(INSERT, &arguments)? == 0 {
-            return Ok(false);
-        }
-        let payload = serde_json::to_string(event).unwrap_or_default();
-        write::execute(NOTIFY, &[payload.into()])?;
-        Ok(true)
+        Ok(write::execute(PUBLISH, &arguments)? > 0)
     })
 }

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 
 /// What a database's owner could have set for it (ALTER DATABASE … SET) to have a superuser run his code or to
 /// keep him from his work. As autovacuum does.
-const SETTINGS: [(&CStr, &CStr); 9] = [
+const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_isolation", c"read committed"),
@@ -16,6 +16,9 @@ const SETTINGS: [(&CStr, &CStr); 9] = [
     (c"idle_in_transaction_session_timeout", c"0"),
     (c"row_security", c"off"),
     (c"client_min_messages", c"error"),
+    (c"synchronous_commit", c"local"),
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    (c"transaction_timeout", c"0"),
 ];
 
 pub fn connect(database: &str) {
