@@ -225,7 +225,7 @@ impl Keyring {
             return Ok(Err(reason.into()));
         }
         let now = host.now();
-        let live = |key: &&CachedKey| now < key.unwrapped_at.value() + host.policy().ttl;
+        let live = |key: &&CachedKey| now < key.unwrapped_at.value() + host.ttl();
         let Some(key) = wanted.find(&entry).filter(live) else {
             return Err(Missing::Key(entry.tenant.clone()));
         };

@@ -21,6 +21,8 @@ pub trait Host {
     /// Changes whenever the registry or a role membership may have changed, or a key was found revoked.
     fn generation(&self) -> u64;
     fn policy(&self) -> Policy;
+    /// That of the policy; asked for every value.
+    fn ttl(&self) -> u64;
     fn tenant(&self, name: &str) -> Result<Option<Tenant>>;
     fn permissions(&self, role: Role, tenant: &str) -> Result<Permissions>;
     /// The provider, which gives up after `limit` if that is sooner than its own timeouts.

@@ -80,6 +80,9 @@ impl Host for FakeHost {
     fn generation(&self) -> u64 {
         self.generation.get() + self.words.revocations.load(std::sync::atomic::Ordering::Relaxed)
     }
+    fn ttl(&self) -> u64 {
+        TTL * SECOND
+    }
     fn policy(&self) -> Policy {
         Policy {
             ttl: TTL * SECOND,

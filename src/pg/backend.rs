@@ -126,6 +126,10 @@ impl Host for Backend {
     }
 
     #[inline]
+    fn ttl(&self) -> u64 {
+        settings::ttl()
+    }
+
     fn policy(&self) -> Policy {
         settings::policy()
     }

@@ -264,6 +264,7 @@ fn duration(setting: &GucSetting<i32>) -> Duration {
     Duration::from_millis(setting.get().unsigned_abs().into())
 }
 
+#[inline]
 fn nanoseconds(setting: &GucSetting<i32>) -> u64 {
     u64::from(setting.get().unsigned_abs()) * 1_000_000
 }
@@ -289,8 +290,12 @@ pub fn patience() -> Duration {
 }
 
 #[inline]
+pub fn ttl() -> u64 {
+    nanoseconds(&CACHE_TTL)
+}
+
 pub fn policy() -> Policy {
-    let ttl = nanoseconds(&CACHE_TTL);
+    let ttl = ttl();
     Policy {
         ttl,
         soft_ttl: match nanoseconds(&CACHE_SOFT_TTL) {
