@@ -115,6 +115,15 @@ build_package() {
     printf '%s\n' "$stage"
 }
 
+# release_to_measure [FEATURE]: builds the release into a PostgreSQL of our own, and exports PG_CONFIG and FAKE_KMS.
+release_to_measure() {
+    scripts/setup.sh test
+    PG_CONFIG=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
+    install_package "$(build_package "$PG_CONFIG" release "${1:-}")" "$PG_CONFIG"
+    cargo build -q --locked -p fake_kms
+    export PG_CONFIG FAKE_KMS=$TARGET/debug/fake_kms PYTHONDONTWRITEBYTECODE=1
+}
+
 # install_package STAGE PG_CONFIG: copies the files into that server's directories, with sudo where we
 # may not write. install(1) replaces files instead of writing into them: a running server that has the
 # old library mapped keeps it.

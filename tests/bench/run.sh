@@ -3,11 +3,7 @@
 # a figure. ROWS and RUNS in the environment change the size (1000000 rows, best of 9 rounds).
 source "$(dirname "$0")/../../scripts/lib.sh"
 
-scripts/setup.sh test
-PG_CONFIG=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
-export PG_CONFIG
-install_package "$(build_package "$PG_CONFIG" release bench)" "$PG_CONFIG"
-cargo build -q --locked -p fake_kms
+release_to_measure bench
 
 server=''
 cleanup() { if [[ -n $server ]]; then scripts/server.sh destroy "$server"; fi; }
@@ -22,6 +18,5 @@ scripts/server.sh start "$server" --conf 'cmk_encrypt.local_keys = on' --conf 's
 grep -m 1 'model name' /proc/cpuinfo || true
 "$("$PG_CONFIG" --bindir)/psql" -X -h "$server/socket" -U postgres -d postgres \
     -v rows="${ROWS:-1000000}" -v runs="${RUNS:-9}" -f tests/bench/bench.sql
-export FAKE_KMS=$TARGET/debug/fake_kms
 "$VENV/bin/python" tests/bench/calls.py
 "$VENV/bin/python" tests/bench/drills.py

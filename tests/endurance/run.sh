@@ -6,11 +6,6 @@
 duration=${ENDURANCE_SECONDS:-3600}
 source "$(dirname "$0")/../../scripts/lib.sh"
 
-scripts/setup.sh test
-PG_CONFIG=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
-export PG_CONFIG
-install_package "$(build_package "$PG_CONFIG" release)" "$PG_CONFIG"
-cargo build -q --locked -p fake_kms
-export FAKE_KMS=$TARGET/debug/fake_kms PYTHONDONTWRITEBYTECODE=1
+release_to_measure
 "$VENV/bin/python" tests/endurance/endurance.py --seconds "$duration"
 "$VENV/bin/python" tests/endurance/endurance.py --seconds "$((duration / 10))" --lazy
