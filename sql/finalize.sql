@@ -57,7 +57,7 @@ CREATE FUNCTION cmk.revocation_bound(
 RETURNS SETOF record
 LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT make_interval(secs => c.lives_on), now() + make_interval(secs => c.lives_on), c.holders,
+    SELECT make_interval(secs => c.lives_on), clock_timestamp() + make_interval(secs => c.lives_on), c.holders,
            greatest(make_interval(secs => c.ttl), make_interval(secs => c.lives_on)) + CASE WHEN t.role_arn IS NULL THEN '0'::interval ELSE '15 min'::interval END,
            c.server_wide
       FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_copies(t.tenant) c

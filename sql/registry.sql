@@ -55,7 +55,7 @@ CREATE TABLE cmk.access (
 
 -- What the monitor saw. Nothing depends on it; old rows may be deleted.
 CREATE TABLE cmk.key_event (
-    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id          uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
     at          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     tenant      text COLLATE "C" NOT NULL,
     event       text COLLATE "C" NOT NULL,
@@ -64,7 +64,7 @@ CREATE TABLE cmk.key_event (
     info        text COLLATE "C"
 );
 
-CREATE INDEX key_event_tenant_id ON cmk.key_event (tenant, id);
+CREATE INDEX key_event_tenant_at ON cmk.key_event (tenant, at);
 
 -- Without a primary key, a publication of all tables would forbid every revocation.
 ALTER TABLE cmk.access REPLICA IDENTITY FULL;

@@ -286,7 +286,7 @@ impl Keyring {
 
     /// Data keys that were unwrapped before another process found the tenant's key revoked.
     fn drop_revoked(&self, host: &impl Host, name: &str, subject: &Subject) {
-        let revoked_at = host.shared(|shared| shared.revoked_at(&subject.id));
+        let revoked_at = host.common(|shared| shared.revoked_at(&subject.id));
         if let Some(snapshot) = self.snapshot(name) {
             self.cache.update(&snapshot, |entry: &mut Entry| {
                 entry.keys.retain(|key| key.unwrapped_at.value() > revoked_at);
@@ -305,7 +305,7 @@ impl Keyring {
 
     /// Adds this process's hits to what all processes know.
     pub fn tell_hits(&self, host: &impl Host) {
-        if !self.has_untold_hits() {
+        if !self.has_untold_hits() || host.is_alone() {
             return;
         }
         self.hits_told.set(self.stats.hits.value());

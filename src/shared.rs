@@ -16,7 +16,7 @@ use crate::cache::Instant;
 use crate::crypto::key::SecretKey;
 use crate::error::{Error, KeyState, Reason, Result};
 use flight::Flight;
-use record::{Change, Record};
+use record::{Change, Record, Seen};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use subject::word;
 use vault::Slot;
@@ -189,10 +189,10 @@ impl Shared<'_> {
         now: Instant,
         rules: &Rules,
     ) -> Option<Taken> {
-        let slot = vault::find(self.slots, fingerprint, newer_than)?;
+        let record = &mut self.records[at];
+        let slot = vault::find(self.slots, fingerprint, newer_than.max(record.revoked_at))?;
         slot.last_used = now;
         let dek = SecretKey::from_slice(&slot.dek).ok()?;
-        let record = &mut self.records[at];
         record.used_at = now;
         record.copies_until = record.copies_until.max(slot.unwrapped_at.saturating_add(rules.ttl));
         let tag = Tag::new(at, record.generation);
@@ -215,33 +215,32 @@ impl Shared<'_> {
     /// interest, and the data key isn't kept.
     ///
     /// # Errors
-    /// If another process found the key revoked meanwhile: the later answer counts, and the data key is not to
-    /// be used.
+    /// If the key was, or may have been, found revoked after the call began: then the data key is not to be used. With
+    /// the reason, or without one where it isn't known that the key is revoked; KMS is to be asked again.
     pub fn finish(
         &mut self,
         landing: &Landing<'_>,
         fingerprint: &Fingerprint,
         dek: &SecretKey,
         needed: bool,
-    ) -> Result<Change> {
+    ) -> Result<Change, Option<Error>> {
         let Landing { flight, subject, began, now, rules } = *landing;
         let copies_until = began.saturating_add(rules.ttl);
         let Some(record) = record_of(self.records, flight.tag, subject) else {
             // Given to another tenant meanwhile.
             self.words.forgotten_copies_until.fetch_max(copies_until, Relaxed);
-            return match self.words.forgotten_revoked_at.load(Relaxed) < began {
-                true => Ok(Change::NONE),
-                false => Err(Reason::KeyAccessDenied.into()),
-            };
+            let forgotten = self.words.forgotten_revoked_at.load(Relaxed);
+            return if forgotten < began { Ok(Change::NONE) } else { Err(None) };
         };
         let needed = needed || record.flight.awaited;
         record.flight.land(flight);
         record.stats.called(now, began, true);
-        // Unless a later call succeeded since.
-        if record.revoked_at >= began
-            && let Some(error) = record.seen().and_then(|seen| seen.error)
-        {
-            return Err(error);
+        if record.revoked_at >= began {
+            match record.seen() {
+                // A later call succeeded since.
+                Some(Seen { error: None, .. }) => {}
+                seen => return Err(seen.and_then(|seen| seen.error)),
+            }
         }
         record.copies_until = record.copies_until.max(copies_until);
         if needed {
@@ -252,35 +251,59 @@ impl Shared<'_> {
         Ok(record.succeeded(now))
     }
 
-    /// A KMS call failed. What concerns one data key alone says nothing of the tenant's key.
-    pub fn fail(&mut self, landing: &Landing<'_>, error: &Error) -> Change {
+    /// A KMS call failed. What concerns one data key alone says nothing of the tenant's key. `None` if another
+    /// call overtook this one, which is old news then, unless the key is revoked.
+    pub fn fail(&mut self, landing: &Landing<'_>, error: &Error) -> Option<Change> {
         let Landing { flight, subject, began, now, rules } = *landing;
         let state = error.reason.key_state();
         let revoked = state == Some(KeyState::Revoked);
         if revoked {
-            vault::drop_tenant(self.slots, &subject.id);
+            self.note_revocation(subject, now.instant);
         }
         let Some(record) = record_of(self.records, flight.tag, subject) else {
-            // Given to another tenant meanwhile.
-            if revoked {
-                self.words.forgotten_revoked_at.fetch_max(now.instant, Relaxed);
-                self.words.revocations.fetch_add(1, Relaxed);
-            }
-            return Change::NONE;
+            return Some(Change::NONE);
         };
         let last = record.flight.land(flight);
         record.stats.called(now, began, false);
-        // What happens to a call that another one overtook is old news, unless the key is revoked.
-        let Some(state) = state.filter(|_| last || revoked) else { return Change::NONE };
-        if revoked {
-            record.revoked_at = now.instant;
+        match state {
+            None => Some(Change::NONE),
+            Some(state) if last || revoked => {
+                Some(record.failed(error, state, now, rules.failure_ttl))
+            }
+            Some(_) => None,
         }
-        let change = record.failed(error, state, now, rules.failure_ttl);
+    }
+
+    /// The key of a tenant is revoked: what was unwrapped before `now` is not to be used.
+    pub fn note_revocation(&mut self, subject: &Subject, now: Instant) {
+        vault::drop_tenant(self.slots, &subject.id);
+        let known = match self.find(&subject.id) {
+            Some((_, record)) => {
+                record.revoked_at = now;
+                record.is_revoked()
+            }
+            None => {
+                self.words.forgotten_revoked_at.fetch_max(now, Relaxed);
+                false
+            }
+        };
         // While it stays revoked nobody gets a data key that others would have to drop.
-        if revoked && change.from != change.to {
+        if !known {
             self.words.revocations.fetch_add(1, Relaxed);
         }
-        change
+    }
+
+    /// A process that is alone has a copy of a data key until then.
+    pub fn note_copy(&mut self, subject: &Subject, until: Instant) {
+        match self.find(&subject.id) {
+            Some((_, record)) => {
+                record.copies_until = record.copies_until.max(until);
+                record.holders_known_from = record.holders_known_from.max(until);
+            }
+            None => {
+                self.words.forgotten_copies_until.fetch_max(until, Relaxed);
+            }
+        }
     }
 
     /// The flight ended without an outcome: it was cancelled, or it took longer than its query would wait.

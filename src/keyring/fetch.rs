@@ -11,7 +11,7 @@ use crate::kms::Kms;
 use crate::kms::context::EncryptionContext;
 use crate::registry::{DataKey, Tenant};
 use crate::shared::flight::Flight;
-use crate::shared::record::jittered;
+use crate::shared::record::{Change, jittered};
 use crate::shared::{Landing, Shared, Step, Subject, Tag, Taken};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,13 @@ enum Purpose {
     Ahead(Duration),
     /// To see whether the tenant's key is usable.
     Check,
+}
+
+/// A call that failed.
+struct Failed {
+    error: Error,
+    /// Another call overtook it, or its outcome isn't to be relied on: look again.
+    overtaken: bool,
 }
 
 /// A flight that is abandoned if an interrupt cuts it short.
@@ -102,20 +109,16 @@ impl Keyring {
                     host.wait(record);
                 }
                 Step::Fetch(flight) => {
-                    let flown = self.fly(host, tenant, data_key, flight, Purpose::Need);
-                    let transient = |error: &Error| {
-                        error.reason.key_state().is_some_and(|state| state != KeyState::Revoked)
-                    };
-                    // Another process may have overtaken a call that took too long.
-                    match flown {
-                        Err(error) if transient(&error) && !overtaken => overtaken = true,
-                        flown => break flown,
+                    match self.fly(host, tenant, data_key, flight, Purpose::Need) {
+                        Err(failed) if failed.overtaken && !overtaken => overtaken = true,
+                        flown => break flown.map_err(|failed| failed.error),
                     }
                 }
             }
         };
         let expanded = fetched.map(|fetched| {
             let Fetched { dek, unwrapped_at, tag } = fetched;
+            note_copy(host, &subject, unwrapped_at + policy.ttl);
             (expand(host, dek, unwrapped_at + policy.ttl, tag), unwrapped_at)
         });
         scrub_stack();
@@ -165,15 +168,17 @@ impl Keyring {
             })
         });
         match step.flatten() {
-            Some(Step::Take(taken)) => self.renew(host, tenant, dek_id, taken.unwrapped_at),
+            Some(Step::Take(taken)) => {
+                self.renew(host, tenant, &subject, dek_id, taken.unwrapped_at);
+            }
             Some(Step::Fetch(flight)) => {
                 let purpose = Purpose::Ahead(Duration::from_nanos(policy.refresh_wait));
                 let flown = self.fly(host, tenant, data_key, flight, purpose);
                 let flown = flown.map(|younger| younger.unwrapped_at);
                 scrub_stack();
                 match flown {
-                    Ok(unwrapped_at) => self.renew(host, tenant, dek_id, unwrapped_at),
-                    Err(error) => self.remember(tenant, dek_id, &error, 0),
+                    Ok(unwrapped_at) => self.renew(host, tenant, &subject, dek_id, unwrapped_at),
+                    Err(failed) => self.remember(tenant, dek_id, &failed.error, 0),
                 }
             }
             _ => {}
@@ -203,7 +208,7 @@ impl Keyring {
         data_key: &DataKey,
         flight: Flight,
         purpose: Purpose,
-    ) -> Result<Fetched> {
+    ) -> Result<Fetched, Failed> {
         let (policy, rules) = (host.policy(), host.policy().rules());
         let subject = Subject::new(host.database(), tenant);
         let mut in_flight = InFlight { host, flight, landed: false };
@@ -226,7 +231,10 @@ impl Keyring {
                 let needed = purpose != Purpose::Check;
                 let finish =
                     |shared: &mut Shared<'_>| shared.finish(&landing, &fingerprint, &dek, needed);
-                let change = in_flight.land(finish)?;
+                let change = in_flight.land(finish).map_err(|error| Failed {
+                    overtaken: error.is_none(),
+                    error: error.unwrap_or(Reason::KmsServerError.into()),
+                })?;
                 // Before anything that an interrupt could end.
                 host.erase_at(began + policy.ttl);
                 host.tell(&tenant.name, change, None);
@@ -236,12 +244,16 @@ impl Keyring {
             Err(error) if limit.is_some() && error.reason == Reason::KmsTimeout => {
                 let later = now.instant + jittered(policy.failure_ttl);
                 in_flight.land(|shared| shared.abandon(&flight, later));
-                Err(error)
+                Err(Failed { error, overtaken: false })
             }
             Err(error) => {
                 let change = in_flight.land(|shared| shared.fail(&landing, &error));
-                host.tell(&tenant.name, change, Some(&error));
-                Err(error)
+                // A refusal is everybody's business, whoever met it.
+                if host.is_alone() && error.reason.key_state() == Some(KeyState::Revoked) {
+                    host.common(|shared| shared.note_revocation(&subject, now.instant));
+                }
+                host.tell(&tenant.name, change.unwrap_or(Change::NONE), Some(&error));
+                Err(Failed { error, overtaken: change.is_none() })
             }
         }
     }
@@ -280,8 +292,16 @@ impl Keyring {
     }
 
     /// KMS unwrapped the same data key again, so it may live longer.
-    fn renew(&self, host: &impl Host, tenant: &Arc<Tenant>, dek_id: DekId, unwrapped_at: Instant) {
+    fn renew(
+        &self,
+        host: &impl Host,
+        tenant: &Arc<Tenant>,
+        subject: &Subject,
+        dek_id: DekId,
+        unwrapped_at: Instant,
+    ) {
         let policy = host.policy();
+        note_copy(host, subject, unwrapped_at + policy.ttl);
         self.with_cached(tenant, dek_id, |key| {
             key.unwrapped_at.set(unwrapped_at);
             key.refresh_at.set(refresh_at(unwrapped_at, &policy));
@@ -319,6 +339,13 @@ impl Keyring {
                 entry.put_failure(Failure { dek_id, error: error.clone(), until });
             }
         });
+    }
+}
+
+/// While this process is alone, the others are told of its copies here.
+fn note_copy(host: &impl Host, subject: &Subject, until: Instant) {
+    if host.is_alone() {
+        host.common(|shared| shared.note_copy(subject, until));
     }
 }
 

@@ -28,8 +28,13 @@ pub trait Host {
     /// The provider, which gives up after `limit` if that is sooner than its own timeouts.
     fn kms(&self, limit: Option<Duration>) -> impl Kms;
 
-    /// Runs `work` on the memory that the processes of the server share, under its lock.
+    /// True while what this process sees is not yet everybody's: its transaction changed the registry.
+    fn is_alone(&self) -> bool;
+    /// Runs `work` on what the processes of the server know in common, under its lock; while this one is alone, on
+    /// memory of its own.
     fn shared<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R;
+    /// The same, but on what is known in common in any case.
+    fn common<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R;
     /// Returns soon after the flight entered in a record is over.
     fn wait(&self, record: usize);
     /// The flight entered in a record is over.

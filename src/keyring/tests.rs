@@ -107,6 +107,12 @@ impl Host for FakeHost {
         let (mut records, mut slots) = (self.records.borrow_mut(), self.slots.borrow_mut());
         work(&mut Shared { words: &self.words, records: &mut records, slots: &mut slots })
     }
+    fn is_alone(&self) -> bool {
+        false
+    }
+    fn common<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
+        self.shared(work)
+    }
     fn wait(&self, _: usize) {
         match self.during_wait.take() {
             Some(happen) => happen(self),

@@ -47,20 +47,20 @@ extern "C-unwind" fn on_transaction_end(
 ) {
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
     static TOLD_AT: AtomicU64 = AtomicU64::new(0);
-    if let (XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PREPARE, Some(keyring)) =
-        (event, Lazy::get(&KEYRING))
-        && invalidation::settle()
-    {
-        keyring.cache().clear();
+    if !matches!(event, XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PREPARE) {
+        return;
     }
-    if let (XACT_EVENT_ABORT | XACT_EVENT_COMMIT, Some(keyring)) = (event, Lazy::get(&KEYRING))
-        && keyring.has_untold_hits()
-    {
+    let was_alone = invalidation::settle();
+    let Some(keyring) = Lazy::get(&KEYRING) else { return };
+    if keyring.has_untold_hits() {
         let now = Backend.now();
-        if now - TOLD_AT.load(Relaxed) >= TELL_EVERY {
+        if was_alone || now - TOLD_AT.load(Relaxed) >= TELL_EVERY {
             TOLD_AT.store(now, Relaxed);
             keyring.tell_hits(&Backend);
         }
+    }
+    if was_alone {
+        keyring.cache().clear();
     }
 }
 
@@ -146,7 +146,15 @@ impl Host for Backend {
         Providers { limit }
     }
 
+    fn is_alone(&self) -> bool {
+        invalidation::is_uncommitted()
+    }
+
     fn shared<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
+        if self.is_alone() { shmem::with_own(work) } else { shmem::with(work) }
+    }
+
+    fn common<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
         shmem::with(work)
     }
 
@@ -178,7 +186,7 @@ impl Host for Backend {
     }
 
     fn hold(&self, tag: Tag) -> Tag {
-        match invalidation::is_uncommitted() {
+        match self.is_alone() {
             true => Tag::NONE,
             false => {
                 expiry::hold(tag);

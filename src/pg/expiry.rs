@@ -66,6 +66,7 @@ fn start() -> bool {
     if started {
         ARMED.store(u64::MAX, SeqCst);
         OWNER.store(pid, Relaxed);
+        FAILED.store(false, Relaxed);
     } else if !FAILED.swap(true, Relaxed) {
         elog::log_line(
             "cmk_encrypt cannot make a timer: data keys in a sleeping session are erased when it wakes only",

@@ -4,7 +4,7 @@
 //! Data keys lie apart from PostgreSQL's shared memory, in a mapping of our own that the postmaster makes and
 //! all processes inherit, so that it can be locked and left out of core dumps as a whole.
 
-use super::{invalidation, settings};
+use super::settings;
 use crate::cache::Instant;
 use crate::crypto::locked;
 use crate::shared::record::Record;
@@ -221,15 +221,17 @@ pub fn vault_is_locked() -> bool {
     !is_shared() || VAULT_LOCKED.load(Relaxed) > 0
 }
 
-/// Runs `work` under the lock. It must not wait, and can't raise an ERROR.
-///
-/// A transaction that changed the registry is alone with what it knows until it commits.
+/// Runs `work` on memory of this process alone.
+pub fn with_own<R>(work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
+    PRIVATE.with_borrow_mut(|records| {
+        work(&mut Shared { words: &PRIVATE_WORDS, records, slots: &mut [] })
+    })
+}
+
+/// Runs `work` on what all processes know, under the lock; on this one's own memory where the library isn't
+/// preloaded. It must not wait, and can't raise an ERROR.
 pub fn with<R>(work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
-    let Some(at) = layout().filter(|_| !invalidation::is_uncommitted()) else {
-        return PRIVATE.with_borrow_mut(|records| {
-            work(&mut Shared { words: &PRIVATE_WORDS, records, slots: &mut [] })
-        });
-    };
+    let Some(at) = layout() else { return with_own(work) };
     let count = COUNT.load(Relaxed);
     let exclusive = pg_sys::LWLockMode::LW_EXCLUSIVE;
     // SAFETY: the lock keeps everybody else from records and slots. Should `work` panic, the transaction's

@@ -186,8 +186,17 @@ impl Record {
 
     /// How badly a record is missed if another tenant gets it; then the time of its last use.
     pub(super) fn worth(&self, now: Instant) -> (bool, Instant) {
-        let revoked = self.note.state() == KeyState::Revoked.name();
-        (revoked || self.flight.is_up(now), self.last_used)
+        let missed = self.is_revoked() && now < self.copies_until.max(self.until);
+        (missed || self.flight.is_up(now), self.last_used)
+    }
+
+    pub(super) fn is_revoked(&self) -> bool {
+        self.note.state() == KeyState::Revoked.name()
+    }
+
+    /// True while KMS is being asked for the tenant.
+    pub fn is_flying(&self, now: Instant) -> bool {
+        self.flight.is_up(now)
     }
 
     /// Gives the record to another tenant. What others must not miss of the old one goes into `words`, and holds

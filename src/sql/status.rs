@@ -83,7 +83,8 @@ fn key_copies(
     let ttl = settings::policy().ttl as f64 / NANOS;
     let (record, holders) = known(tenant);
     // Of other sessions nothing is known but that all keep to the TTL.
-    let lives_on = match shmem::is_shared() {
+    // Nor of a call whose answer is on its way.
+    let lives_on = match shmem::is_shared() && !record.is_flying(Backend.now()) {
         true => record.copies_until.saturating_sub(Backend.now()) as f64 / NANOS,
         false => ttl,
     };

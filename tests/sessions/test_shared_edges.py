@@ -81,6 +81,55 @@ def test_the_bound_follows_a_ttl_that_was_raised(make_server, kms, session):
         assert drill.dba.one("SELECT dark_within > '40 s' FROM cmk.revocation_bound(%s)", tenant.name)
 
 
+def test_a_session_that_only_evicts_speaks_of_the_whole_server(crowded, connect):
+    tenant, user, evictor = crowded.tenant(), connect(), connect()
+    evictor.run("SELECT cmk.evict(%s)", tenant.name)
+    assert user.one(READ, tenant.name) == CANARY
+    bound = "SELECT dark_within > '1 min', server_wide FROM cmk.revocation_bound(%s)"
+    assert evictor.row(bound, tenant.name) == (True, True)
+    evictor.run("BEGIN")
+    evictor.run("SELECT cmk.suspend_tenant(%s)", tenant.name)
+    assert evictor.row(bound, tenant.name) == (True, True)
+    evictor.run("ROLLBACK")
+
+
+def test_a_refusal_met_in_an_open_transaction_is_everybodys(crowded, connect, kms):
+    tenant, user, admin = crowded.tenant(), connect(), connect()
+    assert user.one(READ, tenant.name) == CANARY
+    kms.state(tenant.key_uri, "Disabled")
+    admin.run("BEGIN")
+    admin.run("SELECT cmk.evict(%s)", tenant.name)
+    admin.run("SAVEPOINT before")
+    with fails("55000", "key_disabled", tenant):
+        admin.one(READ, tenant.name)
+    with fails("55000", "key_disabled", tenant):
+        user.one(READ, tenant.name)
+    admin.run("ROLLBACK")
+
+
+def test_a_refusal_met_elsewhere_reaches_an_open_transaction(crowded, connect, kms):
+    tenant, admin, other = crowded.tenant(), connect(), connect()
+    admin.run("BEGIN")
+    admin.run("SELECT cmk.rotate_tenant(%s)", tenant.name)
+    assert admin.one(READ, tenant.name) == CANARY
+    kms.state(tenant.key_uri, "Disabled")
+    with fails("55000", "key_disabled", tenant):
+        other.one(READ, tenant.name)
+    with fails("55000", "key_disabled", tenant):
+        admin.one(READ, tenant.name)
+    admin.run("ROLLBACK")
+
+
+def test_the_bound_covers_copies_of_open_transactions(crowded, connect):
+    tenant, admin = crowded.tenant(), connect()
+    admin.run("BEGIN")
+    admin.run("SELECT cmk.evict(%s)", tenant.name)
+    assert admin.one(READ, tenant.name) == CANARY
+    bound = "SELECT dark_within > '1 min', holders FROM cmk.revocation_bound(%s)"
+    assert crowded.dba.row(bound, tenant.name) == (True, None)
+    admin.run("ROLLBACK")
+
+
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK", "PREPARE TRANSACTION 'evicted'"])
 def test_what_was_asked_for_under_an_uncommitted_eviction_serves_nobody_else(crowded, connect, kms, end):
     tenant, evictor, other = crowded.tenant(), connect(), connect()

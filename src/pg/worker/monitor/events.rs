@@ -55,7 +55,9 @@ pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) {
         let Some(name) = names.get(&record.id) else { continue };
         if transaction(|| publish_changes(name, &record)).is_ok() {
             shmem::with(|shared| {
-                if let Some((_, current)) = shared.find(&record.id) {
+                if let Some((_, current)) = shared.find(&record.id)
+                    && current.generation == record.generation
+                {
                     current.announced = record.changes;
                 }
             });
@@ -128,9 +130,9 @@ fn publish(event: &Event<'_>, worth: Worth) -> Result<bool> {
         WITH last AS (
             SELECT (SELECT event FROM cmk.key_event
                      WHERE tenant = $2 AND event = ANY ($7) AND $3 = ANY ($7)
-                     ORDER BY id DESC LIMIT 1) AS state,
+                     ORDER BY at DESC LIMIT 1) AS state,
                    (SELECT coalesce(info, '') FROM cmk.key_event WHERE tenant = $2 AND event = $3
-                     ORDER BY id DESC LIMIT 1) AS info),
+                     ORDER BY at DESC LIMIT 1) AS info),
         published AS (
             INSERT INTO cmk.key_event (at, tenant, event, was, reason, info)
             SELECT pg_catalog.to_timestamp($1), $2, $3, coalesce($4, last.state), $5, $6
