@@ -6,9 +6,11 @@
 //! the registry may have changed while we waited.
 //!
 //! The TTL is the revocation bound: counted from the *start* of the unwrap, on a clock that never goes
-//! back, whatever else fails. How data keys are fetched, shared and refreshed is in `fetch`.
+//! back, whatever else fails. How data keys are fetched and kept young is in `fetch`, how KMS is
+//! asked in `flight`.
 
 mod fetch;
+mod flight;
 mod host;
 
 pub use host::{Host, Policy};

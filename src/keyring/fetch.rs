@@ -1,76 +1,21 @@
-//! Getting a data key: from what other processes unwrapped, or from KMS, one process at a time.
+//! Getting a data key: from what other processes unwrapped, or from KMS; and keeping it young.
 
+use super::flight::{Fetched, Purpose};
 use super::{Host, Keyring, Policy, Wanted};
 use crate::cache::{CachedKey, Counter, Failure, Instant};
 use crate::crypto::aead::Cipher;
-use crate::crypto::commitment::{Commitment, DekId};
+use crate::crypto::commitment::DekId;
 use crate::crypto::key::SecretKey;
 use crate::crypto::locked::{Locked, scrub_stack};
-use crate::error::{Error, KeyState, Reason, Result};
-use crate::kms::Kms;
-use crate::kms::context::EncryptionContext;
-use crate::registry::{DataKey, Tenant};
-use crate::shared::flight::Flight;
-use crate::shared::record::{Change, jittered};
-use crate::shared::{Landing, Shared, Step, Subject, Tag, Taken};
+use crate::error::{Error, KeyState, Result};
+use crate::registry::Tenant;
+use crate::shared::record::jittered;
+use crate::shared::{Step, Subject, Tag, Taken};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How soon a process looks again for a younger copy of a data key, if it got none.
 const LOOK_AGAIN: u64 = 100_000_000;
-
-/// A data key, and what is known of it.
-struct Fetched {
-    dek: SecretKey,
-    unwrapped_at: Instant,
-    tag: Tag,
-}
-
-/// Why KMS is asked.
-#[derive(Clone, Copy, PartialEq)]
-enum Purpose {
-    /// A query can't go on without.
-    Need,
-    /// The data key still serves; the query that came by waits no longer than this.
-    Ahead(Duration),
-    /// To see whether the tenant's key is usable.
-    Check,
-}
-
-/// A call that failed.
-struct Failed {
-    error: Error,
-    /// Another call overtook it, or its outcome isn't to be relied on: look again.
-    overtaken: bool,
-}
-
-/// A flight that is abandoned if an interrupt cuts it short.
-struct InFlight<'a, H: Host> {
-    host: &'a H,
-    flight: Flight,
-    landed: bool,
-}
-
-impl<H: Host> InFlight<'_, H> {
-    /// Says how the flight ended, and wakes who waits for it.
-    fn land<R>(&mut self, outcome: impl FnOnce(&mut Shared<'_>) -> R) -> R {
-        self.landed = true;
-        let outcome = self.host.shared(outcome);
-        if let Some(record) = self.flight.tag.record() {
-            self.host.wake(record);
-        }
-        outcome
-    }
-}
-
-impl<H: Host> Drop for InFlight<'_, H> {
-    fn drop(&mut self) {
-        if !self.landed {
-            let flight = self.flight;
-            self.land(|shared| shared.abandon(&flight, 0));
-        }
-    }
-}
 
 impl Keyring {
     pub(super) fn fetch_key(
@@ -183,103 +128,6 @@ impl Keyring {
             }
             _ => {}
         }
-    }
-
-    /// Asks KMS whether the tenant's key is usable, if it is time to, by the data key that seals now. Returns
-    /// false if nothing was asked.
-    pub fn check_tenant(&self, host: &impl Host, tenant: &Tenant) -> bool {
-        let Ok(data_key) = tenant.current_data_key() else { return false };
-        let subject = Subject::new(host.database(), tenant);
-        let (process, now, rules) = (host.process_id(), host.now_on_both(), host.policy().rules());
-        let begun = host.shared(|shared| shared.begin_check(&subject, process, now, &rules));
-        let Some(flight) = begun else { return false };
-        drop(self.fly(host, tenant, data_key, flight, Purpose::Check));
-        scrub_stack();
-        true
-    }
-
-    /// Asks KMS, and tells all processes what came of it. In a frame of its own, which [`scrub_stack`] can
-    /// overwrite.
-    #[inline(never)]
-    fn fly(
-        &self,
-        host: &impl Host,
-        tenant: &Tenant,
-        data_key: &DataKey,
-        flight: Flight,
-        purpose: Purpose,
-    ) -> Result<Fetched, Failed> {
-        let (policy, rules) = (host.policy(), host.policy().rules());
-        let subject = Subject::new(host.database(), tenant);
-        let mut in_flight = InFlight { host, flight, landed: false };
-        let limit = match purpose {
-            Purpose::Ahead(limit) => Some(limit),
-            Purpose::Need | Purpose::Check => None,
-        };
-        let began = host.now();
-        let unwrapped = self.unwrap(host, tenant, data_key, limit);
-        let now = host.now_on_both();
-        let landing = Landing { flight: &flight, subject: &subject, began, now, rules: &rules };
-        // An answer older than the TTL may not be used; asking again would only bring another.
-        let unwrapped = unwrapped.and_then(|dek| match now.instant - began < policy.ttl {
-            true => Ok(dek),
-            false => Err(Reason::KmsTimeout.into()),
-        });
-        match unwrapped {
-            Ok(dek) => {
-                let fingerprint = subject.fingerprint(data_key);
-                let needed = purpose != Purpose::Check;
-                let finish =
-                    |shared: &mut Shared<'_>| shared.finish(&landing, &fingerprint, &dek, needed);
-                let change = in_flight.land(finish).map_err(|error| Failed {
-                    overtaken: error.is_none(),
-                    error: error.unwrap_or(Reason::KmsServerError.into()),
-                })?;
-                // Before anything that an interrupt could end.
-                host.erase_at(began + policy.ttl);
-                host.tell(&tenant.name, change, None);
-                Ok(Fetched { dek, unwrapped_at: began, tag: flight.tag })
-            }
-            // A refresh that takes longer than its query would wait says nothing about KMS.
-            Err(error) if limit.is_some() && error.reason == Reason::KmsTimeout => {
-                let later = now.instant + jittered(policy.failure_ttl);
-                in_flight.land(|shared| shared.abandon(&flight, later));
-                Err(Failed { error, overtaken: false })
-            }
-            Err(error) => {
-                let change = in_flight.land(|shared| shared.fail(&landing, &error));
-                // A refusal is everybody's business, whoever met it.
-                if host.is_alone() && error.reason.key_state() == Some(KeyState::Revoked) {
-                    host.common(|shared| shared.note_revocation(&subject, now.instant));
-                }
-                host.tell(&tenant.name, change.unwrap_or(Change::NONE), Some(&error));
-                Err(Failed { error, overtaken: change.is_none() })
-            }
-        }
-    }
-
-    /// Unwraps a data key and checks that it is the registered one.
-    pub fn unwrap(
-        &self,
-        host: &impl Host,
-        tenant: &Tenant,
-        data_key: &DataKey,
-        limit: Option<Duration>,
-    ) -> Result<SecretKey> {
-        let wrapped = data_key.wrapped.as_deref().ok_or(Reason::TenantShredded)?;
-        let context = EncryptionContext::data_key(&tenant.name);
-        let dek = self.call_kms(|| host.kms(limit).unwrap(&tenant.custody, wrapped, &context))?;
-        if Commitment::to(&dek, tenant.name.as_bytes()) == data_key.commitment {
-            Ok(dek)
-        } else {
-            Err(Reason::CommitmentMismatch.into())
-        }
-    }
-
-    /// Counts a call of a key provider.
-    pub fn call_kms<R>(&self, call: impl FnOnce() -> Result<R>) -> Result<R> {
-        self.stats.kms_calls.add(1);
-        call().inspect_err(|_| self.stats.kms_failures.add(1))
     }
 
     fn unwrapped_at(&self, tenant: &Tenant, dek_id: DekId) -> Option<Instant> {
