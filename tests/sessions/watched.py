@@ -102,7 +102,7 @@ class Watched:
                 heard.extend(json.loads(n.payload) for n in connection.notifies(timeout=0))
                 # Anyone may listen, so a notification says of nobody what happened.
                 assert all(payload.keys() == {"id", "event"} for payload in heard)
-                rows = self.dba.all("SELECT id, event, tenant, was, reason, info FROM cmk.key_event WHERE tenant = %s", tenant.name)
+                rows = self.dba.all("SELECT id::text, event, tenant, was, reason, info FROM cmk.key_event WHERE tenant = %s", tenant.name)
                 events = {id: dict(zip(("event", "tenant", "was", "reason", "info"), row)) for id, *row in rows}
                 told = [events[payload["id"]] for payload in heard if payload["id"] in events]
                 return [{name: value for name, value in event.items() if value is not None} for event in told]
