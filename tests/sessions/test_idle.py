@@ -10,8 +10,8 @@ from server import until
 from support import CANARY, fails_with
 
 TTL = 1.5
-# How long after its deadline a copy may be found. A timer of the kernel sees to it.
-LATE = 0.1
+# How long after its deadline a copy may be found, by an observer that shares the processor. A timer of the kernel sees to it.
+LATE = 0.3
 
 
 @pytest.fixture
