@@ -83,6 +83,9 @@ class Worker:
             used_key = False
             detail = DETAIL.match(error.diag.message_detail or "")
             outcome = detail["reason"] if detail else error.sqlstate or type(error).__name__
+            # One termination in a hundred or so loses its message on the way, with any query. A crash is in the log.
+            if outcome == "OperationalError" and self._session.connection.broken:
+                outcome = "57P01"
             if outcome not in EXPECTED:
                 self._findings.wrong.append(f"{outcome}: {error}")
             if self._session.connection.broken:
