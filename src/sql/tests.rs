@@ -82,10 +82,11 @@ mod fixture {
 
     pub fn tenant(name: &str) {
         fs::create_dir_all(KEYS).expect("the server may write its data directory");
-        let path = format!("{KEYS}/{name}.key");
-        let options =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        // Tests run side by side and share their tenants' names: a key file is there whole or not at all.
+        let draft = format!("{KEYS}/{name}.{}", std::process::id());
+        let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
         std::io::Write::write_all(&mut options.expect("key file"), &[7; 32]).expect("key");
+        fs::rename(draft, format!("{KEYS}/{name}.key")).expect("the same directory");
         let statements = format!(
             "SELECT cmk.register_tenant('{name}', 'local:{name}'),
                     cmk.grant_access('{name}', current_user::regrole)"
