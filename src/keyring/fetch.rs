@@ -54,7 +54,7 @@ impl Keyring {
                     host.wait(record);
                 }
                 Step::Fetch(flight) => {
-                    match self.fly(host, tenant, data_key, flight, Purpose::Need) {
+                    match self.fly(host, tenant, data_key, &subject, flight, Purpose::Need) {
                         Err(failed) if failed.overtaken && !overtaken => overtaken = true,
                         flown => break flown.map_err(|failed| failed.error),
                     }
@@ -118,7 +118,7 @@ impl Keyring {
             }
             Some(Step::Fetch(flight)) => {
                 let purpose = Purpose::Ahead(Duration::from_nanos(policy.refresh_wait));
-                let flown = self.fly(host, tenant, data_key, flight, purpose);
+                let flown = self.fly(host, tenant, data_key, &subject, flight, purpose);
                 let flown = flown.map(|younger| younger.unwrapped_at);
                 scrub_stack();
                 match flown {

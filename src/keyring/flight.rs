@@ -76,7 +76,7 @@ impl Keyring {
         let (process, now, rules) = (host.process_id(), host.now_on_both(), host.policy().rules());
         let begun = host.shared(|shared| shared.begin_check(&subject, process, now, &rules));
         let Some(flight) = begun else { return false };
-        drop(self.fly(host, tenant, data_key, flight, Purpose::Check));
+        drop(self.fly(host, tenant, data_key, &subject, flight, Purpose::Check));
         scrub_stack();
         true
     }
@@ -89,11 +89,12 @@ impl Keyring {
         host: &impl Host,
         tenant: &Tenant,
         data_key: &DataKey,
+        subject: &Subject,
         flight: Flight,
         purpose: Purpose,
     ) -> Result<Fetched, Failed> {
-        let (policy, rules) = (host.policy(), host.policy().rules());
-        let subject = Subject::new(host.database(), tenant);
+        let policy = host.policy();
+        let rules = policy.rules();
         let mut in_flight = InFlight { host, flight, landed: false };
         let limit = match purpose {
             Purpose::Ahead(limit) => Some(limit),
@@ -102,7 +103,7 @@ impl Keyring {
         let began = host.now();
         let unwrapped = self.unwrap(host, tenant, data_key, limit);
         let now = host.now_on_both();
-        let landing = Landing { flight: &flight, subject: &subject, began, now, rules: &rules };
+        let landing = Landing { flight: &flight, subject, began, now, rules: &rules };
         // An answer older than the TTL may not be used; asking again would only bring another.
         let unwrapped = unwrapped.and_then(|dek| match now.instant - began < policy.ttl {
             true => Ok(dek),
@@ -133,7 +134,7 @@ impl Keyring {
                 let change = in_flight.land(|shared| shared.fail(&landing, &error));
                 // A refusal is everybody's business, whoever met it.
                 if host.is_alone() && error.reason.key_state() == Some(KeyState::Revoked) {
-                    host.common(|shared| shared.note_revocation(&subject, now.instant));
+                    host.common(|shared| shared.note_revocation(subject, now.instant));
                 }
                 host.tell(&tenant.name, change.unwrap_or(Change::NONE), Some(&error));
                 Err(Failed { error, overtaken: change.is_none() })

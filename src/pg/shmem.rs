@@ -14,7 +14,7 @@ use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 use zeroize::Zeroize;
 
 /// What lies at the beginning of our piece of PostgreSQL's shared memory. Then come `records` times a
@@ -22,10 +22,8 @@ use zeroize::Zeroize;
 #[repr(C)]
 pub struct Header {
     pub words: Words,
-    /// The process that zeroes expired data keys; 0: none is alive, and nothing is shared.
-    pub sweeper: AtomicI32,
-    /// To wake it.
-    pub sweeper_latch: AtomicPtr<pg_sys::Latch>,
+    /// The latch of the process that zeroes expired data keys; null: none is alive, and nothing is shared.
+    pub sweeper: AtomicPtr<pg_sys::Latch>,
     /// When the sweeper looks next.
     pub next_sweep: AtomicU64,
 }
@@ -45,9 +43,9 @@ static LOCK: AtomicPtr<pg_sys::LWLock> = AtomicPtr::new(std::ptr::null_mut());
 /// Records and slots.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static VAULT: AtomicPtr<Slot> = AtomicPtr::new(std::ptr::null_mut());
-static VAULT_LOCKED: AtomicUsize = AtomicUsize::new(0);
+static VAULT_LOCKED: AtomicBool = AtomicBool::new(false);
 
-const TRANCHE: &std::ffi::CStr = c"cmk_encrypt";
+/// Of the area and of the lock's tranche.
 const NAME: &std::ffi::CStr = c"cmk_encrypt";
 
 /// Tenants that a process remembers where the library is not preloaded.
@@ -113,7 +111,7 @@ fn request() {
     // SAFETY: the time to ask for shared memory.
     unsafe {
         pg_sys::RequestAddinShmemSpace(size());
-        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1);
+        pg_sys::RequestNamedLWLockTranche(NAME.as_ptr(), 1);
     }
 }
 
@@ -145,7 +143,7 @@ extern "C-unwind" fn on_startup() {
     unsafe {
         let base = pg_sys::ShmemInitStruct(NAME.as_ptr(), size(), &mut found).cast::<u8>();
         base.write_bytes(0, size());
-        let lock = &raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock;
+        let lock = &raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock;
         LOCK.store(lock, Release);
         HEADER.store(base.cast(), Release);
         let waits = base.add(offsets(count)[1]).cast::<pg_sys::ConditionVariable>();
@@ -162,17 +160,10 @@ extern "C-unwind" fn on_startup() {
         },
         None => {
             let (base, granted) = locked::map(count * size_of::<Slot>(), libc::MAP_SHARED);
-            VAULT_LOCKED.store(granted.locked, Relaxed);
+            VAULT_LOCKED.store(granted.locked > 0, Relaxed);
             VAULT.store(base.cast().as_ptr(), Release);
         }
     }
-}
-
-/// # Safety
-/// `vault` has `count` slots, and nobody else has access for `'a`.
-unsafe fn slots<'a>(vault: NonNull<Slot>, count: usize) -> &'a mut [Slot] {
-    // SAFETY: by the caller's promise; slots are valid when zero.
-    unsafe { std::slice::from_raw_parts_mut(vault.as_ptr(), count) }
 }
 
 /// Where everything is; `None` if the library was not preloaded.
@@ -209,7 +200,7 @@ pub fn words() -> &'static Words {
 /// Sees to it that the sweeper wakes by `deadline`.
 pub fn sweep_by(deadline: Instant) {
     let Some(header) = header() else { return };
-    let latch = header.sweeper_latch.load(Acquire);
+    let latch = header.sweeper.load(Acquire);
     if deadline < header.next_sweep.load(Acquire) && !latch.is_null() {
         // SAFETY: a process's latch in shared memory, which outlives the process.
         unsafe { pg_sys::SetLatch(latch) };
@@ -218,7 +209,7 @@ pub fn sweep_by(deadline: Instant) {
 
 /// False if the system did not let us keep shared data keys out of swap.
 pub fn vault_is_locked() -> bool {
-    !is_shared() || VAULT_LOCKED.load(Relaxed) > 0
+    !is_shared() || VAULT_LOCKED.load(Relaxed)
 }
 
 /// Runs `work` on memory of this process alone.
@@ -240,8 +231,9 @@ pub fn with<R>(work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
         let header = at.header.as_ref();
         pg_sys::LWLockAcquire(at.lock.as_ptr(), exclusive);
         let records = std::slice::from_raw_parts_mut(at.records.as_ptr(), count);
-        let shares = header.sweeper.load(Relaxed) != 0;
-        let slots = slots(at.slots, if shares { count } else { 0 });
+        let shares = !header.sweeper.load(Relaxed).is_null();
+        let slots = if shares { count } else { 0 };
+        let slots = std::slice::from_raw_parts_mut(at.slots.as_ptr(), slots);
         let result = work(&mut Shared { words: &header.words, records, slots });
         pg_sys::LWLockRelease(at.lock.as_ptr());
         result

@@ -152,7 +152,7 @@ impl Note {
     }
 
     fn error(&self) -> Option<Error> {
-        let reason = *Reason::ALL.get(usize::from(self.reason).checked_sub(1)?)?;
+        let reason = reason_at(self.reason)?;
         let info = self.info.get(..usize::from(self.info_len)).unwrap_or_default();
         Some(match std::str::from_utf8(info) {
             Ok(info) if !info.is_empty() => Error::new(reason).with_info(info),
@@ -161,8 +161,8 @@ impl Note {
     }
 
     fn state(&self) -> &'static str {
-        let reason = usize::from(self.reason).checked_sub(1).and_then(|at| Reason::ALL.get(at));
-        reason.and_then(|reason| reason.key_state()).map_or(KeyState::USABLE, KeyState::name)
+        let state = reason_at(self.reason).and_then(Reason::key_state);
+        state.map_or(KeyState::USABLE, KeyState::name)
     }
 }
 
@@ -258,15 +258,11 @@ impl Record {
         let first = self.announced.max(self.changes.saturating_sub(HISTORY as u64));
         (first..self.changes).map(|number| {
             let passage = self.history[number as usize % HISTORY];
-            let state = |place: u8| {
-                let at = usize::from(place).checked_sub(1)?;
-                KeyState::NAMES.get(at).copied()
-            };
-            let reason = usize::from(passage.reason).checked_sub(1);
+            let state = |place| at_place(&KeyState::NAMES, place);
             Past {
                 at: passage.at,
                 change: Change { from: state(passage.from), to: state(passage.to) },
-                reason: reason.and_then(|at| Reason::ALL.get(at).copied()),
+                reason: reason_at(passage.reason),
             }
         })
     }
@@ -340,6 +336,15 @@ impl Record {
     pub fn reset_stats(&mut self) {
         self.stats = Stats::default();
     }
+}
+
+/// What stands at a place of a table, counted from 1.
+fn at_place<T: Copy>(table: &[T], place: u8) -> Option<T> {
+    table.get(usize::from(place).checked_sub(1)?).copied()
+}
+
+fn reason_at(place: u8) -> Option<Reason> {
+    at_place(Reason::ALL, place)
 }
 
 /// `nanos` ± 25 %, so that many processes don't come back at once.

@@ -105,10 +105,6 @@ pub fn clear(slots: &mut [Slot]) {
     clear_where(slots, |_| true);
 }
 
-pub fn len(slots: &[Slot]) -> usize {
-    slots.iter().filter(|slot| !slot.is_empty()).count()
-}
-
 fn clear_where(slots: &mut [Slot], mut condition: impl FnMut(&Slot) -> bool) {
     slots.iter_mut().filter(|slot| !slot.is_empty() && condition(slot)).for_each(Slot::clear);
 }

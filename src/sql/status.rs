@@ -80,10 +80,9 @@ fn key_copies(
     'static,
     (name!(lives_on, f64), name!(holders, Option<i32>), name!(server_wide, bool), name!(ttl, f64)),
 > {
-    let ttl = settings::policy().ttl as f64 / NANOS;
+    let ttl = settings::ttl() as f64 / NANOS;
     let (record, holders) = known(tenant);
-    // Of other sessions nothing is known but that all keep to the TTL.
-    // Nor of a call whose answer is on its way.
+    // Of other sessions, and of a call whose answer is on its way, nothing is known but that all keep to the TTL.
     let lives_on = match shmem::is_shared() && !record.is_flying(Backend.now()) {
         true => record.copies_until.saturating_sub(Backend.now()) as f64 / NANOS,
         false => ttl,
@@ -150,7 +149,7 @@ fn backend_cache() -> TableIterator<
         name!(hits, i64),
     ),
 > {
-    let (now, ttl) = (Backend.now(), settings::policy().ttl as f64 / NANOS);
+    let (now, ttl) = (Backend.now(), settings::ttl() as f64 / NANOS);
     let mut rows = Vec::new();
     keyring().cache().for_each(|entry| {
         for key in &entry.keys {

@@ -28,8 +28,7 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_main(_argument: pg_sys::Datum) {
     // SAFETY: the callback takes no argument; MyLatch is in shared memory from here on.
     unsafe {
         pg_sys::before_shmem_exit(Some(stop), pg_sys::Datum::from(0_usize));
-        header.sweeper_latch.store(pg_sys::MyLatch, SeqCst);
-        header.sweeper.store(pg_sys::MyProcPid, SeqCst);
+        header.sweeper.store(pg_sys::MyLatch, SeqCst);
     }
     let mut monitors = HashMap::new();
     loop {
@@ -43,7 +42,7 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_main(_argument: pg_sys::Datum) {
 
 /// Zeroes what is past the TTL and returns when the next data key will be.
 fn sweep(header: &shmem::Header) -> u64 {
-    let ttl = settings::policy().ttl;
+    let ttl = settings::ttl();
     shmem::with(|shared| {
         let oldest = vault::expire(shared.slots, clock::now().saturating_sub(ttl));
         let next = oldest.map_or(u64::MAX, |unwrapped_at| unwrapped_at.saturating_add(ttl));
@@ -58,8 +57,7 @@ extern "C-unwind" fn stop(_code: i32, _argument: pg_sys::Datum) {
     let Some(header) = shmem::header() else { return };
     shmem::with(|shared| {
         vault::clear(shared.slots);
-        header.sweeper.store(0, SeqCst);
-        header.sweeper_latch.store(std::ptr::null_mut(), SeqCst);
+        header.sweeper.store(std::ptr::null_mut(), SeqCst);
     });
 }
 
@@ -72,7 +70,7 @@ struct Monitor {
 fn start_monitors(monitors: &mut HashMap<String, Monitor>, wanted: &[String]) {
     monitors.retain(|database, monitor| {
         let stays = wanted.contains(database);
-        if let (false, Some(worker)) = (stays, monitor.worker.take_if(|_| !stays)) {
+        if !stays && let Some(worker) = monitor.worker.take() {
             worker.terminate();
         }
         stays
