@@ -333,5 +333,4 @@ impl Default for Keyring {
 }
 
 #[cfg(test)]
-#[path = "keyring/tests.rs"]
 mod tests;

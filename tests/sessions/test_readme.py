@@ -87,7 +87,7 @@ def test_the_sql_of_the_readme_runs_as_it_says(world, session, database):
 
 def reasons():
     """Reason and SQLSTATE of every row of the error table, and the one that the loader raises."""
-    source = (ROOT / "src" / "error.rs").read_text()
+    source = (ROOT / "src" / "error" / "reason.rs").read_text()
     codes = dict((name, code) for code, name in re.findall(r"/// (\w{5}) \w+.*\n    (\w+),", source))
     table = re.search(r"^reasons! \{(.*?)^\}", source, re.DOTALL | re.MULTILINE)[1]
     found = {name: codes[state] for name, state in re.findall(r'^    [A-Z]\w+ = "(\w+)", (\w+),', table, re.MULTILINE)}
@@ -117,7 +117,7 @@ def test_the_table_of_errors_has_every_reason_under_its_sqlstate():
 
 
 def test_the_reasons_that_try_decrypt_forgives_are_named():
-    source = (ROOT / "src" / "error.rs").read_text()
+    source = (ROOT / "src" / "error" / "reason.rs").read_text()
     variants = re.search(r"fn concerns_one_value.*?matches!\(self, (.*?)\)", source, re.DOTALL)[1].split(" | ")
     names = [re.search(rf'{variant} = "(\w+)"', source)[1] for variant in variants]
     row = re.search(r"^\| `cmk_try_decrypt\(.*$", README, re.MULTILINE)[0]

@@ -1,0 +1,282 @@
+//! Every way an operation can fail, in one table, and what each says about the tenant's key.
+
+/// The SQLSTATEs this extension raises. Classes 08, 57P and 0A are left out on purpose: connection
+/// pools discard healthy connections when they see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SqlState {
+    /// 22004 null_value_not_allowed
+    NullValueNotAllowed,
+    /// 22021 character_not_in_repertoire
+    CharacterNotInRepertoire,
+    /// 22023 invalid_parameter_value
+    InvalidParameterValue,
+    /// 22P03 invalid_binary_representation
+    InvalidBinaryRepresentation,
+    /// 25006 read_only_sql_transaction
+    ReadOnlySqlTransaction,
+    /// 39000 external_routine_invocation_exception, which pgcrypto raises for the same condition
+    ExternalRoutineInvocation,
+    /// 42501 insufficient_privilege
+    InsufficientPrivilege,
+    /// 42704 undefined_object
+    UndefinedObject,
+    /// 42710 duplicate_object
+    DuplicateObject,
+    /// 53200 out_of_memory
+    OutOfMemory,
+    /// 53000 insufficient_resources
+    InsufficientResources,
+    /// 55000 object_not_in_prerequisite_state
+    ObjectNotInPrerequisiteState,
+    /// 55P03 lock_not_available
+    LockNotAvailable,
+    /// 58000 system_error
+    SystemError,
+    /// F0000 config_file_error
+    ConfigFileError,
+}
+
+/// What a failed KMS call says about the tenant's key; decides what happens to cached data keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// The owner took the key away: cached data keys are purged now.
+    Revoked,
+    /// KMS did not answer in time or failed: cached data keys serve until their hard TTL.
+    Unreachable,
+    /// KMS refused for load: as unreachable.
+    Throttled,
+    /// Our side is wrong: as unreachable.
+    Misconfigured,
+}
+
+impl KeyState {
+    pub const USABLE: &'static str = "usable";
+
+    /// The names of the states a key can be seen in, as SQL shows them.
+    pub const NAMES: [&'static str; 5] =
+        [Self::USABLE, "revoked", "unreachable", "throttled", "misconfigured"];
+
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[1 + self as usize]
+    }
+
+    /// The place of a name among [`KeyState::NAMES`].
+    pub fn number(name: &str) -> Option<u8> {
+        Self::NAMES.iter().position(|of| *of == name).map(|at| at as u8)
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $state:ident, $message:literal, $hint:literal;)*) => {
+        /// A machine-readable cause. Names are stable: they are part of the SQL interface.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The one table: name, SQLSTATE, message and hint. `%` in a message stands for the tenant.
+            pub const fn entry(self) -> Entry {
+                match self {
+                    $(Reason::$variant => Entry {
+                        name: $name,
+                        sqlstate: SqlState::$state,
+                        message: $message,
+                        hint: $hint,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+/// One row of the error table.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub name: &'static str,
+    pub sqlstate: SqlState,
+    pub message: &'static str,
+    pub hint: &'static str,
+}
+
+reasons! {
+    TenantPending = "tenant_pending", ObjectNotInPrerequisiteState,
+        "tenant % is registered but not active",
+        "Ask the tenant to apply the key policy, then call cmk.activate_tenant().";
+    TenantSuspended = "tenant_suspended", ObjectNotInPrerequisiteState,
+        "tenant % is suspended",
+        "A database administrator suspended this tenant; cmk.resume_tenant() lifts it.";
+    TenantShredded = "tenant_shredded", ObjectNotInPrerequisiteState,
+        "the data keys of tenant % were destroyed",
+        "Shredding is final: values sealed under these data keys can never be decrypted again.";
+    KeyAccessDenied = "key_access_denied", ObjectNotInPrerequisiteState,
+        "the key of tenant % does not allow us to use it",
+        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; the owner can restore it.";
+    KeyDisabled = "key_disabled", ObjectNotInPrerequisiteState,
+        "the key of tenant % is disabled",
+        "The key's owner can enable it again; the data is intact.";
+    KeyPendingDeletion = "key_pending_deletion", ObjectNotInPrerequisiteState,
+        "the key of tenant % is scheduled for deletion",
+        "The key's owner can cancel the deletion within the waiting period and enable the key; after that the data is lost for good.";
+    KeyNotFound = "key_not_found", ObjectNotInPrerequisiteState,
+        "the key of tenant % does not exist",
+        "The key was deleted, is not in this Region, or its key file was taken away; the data stays sealed until the same key is back.";
+    KeyInvalidState = "key_invalid_state", ObjectNotInPrerequisiteState,
+        "the key of tenant % is not in a usable state",
+        "Look at the key's state in the owner's account (imported material may have expired).";
+    NoGrant = "no_grant", InsufficientPrivilege,
+        "permission denied for tenant %",
+        "A database administrator can allow it with cmk.grant_access(tenant, role).";
+    RegistryWrite = "registry_write", InsufficientPrivilege,
+        "permission denied for the key registry",
+        "Change it through the functions of schema cmk, or as the role that owns the extension.";
+    SecurityRestricted = "security_restricted_operation", InsufficientPrivilege,
+        "cannot decrypt within a security-restricted operation",
+        "ANALYZE, REFRESH MATERIALIZED VIEW and index builds would store the plaintext; drop the decrypting expression from them.";
+    UnknownTenant = "unknown_tenant", UndefinedObject,
+        "tenant % is not registered",
+        "Tenant names are case-sensitive; cmk.register_tenant() adds one, the view cmk.tenants lists them.";
+    NotInstalled = "not_installed", UndefinedObject,
+        "the key registry does not exist in this database",
+        "Run CREATE EXTENSION cmk_encrypt.";
+    TenantExists = "tenant_exists", DuplicateObject,
+        "tenant % is already registered",
+        "Use cmk.rotate_tenant() for a new data key; a tenant is registered once.";
+    TenantBusy = "tenant_busy", LockNotAvailable,
+        "another session is changing tenant %",
+        "Look at the tenant in cmk.tenants when the other session is done, then decide whether your change is still wanted.";
+    TenantStateConflict = "tenant_state_conflict", ObjectNotInPrerequisiteState,
+        "tenant % is not in a state that allows this change",
+        "The view cmk.tenants shows the tenant's state.";
+    KmsUnreachable = "kms_unreachable", SystemError,
+        "KMS cannot be reached for tenant %",
+        "Check the network path to KMS and its service health; retry later.";
+    KmsTimeout = "kms_timeout", SystemError,
+        "KMS did not answer in time for tenant %",
+        "Check the network path to KMS; the limits are cmk_encrypt.kms_attempt_timeout and cmk_encrypt.kms_operation_timeout.";
+    KmsServerError = "kms_server_error", SystemError,
+        "KMS failed to serve tenant %",
+        "KMS reported an internal error, an unavailable key store or an answer that makes no sense; retry later.";
+    KmsThrottled = "kms_throttled", InsufficientResources,
+        "KMS throttles calls for tenant %",
+        "Retry later; a longer cmk_encrypt.cache_ttl or a larger KMS request quota lowers the call rate.";
+    CallBudgetSpent = "call_budget_spent", InsufficientResources,
+        "the KMS call budget of tenant % is spent",
+        "Retry later; cmk_encrypt.tenant_call_budget limits the KMS calls for a tenant in a minute, and cmk.status counts them.";
+    Credentials = "credentials", ConfigFileError,
+        "the server has no valid AWS credentials for tenant %",
+        "Give the PostgreSQL service an instance profile, web identity or environment credentials, and check the tenant's role_arn and external_id.";
+    KeyUnusable = "key_unusable", ConfigFileError,
+        "the key of tenant % is not a symmetric encryption key",
+        "Register a KMS key with key spec SYMMETRIC_DEFAULT and key usage ENCRYPT_DECRYPT.";
+    KmsRejected = "kms_rejected", ConfigFileError,
+        "KMS rejected the request for tenant %",
+        "The request was malformed for this endpoint or key; check Region, endpoint and key ARN.";
+    SettingsOverridden = "settings_overridden", ConfigFileError,
+        "settings of cmk_encrypt were given for this session, which only the server's configuration may do",
+        "Remove them from PGOPTIONS, ALTER ROLE and ALTER DATABASE, or put cmk_encrypt into shared_preload_libraries.";
+    LoadedTooLate = "loaded_too_late", ConfigFileError,
+        "cmk_encrypt cannot be loaded in the middle of a parallel query",
+        "Put it into shared_preload_libraries or session_preload_libraries, or LOAD it first.";
+    Endpoint = "endpoint", ConfigFileError,
+        "the KMS endpoint setting is not usable",
+        "cmk_encrypt.kms_endpoint_url and cmk_encrypt.sts_endpoint_url take https URLs; http is accepted for loopback addresses only.";
+    LocalKeysOff = "local_keys_off", ConfigFileError,
+        "local keys are switched off on this server",
+        "Set cmk_encrypt.local_keys = on in postgresql.conf; meant for development and demonstrations.";
+    LocalKeyFile = "local_key_file", ConfigFileError,
+        "the local key file of tenant % cannot be used",
+        "It must be a regular file of exactly 32 bytes, owned by the server's user, with mode 0600 or 0400, in cmk_encrypt.local_key_directory.";
+    SystemRandom = "system_random", SystemError,
+        "the operating system gave no random bytes",
+        "Nothing was encrypted; check the system's entropy source.";
+    OutOfMemory = "out_of_memory", OutOfMemory,
+        "not enough memory for the result",
+        "Nothing was changed; process fewer or smaller values at once.";
+    NotAuthentic = "not_authentic", ExternalRoutineInvocation,
+        "value does not authenticate for tenant %",
+        "The value was tampered with or truncated, or it was sealed for another tenant or with another aad.";
+    UnknownDataKey = "unknown_data_key", ExternalRoutineInvocation,
+        "value is not sealed under a data key of tenant %",
+        "It belongs to another tenant or database; cmk.inspect() tells. If the registry lost rows, restore cmk.data_key from a backup.";
+    WrappedKeyRejected = "wrapped_key_rejected", ExternalRoutineInvocation,
+        "the wrapped data key of tenant % does not unwrap under its key",
+        "The row in cmk.data_key was altered or belongs to another tenant; restore it from a backup.";
+    KmsAnswerMismatch = "kms_answer_mismatch", ExternalRoutineInvocation,
+        "KMS answered for another key than that of tenant %",
+        "The answer was discarded; check what stands between this server and KMS.";
+    CommitmentMismatch = "commitment_mismatch", ExternalRoutineInvocation,
+        "the unwrapped data key of tenant % is not the registered one",
+        "The row in cmk.data_key was altered; restore it from a backup.";
+    NotAnEnvelope = "not_an_envelope", InvalidBinaryRepresentation,
+        "value is not a cmk_encrypt envelope",
+        "Pass what cmk_encrypt() returned, whole and as bytea.";
+    UnknownSuite = "unknown_suite", InvalidBinaryRepresentation,
+        "value is an envelope of an unknown suite",
+        "A newer version of cmk_encrypt wrote it; upgrade the extension.";
+    TenantName = "tenant_name", InvalidParameterValue,
+        "tenant name is not valid",
+        "A tenant name has 1 to 255 bytes, no control characters, and is not \"*\".";
+    KeyUri = "key_uri", InvalidParameterValue,
+        "key URI is not valid",
+        "Pass a full KMS key ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (no alias: it can be retargeted), or local:NAME.";
+    RoleArn = "role_arn", InvalidParameterValue,
+        "role ARN is not valid",
+        "Pass arn:aws:iam::ACCOUNT:role/NAME, for a KMS key; a local key has no role.";
+    ExternalId = "external_id", InvalidParameterValue,
+        "role_arn needs an external_id, and the other way round",
+        "It has 2 to 1224 characters, letters, digits and _+=,.@:/-. Without one, another customer's role could be used for this tenant (the confused deputy).";
+    TooLarge = "too_large", InvalidParameterValue,
+        "value is too large to encrypt",
+        "A PostgreSQL value holds less than 1 GiB and the envelope adds 58 bytes.";
+    ReasonName = "reason_name", InvalidParameterValue,
+        "not a reason that can be forgiven",
+        "See the table of errors in the documentation.";
+    AccessArgument = "access_argument", InvalidParameterValue,
+        "grant names nothing to allow",
+        "Set encrypt, decrypt or both to true, for a role that exists.";
+    NullArgument = "null_argument", NullValueNotAllowed,
+        "a required argument is null",
+        "A null here would silently store or do nothing; only the value itself may be null.";
+    NotText = "not_text", CharacterNotInRepertoire,
+        "decrypted value of tenant % is not valid text in the database encoding",
+        "It was sealed as bytea; use cmk_decrypt().";
+    ReadOnly = "read_only", ReadOnlySqlTransaction,
+        "cannot change the key registry in a read-only transaction",
+        "Connect to the primary in a read-write transaction.";
+}
+
+impl Reason {
+    pub const fn name(self) -> &'static str {
+        self.entry().name
+    }
+
+    /// Inverse of [`Reason::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|r| r.name() == name)
+    }
+
+    /// What this reason, if a provider returned it, says about the tenant's key. `None` says nothing
+    /// and leaves the cache alone: integrity failures, bad arguments.
+    pub const fn key_state(self) -> Option<KeyState> {
+        use Reason::*;
+        match self {
+            KeyAccessDenied | KeyDisabled | KeyPendingDeletion | KeyNotFound | KeyInvalidState => {
+                Some(KeyState::Revoked)
+            }
+            KmsUnreachable | KmsTimeout | KmsServerError => Some(KeyState::Unreachable),
+            KmsThrottled => Some(KeyState::Throttled),
+            Credentials | KeyUnusable | KmsRejected | Endpoint | LocalKeysOff | LocalKeyFile => {
+                Some(KeyState::Misconfigured)
+            }
+            _ => None,
+        }
+    }
+
+    /// True where this one value, and nothing else, is what can't be opened: the default that
+    /// `cmk_try_decrypt` forgives.
+    pub const fn concerns_one_value(self) -> bool {
+        use Reason::*;
+        matches!(self, NotAnEnvelope | UnknownSuite | UnknownDataKey | NotAuthentic | NotText)
+    }
+}
