@@ -29,20 +29,18 @@ class Shim:
         self._orders.chmod(0o644)
 
     @contextlib.contextmanager
-    def slow_names(self, millis):
-        self._write(resolve_millis=millis)
+    def _ordered(self, **orders):
+        self._write(**orders)
         try:
             yield
         finally:
             self._write()
 
-    @contextlib.contextmanager
+    def slow_names(self, millis):
+        return self._ordered(resolve_millis=millis)
+
     def clock_ahead(self, seconds):
-        self._write(ahead_seconds=seconds)
-        try:
-            yield
-        finally:
-            self._write()
+        return self._ordered(ahead_seconds=seconds)
 
     def close(self):
         shutil.rmtree(self.dir)

@@ -1,5 +1,6 @@
 """What the monitor spends and tells over time: budgets, intervals, unused data keys, quick changes, restarts."""
 
+import contextlib
 import time
 from datetime import timedelta
 
@@ -99,13 +100,20 @@ def test_a_locked_history_does_not_stop_the_checks(watched, kms):
         watched.checks(other, 3)
 
 
-def test_a_key_that_came_back_during_a_restart_is_told(make_server, kms):
+@contextlib.contextmanager
+def revoked(make_server, kms):
+    """A server of its own, and a tenant that its monitor has said is revoked."""
     with running(make_server, monitor_databases="postgres") as server:
         watched = Watched(server, kms)
         tenant = watched.tenant()
         watched.checks(tenant, 1)
         kms.state(tenant.key_uri, "Disabled")
         watched.says(tenant, REVOKED)
+        yield server, watched, tenant
+
+
+def test_a_key_that_came_back_during_a_restart_is_told(make_server, kms):
+    with revoked(make_server, kms) as (server, watched, tenant):
         with kms.fault("hang"):
             server.restart()
             kms.state(tenant.key_uri, "Enabled")
@@ -114,12 +122,7 @@ def test_a_key_that_came_back_during_a_restart_is_told(make_server, kms):
 
 
 def test_a_key_still_revoked_after_a_restart_is_not_told_again(make_server, kms):
-    with running(make_server, monitor_databases="postgres") as server:
-        watched = Watched(server, kms)
-        tenant = watched.tenant()
-        watched.checks(tenant, 1)
-        kms.state(tenant.key_uri, "Disabled")
-        watched.says(tenant, REVOKED)
+    with revoked(make_server, kms) as (server, watched, tenant):
         server.restart()
         watched.connect()
         watched.checks(tenant)

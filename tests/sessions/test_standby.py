@@ -98,21 +98,17 @@ def test_a_standby_changes_nothing(pair, sealed):
                 connection.execute(f"SELECT {call}", (name,))
 
 
-def test_a_suspension_reaches_a_warm_session_of_the_standby(pair, dba, reader, sealed):
+@pytest.mark.parametrize(
+    "change, sqlstate, reason",
+    [("cmk.suspend_tenant(%s)", "55000", "tenant_suspended"), ("cmk.revoke_access(%s, 'reader')", "42501", "no_grant")],
+    ids=["a suspension", "a revoked grant"],
+)
+def test_a_change_reaches_a_warm_session_of_the_standby(pair, dba, reader, sealed, change, sqlstate, reason):
     name, _, envelope = sealed
     assert reader.decrypt(name, envelope) == CANARY
-    dba.run("SELECT cmk.suspend_tenant(%s)", name)
+    dba.run(f"SELECT {change}", name)
     replayed(pair)
-    with fails("55000", "tenant_suspended", name):
-        reader.decrypt(name, envelope)
-
-
-def test_a_revoked_grant_reaches_a_warm_session_of_the_standby(pair, dba, reader, sealed):
-    name, _, envelope = sealed
-    assert reader.decrypt(name, envelope) == CANARY
-    dba.run("SELECT cmk.revoke_access(%s, 'reader')", name)
-    replayed(pair)
-    with fails("42501", "no_grant", name):
+    with fails(sqlstate, reason, name):
         reader.decrypt(name, envelope)
 
 
