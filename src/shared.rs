@@ -65,6 +65,8 @@ pub struct Words {
     /// revoked, and when the last copy of a data key is erased.
     forgotten_revoked_at: AtomicU64,
     pub forgotten_copies_until: AtomicU64,
+    /// How many such records there were.
+    pub recycled: AtomicU64,
 }
 
 /// The memory, under its lock.
@@ -81,10 +83,17 @@ pub enum Step {
     Take(Taken),
     /// Not before that time: a failure is remembered, or the budget is spent.
     Refuse(Error, Instant),
-    /// Somebody else is asking KMS; look again when the record of this number changes.
-    Wait(usize),
+    /// Somebody else is asking KMS; look again when that is over.
+    Wait(Awaited),
     /// Ask KMS, then say how it went.
     Fetch(Flight),
+}
+
+/// A flight of another process: its number, and the record where it is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    pub record: usize,
+    pub flight: u64,
 }
 
 /// A data key that another process unwrapped.
@@ -101,6 +110,7 @@ impl Words {
             flights: AtomicU64::new(0),
             forgotten_revoked_at: AtomicU64::new(0),
             forgotten_copies_until: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
         }
     }
 }
@@ -128,7 +138,7 @@ impl Shared<'_> {
         let shares = !self.slots.is_empty();
         if shares && record.flight.is_up(now.instant) && record.flight.process != process {
             record.flight.awaited = true;
-            return Step::Wait(at);
+            return Step::Wait(Awaited { record: at, flight: record.flight.number });
         }
         match self.launch(at, process, now.instant, rules) {
             Some(flight) => Step::Fetch(flight),
@@ -246,10 +256,10 @@ impl Shared<'_> {
         self.find(id).map_or(forgotten, |(_, record)| record.revoked_at)
     }
 
-    /// The process whose flight is entered in a record.
-    pub fn flying(&self, record: usize, now: Instant) -> Option<u32> {
-        let flight = &self.records.get(record)?.flight;
-        flight.is_up(now).then_some(flight.process)
+    /// The process that is still to end a flight.
+    pub fn flying(&self, awaited: Awaited, now: Instant) -> Option<u32> {
+        let flight = &self.records.get(awaited.record)?.flight;
+        (flight.number == awaited.flight && flight.is_up(now)).then_some(flight.process)
     }
 
     /// The number of the tenant's record, which is made if need be, at the cost of the least recently used.

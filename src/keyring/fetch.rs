@@ -49,9 +49,9 @@ impl Keyring {
                     self.cache.update(tenant, |entry| entry.put_failure(failure));
                     return Err(error);
                 }
-                Step::Wait(record) => {
+                Step::Wait(flight) => {
                     waited = true;
-                    host.wait(record);
+                    host.wait(flight);
                 }
                 Step::Fetch(flight) => {
                     match self.fly(host, tenant, data_key, &subject, flight, Purpose::Need) {

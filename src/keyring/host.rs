@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::kms::Kms;
 use crate::registry::{Permissions, Role, Tenant};
 use crate::shared::record::Change;
-use crate::shared::{Now, Rules, Shared, Tag};
+use crate::shared::{Awaited, Now, Rules, Shared, Tag};
 use std::time::Duration;
 
 /// Only `tenant`, `permissions`, `kms` and `wait` may wait, and so unwind.
@@ -35,8 +35,8 @@ pub trait Host {
     fn shared<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R;
     /// The same, but on what is known in common in any case.
     fn common<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R;
-    /// Returns soon after the flight entered in a record is over.
-    fn wait(&self, record: usize);
+    /// Returns soon after another process's flight is over, whatever took off after it.
+    fn wait(&self, flight: Awaited);
     /// The flight entered in a record is over.
     fn wake(&self, record: usize);
     /// This process holds one more copy of a data key of the record, until

@@ -12,7 +12,7 @@ use crate::kms::context::EncryptionContext;
 use crate::kms::{Custody, KeyFacts, Kms};
 use crate::registry::{Permissions, Role, Tenant};
 use crate::shared::record::Change;
-use crate::shared::{Shared, Tag};
+use crate::shared::{Awaited, Shared, Tag};
 use once_cell::sync::Lazy;
 use pgrx::{pg_guard, pg_sys};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -158,15 +158,15 @@ impl Host for Backend {
         shmem::with(work)
     }
 
-    fn wait(&self, record: usize) {
+    fn wait(&self, awaited: Awaited) {
         /// How often to see whether the other process is still there.
         const LOOK: Duration = Duration::from_millis(200);
-        let Some(point) = shmem::wait_point(record) else { return };
+        let Some(point) = shmem::wait_point(awaited.record) else { return };
         // SAFETY: a condition variable in shared memory, initialised; in a transaction on the main thread. If
         // an interrupt ends the wait, the transaction's abort takes us off the list.
         unsafe {
             pg_sys::ConditionVariablePrepareToSleep(point);
-            while let Some(process) = shmem::with(|shared| shared.flying(record, clock::now())) {
+            while let Some(process) = shmem::with(|shared| shared.flying(awaited, clock::now())) {
                 if pg_sys::BackendPidGetProc(process as i32).is_null() {
                     end_flights_of(process);
                     break;

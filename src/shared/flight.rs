@@ -28,7 +28,7 @@ impl Tag {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Slot {
-    number: u64,
+    pub(super) number: u64,
     /// After this the process is taken for lost and another may try.
     until: Instant,
     /// Process id; 0: nobody.

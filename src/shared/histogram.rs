@@ -18,7 +18,7 @@ impl Histogram {
         self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
     }
 
-    /// The upper bound, in milliseconds, of the bucket in which the given share of all durations ends.
+    /// The upper bound, in milliseconds and to three digits after the point, of the bucket in which the given share of all durations ends.
     pub fn percentile(&self, share: f64) -> Option<f64> {
         let total: u64 = self.buckets.iter().map(|&count| u64::from(count)).sum();
         let wanted = (total as f64 * share).ceil() as u64;
@@ -27,7 +27,8 @@ impl Histogram {
             seen += u64::from(count);
             seen >= wanted
         });
-        found.filter(|_| total > 0).map(|bucket| FIRST / 1e6 * (bucket as f64 / 2.0).exp2())
+        let bound = |bucket: usize| FIRST / 1e3 * (bucket as f64 / 2.0).exp2();
+        found.filter(|_| total > 0).map(|bucket| bound(bucket).ceil() / 1e3)
     }
 }
 

@@ -120,6 +120,7 @@ impl Shared<'_> {
         if let Some(record) = flight.tag.record().and_then(|at| self.records.get_mut(at))
             && record.flight.land(flight)
         {
+            record.stats.kms_calls += 1;
             record.refresh_after = record.refresh_after.max(refresh_after);
         }
     }

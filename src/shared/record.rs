@@ -124,14 +124,17 @@ pub struct Past {
 pub struct Change {
     pub from: Option<&'static str>,
     pub to: Option<&'static str>,
+    /// Still revoked, but otherwise: a key that was disabled is to be deleted.
+    pub other_reason: bool,
 }
 
 impl Change {
-    pub const NONE: Self = Self { from: None, to: None };
+    pub const NONE: Self = Self { from: None, to: None, other_reason: false };
 
     /// The first sight of a key that works is no news.
     pub fn is_news(&self) -> bool {
-        self.from != self.to && !(self.from.is_none() && self.to == Some(KeyState::USABLE))
+        let first_and_usable = self.from.is_none() && self.to == Some(KeyState::USABLE);
+        self.other_reason || self.from != self.to && !first_and_usable
     }
 }
 
@@ -202,6 +205,9 @@ impl Record {
     /// Gives the record to another tenant. What others must not miss of the old one goes into `words`, and holds
     /// for the new one, of which it may have been.
     pub(super) fn recycle(&mut self, subject: &Subject, words: &Words) {
+        if self.id != TenantId::default() {
+            words.recycled.fetch_add(1, Relaxed);
+        }
         words.forgotten_revoked_at.fetch_max(self.revoked_at, Relaxed);
         words.forgotten_copies_until.fetch_max(self.copies_until, Relaxed);
         let copies_until = words.forgotten_copies_until.load(Relaxed);
@@ -258,10 +264,11 @@ impl Record {
         let first = self.announced.max(self.changes.saturating_sub(HISTORY as u64));
         (first..self.changes).map(|number| {
             let passage = self.history[number as usize % HISTORY];
+            let (from, to) = (passage.from, passage.to);
             let state = |place| at_place(&KeyState::NAMES, place);
             Past {
                 at: passage.at,
-                change: Change { from: state(passage.from), to: state(passage.to) },
+                change: Change { from: state(from), to: state(to), other_reason: from == to },
                 reason: reason_at(passage.reason),
             }
         })
@@ -303,10 +310,15 @@ impl Record {
 
     fn enter(&mut self, note: Note, now: Now) -> Change {
         let from = self.known.then(|| self.note.state());
-        let change = Change { from, to: Some(note.state()) };
+        let to = Some(note.state());
+        let other_reason =
+            from == to && to == Some(KeyState::Revoked.name()) && note.reason != self.note.reason;
+        let change = Change { from, to, other_reason };
         // Another reason for the same state keeps `since`.
-        if change.from != change.to {
+        if from != to {
             self.since = now.wall;
+        }
+        if from != to || other_reason {
             let place =
                 |state: Option<&str>| state.and_then(KeyState::number).map_or(0, |at| at + 1);
             self.history[self.changes as usize % HISTORY] = Passage {
@@ -333,8 +345,10 @@ impl Record {
         affordable
     }
 
+    /// Counters only: when KMS last answered is no count.
     pub fn reset_stats(&mut self) {
-        self.stats = Stats::default();
+        let Stats { last_success, last_failure, .. } = self.stats;
+        self.stats = Stats { last_success, last_failure, ..Stats::default() };
     }
 }
 

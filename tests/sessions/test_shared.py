@@ -40,6 +40,29 @@ def test_what_one_backend_unwrapped_serves_all(drill, users, kms):
     assert kms.calls(tenant.key_uri) == before + 1
 
 
+def test_who_waits_for_a_data_key_does_not_wait_for_the_tenants_others(drill, session, kms):
+    tenant = drill.tenant()
+    envelopes = [drill.dba.encrypt(tenant)]
+    for _ in range(5):
+        drill.dba.run("SELECT cmk.rotate_tenant(%s)", tenant.name)
+        envelopes.append(drill.dba.encrypt(tenant))
+    drill.evict(tenant)
+    read = "SELECT cmk_decrypt(%s, %b)"
+    crowd = [session(dbname="postgres", on=drill.server) for _ in range(10)]
+    with kms.fault("delay", arn=tenant.key_uri, millis=300):
+        began = time.monotonic()
+        first = crowd[0].start(read, tenant.name, envelopes[0])
+        until(lambda: any(e["outcome"] == "pending" for e in kms.log(tenant.key_uri)), what="the first call")
+        others = [user.start(read, tenant.name, envelope) for user, envelope in zip(crowd[1:], envelopes[1:])]
+        waiters = [user.start(read, tenant.name, envelopes[0]) for user in crowd[len(envelopes) :]]
+        for future in [first, *waiters]:
+            assert future.result(timeout=10) == [(CANARY,)]
+        assert time.monotonic() - began < 0.6 + 0.2, "the first answer, and a wait that began just before the second"
+        for future in others:
+            assert future.result(timeout=10) == [(CANARY,)]
+        assert time.monotonic() - began > 6 * 0.3, "data keys of a tenant are asked for in turns"
+
+
 def test_the_deadline_is_that_of_the_unwrap_not_of_the_taking(drill, users, kms):
     with drill.server.settings(cache_ttl="2s", cache_soft_ttl="2s"):
         tenant = drill.tenant()

@@ -11,7 +11,7 @@ use crate::kms::{Custody, Kms};
 use crate::registry::{DataKeyState, Role, TenantState};
 use crate::shared::record::{Change, Record};
 use crate::shared::vault::Slot;
-use crate::shared::{Shared, Tag, Words};
+use crate::shared::{Awaited, Shared, Tag, Words};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -114,7 +114,7 @@ impl Host for FakeHost {
     fn common<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
         self.shared(work)
     }
-    fn wait(&self, _: usize) {
+    fn wait(&self, _: Awaited) {
         match self.during_wait.take() {
             Some(happen) => happen(self),
             None => self.pass(1),

@@ -37,7 +37,7 @@ fn an_outage_met_by_a_refresh_is_told_once_and_serves_until_the_hard_ttl() {
     assert!((3..=30).contains(&refreshes), "{refreshes}");
     host.pass(1);
     assert_eq!(open(&keyring, &host, "acme", &sealed), Err(Reason::KmsUnreachable));
-    let outage = Change { from: Some("usable"), to: Some("unreachable") };
+    let outage = Change { from: Some("usable"), to: Some("unreachable"), other_reason: false };
     assert_eq!(*host.told.borrow(), [outage]);
 }
 
