@@ -8,9 +8,11 @@ use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
 use crate::kms::{AssumedRole, Custody};
 use crate::registry::{DataKey, DataKeyState, Permissions, Role, Tenant, TenantState};
 use pgrx::{PgRelation, pg_sys};
+use std::ffi::CStr;
 
-const TENANT: Table = Table { name: c"tenant", index: c"tenant_pkey" };
-const DATA_KEY: Table = Table { name: c"data_key", index: c"data_key_pkey" };
+pub const KEY_EVENT: &CStr = c"key_event";
+pub const TENANT: Table = Table { name: c"tenant", index: c"tenant_pkey" };
+pub const DATA_KEY: Table = Table { name: c"data_key", index: c"data_key_pkey" };
 const ACCESS: Table = Table { name: c"access", index: c"access_tenant_role_key" };
 
 /// # Errors
@@ -43,10 +45,10 @@ pub fn watch() -> Result<()> {
     Ok(())
 }
 
-/// The table of events, if the extension is installed and all tables are its own. Whoever owns the database could put
+/// A table of ours, if the extension is installed and all tables are its own. Whoever owns the database could put
 /// others in their place after DROP EXTENSION, and a monitor is a superuser.
-pub fn events_of_extension() -> Option<pg_sys::Oid> {
-    let own = |name: &std::ffi::CStr| -> Option<pg_sys::Oid> {
+pub fn own_table(name: &CStr) -> Option<pg_sys::Oid> {
+    let own = |name: &CStr| -> Option<pg_sys::Oid> {
         let table = catalog::oid_of(name).ok()?;
         // SAFETY: catalog look-ups in a transaction on the main thread.
         let (extension, of) = unsafe {
@@ -55,8 +57,26 @@ pub fn events_of_extension() -> Option<pg_sys::Oid> {
         };
         (extension != pg_sys::InvalidOid && of == extension).then_some(table)
     };
-    let registry = [TENANT, DATA_KEY, ACCESS];
-    registry.iter().all(|table| own(table.name).is_some()).then(|| own(c"key_event")).flatten()
+    let names = [TENANT.name, DATA_KEY.name, ACCESS.name, KEY_EVENT];
+    names.iter().all(|name| own(name).is_some()).then(|| own(name)).flatten()
+}
+
+/// Locks a table of ours to the end of the transaction. With the lock, its name is its own: until then
+/// PostgreSQL resolves a name anew when it had to wait for DROP EXTENSION.
+///
+/// # Errors
+/// `not_installed`; `tenant_busy` while somebody locks the table, for whom nobody is to wait.
+pub fn lock_own_table(name: &CStr, mode: u32) -> Result<()> {
+    let table = own_table(name).ok_or(Reason::NotInstalled)?;
+    // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
+    if !unsafe { pg_sys::ConditionalLockRelationOid(table, mode as pg_sys::LOCKMODE) } {
+        return Err(Reason::TenantBusy.into());
+    }
+    // It may have been dropped just before.
+    match own_table(name) == Some(table) {
+        true => Ok(()),
+        false => Err(Reason::NotInstalled.into()),
+    }
 }
 
 /// What `role` may do with the values of `tenant`, by grants to it, to roles whose privileges it has, and

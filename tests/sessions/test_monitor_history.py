@@ -89,6 +89,41 @@ def test_a_key_that_cannot_rotate_or_need_not_is_no_reason_to_warn(watched, kms,
     assert "rotation_off" not in str(watched.events(tenant))
 
 
+def test_what_became_of_a_revoked_key_is_told(watched, kms):
+    tenant = watched.tenant()
+    watched.checks(tenant)
+    kms.state(tenant.key_uri, "Disabled")
+    watched.says(tenant, REVOKED)
+    since = watched.status(tenant, "since")
+    schedule_deletion(kms, tenant.key_uri, 2_000_000_000)
+    # Worse is in order of time: what happened, then what it bodes.
+    watched.says(tenant, REVOKED, ("revoked", "revoked", "key_pending_deletion"), ("deletion_scheduled", None, None))
+    assert watched.status(tenant, "key_state, reason, since") == ("revoked", "key_pending_deletion", *since)
+    assert [line.split(" request_id")[0].split(" aws_code")[0] for line in watched.log(tenant.name)][:2] == [
+        f"cmk_encrypt key_state=revoked was=usable reason=key_disabled tenant={tenant.name}",
+        f"cmk_encrypt key_state=revoked was=revoked reason=key_pending_deletion tenant={tenant.name}",
+    ]
+
+
+def test_a_history_that_takes_no_rows_does_not_stop_the_checks(watched, kms):
+    tenant, other = watched.tenant(), watched.tenant()
+    watched.checks(tenant, 1)
+    monitor = watched.monitor()
+    watched.dba.run("CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE disk_full; END'")
+    watched.dba.run("CREATE TRIGGER no_room AFTER INSERT ON cmk.key_event EXECUTE FUNCTION no_room()")
+    try:
+        kms.state(tenant.key_uri, "Disabled")
+        until(lambda: watched.status(tenant) == ("revoked",), what="the revocation")
+        watched.checks(other, 3)
+        assert watched.events(tenant) == []
+        assert "cmk_encrypt monitor: disk_full" in watched.log()
+    finally:
+        watched.dba.run("DROP FUNCTION no_room() CASCADE")
+    # It tries again after ten seconds.
+    watched.says(tenant, REVOKED, timeout=12)
+    assert watched.monitor() == monitor
+
+
 def test_a_locked_history_does_not_stop_the_checks(watched, kms):
     tenant, other = watched.tenant(), watched.tenant()
     watched.checks(tenant)

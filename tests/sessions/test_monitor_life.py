@@ -86,10 +86,35 @@ def test_the_setting_starts_and_stops_monitors(watched, upsets):
     watches(watched)
 
 
+def test_a_monitor_ends_with_the_keyring_that_started_it(watched):
+    monitors = lambda: {pid for pid, in watched.dba.all(f"SELECT pid FROM pg_stat_activity WHERE {MONITOR}")}  # noqa: E731
+    until(watched.monitor, BACK)
+    before = monitors()
+    keyring, = (pid for pid, title in watched.server.children().items() if title.startswith("cmk_encrypt keyring"))
+    os.kill(keyring, signal.SIGTERM)
+    until(lambda: monitors() and not monitors() & before, BACK, "the end of the old ones")
+    watches(watched)
+    with watched.server.settings(monitor_databases=""):
+        until(lambda: monitors() == set(), 3, "the end of all")
+    until(watched.monitor, 3, "the monitor")
+
+
+def test_a_database_that_cannot_be_watched_is_named_in_the_log(make_server):
+    conf = {"shared_preload_libraries": "cmk_encrypt", "max_worker_processes": "3", "cmk_encrypt.monitor_databases": "postgres, template1"}
+    server = make_server(conf)
+    said = lambda: [line.partition("LOG:  ")[2] for line in server.log.read_text().splitlines() if "cmk_encrypt monitor:" in line]  # noqa: E731
+    until(lambda: len(said()) == 2, what="two lines")
+    assert sorted(said()) == [
+        "cmk_encrypt monitor: no extension in database=postgres",
+        "cmk_encrypt monitor: no room in max_worker_processes for database=template1",
+    ]
+    server.stop("immediate")
+
+
 def test_a_monitor_outlives_the_extension(watched):
     monitor = until(watched.monitor, BACK)
     watched.dba.run("DROP EXTENSION cmk_encrypt")
-    time.sleep(1.5)  # a round without
+    until(lambda: "cmk_encrypt monitor: no extension in database=postgres" in watched.log(), 5, "a round without")
     watched.dba.run("CREATE EXTENSION cmk_encrypt")
     watches(watched)
     assert watched.monitor() == monitor
@@ -117,13 +142,21 @@ def test_after_a_restart_no_warning_is_given_again(watched, kms):
 def test_a_monitor_that_is_killed_comes_back_after_the_recovery(watched):
     os.kill(until(watched.monitor, BACK), signal.SIGKILL)
 
-    def recovered():
+    def lives():
         try:
-            watched.connect()
             return watched.dba.one("SELECT true")
         except psycopg.OperationalError:
             return False
 
+    def recovered():
+        try:
+            watched.connect()
+        except psycopg.OperationalError:
+            return False
+        return lives()
+
+    # Until the server has noticed, a new connection would only die with all others.
+    until(lambda: not lives(), what="the crash")
     until(recovered, what="crash recovery")
     watches(watched)
 

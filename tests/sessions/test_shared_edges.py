@@ -40,6 +40,17 @@ def push_records_out(drill):
         drill.tenant()
 
 
+def test_more_tenants_than_it_can_know_are_said_once(crowded):
+    push_records_out(crowded)
+    line = "cmk_encrypt keyring: more tenants in use than cmk_encrypt.shared_keyring_size"
+    # It looks once a minute, or when there is something else to do.
+    with crowded.server.settings(cache_ttl="299s"):
+        until(lambda: crowded.server.log.read_text().count(line) == 1, 5, "the line")
+    push_records_out(crowded)
+    with crowded.server.settings(cache_ttl="299s"):
+        assert crowded.server.log.read_text().count(line) == 1
+
+
 def test_a_destroyed_data_key_opens_nothing_though_others_have_it(crowded, connect, destroy):
     tenant, warm, cold = crowded.tenant(), connect(), connect()
     assert warm.one(READ, tenant.name) == CANARY

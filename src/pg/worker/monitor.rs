@@ -3,22 +3,24 @@
 //! and makes known what changes.
 //!
 //! It is a superuser in a database that others may own, so it trusts none of the database's settings and
-//! touches no table that isn't the extension's. Each step is a transaction of its own. If one fails the
-//! worker ends, and the sweeper starts another.
+//! touches no table that isn't the extension's. Each step is a transaction of its own. If one fails that only
+//! reads, the worker ends and the sweeper starts another; what can't be written is tried again later, and the keys
+//! are watched meanwhile.
 
 mod events;
 mod session;
 
-use super::sleep;
+use super::{sleep, sweeper};
+use crate::error::{KeyState, Reason, Result};
 use crate::keyring::Host;
 use crate::kms::Kms;
 use crate::pg::backend::{Backend, keyring};
-use crate::pg::{clock, invalidation, registry, settings, shmem};
-use crate::registry::TenantState;
+use crate::pg::{clock, elog, invalidation, registry, report, settings, shmem};
+use crate::registry::{Tenant, TenantState};
 use crate::shared::TenantId;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{Spi, pg_guard, pg_sys};
-use session::{transaction, with_snapshot};
+use session::{transaction, try_transaction, with_snapshot};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -30,15 +32,18 @@ const LIST_EVERY: u64 = 60 * SECOND;
 const LOOK_EVERY: u64 = 3 * SECOND;
 /// How often KMS is asked for what there is to warn of.
 const DESCRIBE_EVERY: u64 = 3600 * SECOND;
+/// How long to write nothing after that failed.
+const WRITE_AGAIN_AFTER: u64 = 10 * SECOND;
 
 /// When to do what about a tenant.
 struct Schedule {
     checked_at: u64,
     /// Share of an interval by which the checks of tenants are kept apart.
     spread: f64,
+    is_new: bool,
     describe_at: u64,
-    /// The last check found the key usable.
-    usable: bool,
+    /// Changes of the key's state when KMS was last asked for what there is to warn of.
+    changes: u64,
 }
 
 #[derive(Default)]
@@ -47,17 +52,22 @@ struct Monitor {
     list_at: u64,
     /// The registry's generation when the list was read.
     generation: u64,
+    /// Where it isn't, that was said.
+    is_installed: Option<bool>,
+    /// When events may be written.
+    write_at: u64,
     /// When the budget allows the next KMS call.
     call_at: u64,
 }
 
 #[pg_guard]
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn cmk_encrypt_monitor_main(_argument: pg_sys::Datum) {
+pub extern "C-unwind" fn cmk_encrypt_monitor_main(argument: pg_sys::Datum) {
     super::handle_signals();
     session::connect(BackgroundWorker::get_extra());
     let mut monitor = Monitor::default();
-    loop {
+    // A sweeper that was started again has a monitor of its own for the database.
+    while sweeper::is_alive(argument.value() as i32) {
         let next = monitor.round();
         sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));
     }
@@ -66,7 +76,7 @@ pub extern "C-unwind" fn cmk_encrypt_monitor_main(_argument: pg_sys::Datum) {
 impl Schedule {
     /// Within an interval at first, then 90 to 100 % of one after the last check.
     fn check_at(&self, interval: u64) -> u64 {
-        let share = if self.describe_at == 0 { self.spread } else { 0.9 + self.spread / 10.0 };
+        let share = if self.is_new { self.spread } else { 0.9 + self.spread / 10.0 };
         self.checked_at + (interval as f64 * share) as u64
     }
 }
@@ -80,33 +90,43 @@ impl Monitor {
             self.list();
         }
         let next = self.check_due();
-        events::announce(self.tenants.keys());
+        self.announce();
         next
+    }
+
+    fn announce(&mut self) {
+        self.write(|monitor| events::announce(monitor.tenants.keys()));
+    }
+
+    /// Writes, unless that failed lately.
+    fn write(&mut self, work: impl FnOnce(&Self) -> bool) {
+        if clock::now() >= self.write_at && !work(self) {
+            self.write_at = clock::now() + WRITE_AGAIN_AFTER;
+        }
     }
 
     /// Takes in which tenants there are. None where the extension is not installed.
     fn list(&mut self) {
-        let (installed, names) = transaction(|| {
-            if registry::watch().is_err() || registry::events_of_extension().is_none() {
-                return (false, Ok(Vec::new()));
-            }
-            let query = "SELECT tenant FROM cmk.tenant WHERE state OPERATOR(pg_catalog.=) 'active'";
-            let names = |client: &pgrx::spi::SpiClient<'_>| {
-                let rows = client.select(query, None, &[])?;
-                rows.map(|row| row.get::<String>(1)).collect::<pgrx::spi::Result<Vec<_>>>()
-            };
-            (true, with_snapshot(|| Spi::connect(names)))
-        });
-        let Ok(names) = names else { return };
-        let names: Vec<String> = names.into_iter().flatten().collect();
-        self.tenants.retain(|name, _| names.contains(name));
+        let (names, database) = transaction(|| (active_tenants(), report::database()));
         let now = clock::now();
+        self.list_at = now + if names.is_ok() { LIST_EVERY } else { LOOK_EVERY };
+        let is_installed = match &names {
+            Err(error) if error.reason == Reason::NotInstalled => false,
+            Err(_) => return,
+            Ok(_) => true,
+        };
+        if !is_installed && self.is_installed != Some(false) {
+            elog::log_line(&format!("cmk_encrypt monitor: no extension in database={database}"));
+        }
+        self.is_installed = Some(is_installed);
+        let names = names.unwrap_or_default();
+        self.tenants.retain(|name, _| names.contains(name));
         for name in names {
             let spread = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-            let new = Schedule { checked_at: now, spread, describe_at: 0, usable: false };
+            let new =
+                Schedule { checked_at: now, spread, is_new: true, describe_at: 0, changes: 0 };
             self.tenants.entry(name).or_insert(new);
         }
-        self.list_at = now + if installed { LIST_EVERY } else { LOOK_EVERY };
     }
 
     /// Checks those whose time has come, the most overdue first, as far as the budget goes.
@@ -141,40 +161,57 @@ impl Monitor {
         let Some(schedule) = self.tenants.get_mut(name) else { return 0 };
         let now = clock::now();
         schedule.checked_at = now;
-        let describes = now >= schedule.describe_at;
-        if describes {
-            schedule.describe_at = now + DESCRIBE_EVERY;
+        schedule.is_new = false;
+        let Some(tenant) = transaction(|| active_tenant(name)) else { return 0 };
+        let asked = transaction(|| keyring().check_tenant(&Backend, &tenant));
+        let (changes, answers) = seen(name);
+        let changed = changes != schedule.changes;
+        // While KMS gives no answer there is nothing to ask it about.
+        if !answers || !(changed || now >= schedule.describe_at) {
+            return asked.into();
         }
-        transaction(|| {
-            if registry::events_of_extension().is_none() {
-                return 0;
-            }
-            let active = |tenant: &crate::registry::Tenant| tenant.state == TenantState::Active;
-            let Ok(Some(tenant)) = registry::tenant(name).map(|found| found.filter(active)) else {
-                return 0;
-            };
-            // SAFETY: on the main thread. What a catalog snapshot would hold back while KMS is waited for, no
-            // vacuum could remove.
-            unsafe { pg_sys::InvalidateCatalogSnapshot() };
-            let asked = keyring().check_tenant(&Backend, &tenant);
-            let usable = is_usable(name);
-            let changed = asked && usable != schedule.usable;
-            schedule.usable = usable;
-            if !(describes || changed) {
-                return asked.into();
-            }
-            if let Ok(facts) = Backend.kms(None).describe(&tenant.custody) {
-                events::warn(name, &facts);
-            }
-            u64::from(asked) + 2
-        })
+        schedule.changes = changes;
+        schedule.describe_at = now + DESCRIBE_EVERY;
+        // What happened comes before what it bodes.
+        self.announce();
+        if let Ok(facts) = transaction(|| Backend.kms(None).describe(&tenant.custody)) {
+            self.write(|_| try_transaction(|| events::warn(name, &facts)).is_some());
+        }
+        u64::from(asked) + 2
     }
 }
 
-fn is_usable(name: &str) -> bool {
+/// # Errors
+/// `not_installed`; `tenant_busy` while somebody locks the table.
+fn active_tenants() -> Result<Vec<String>> {
+    registry::watch()?;
+    registry::lock_own_table(registry::TENANT.name, pg_sys::AccessShareLock)?;
+    let query = "SELECT tenant FROM cmk.tenant WHERE state OPERATOR(pg_catalog.=) 'active'";
+    let names = |client: &pgrx::spi::SpiClient<'_>| {
+        let rows = client.select(query, None, &[])?;
+        rows.map(|row| row.get::<String>(1)).collect::<pgrx::spi::Result<Vec<_>>>()
+    };
+    let names = with_snapshot(|| Spi::connect(names)).map_err(|_| Reason::NotInstalled)?;
+    Ok(names.into_iter().flatten().collect())
+}
+
+/// To ask KMS about in a transaction of its own, in which no table is locked and no snapshot held.
+fn active_tenant(name: &str) -> Option<Tenant> {
+    for table in [registry::TENANT, registry::DATA_KEY] {
+        registry::lock_own_table(table.name, pg_sys::AccessShareLock).ok()?;
+    }
+    let found = registry::tenant(name).ok().flatten();
+    found.filter(|tenant| tenant.state == TenantState::Active)
+}
+
+/// How often a key's state changed, and whether KMS answered last time, be it by a refusal.
+fn seen(name: &str) -> (u64, bool) {
     let id = TenantId::new(Backend.database(), name);
-    let seen = shmem::with(|shared| shared.find(&id).and_then(|(_, record)| record.seen()));
-    seen.is_some_and(|seen| seen.error.is_none())
+    let record = shmem::with(|shared| shared.find(&id).map(|(_, record)| *record));
+    let error = record.and_then(|record| record.seen()?.error);
+    let state = error.and_then(|error| error.reason.key_state());
+    let answers = state.is_none_or(|state| state == KeyState::Revoked);
+    (record.map_or(0, |record| record.changes), answers)
 }
 
 /// When to renew the shared data keys of each tenant that uses them: before a query finds them older than the

@@ -2,14 +2,15 @@
 //! that the settings name. While it isn't running no data key is shared, so that none outlives its time.
 
 use super::sleep;
-use crate::pg::{clock, settings, shmem};
+use crate::error::quoted;
+use crate::pg::{clock, elog, settings, shmem};
 use crate::shared::vault;
 use pgrx::bgworkers::{
     BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
 };
-use pgrx::{pg_guard, pg_sys};
+use pgrx::{IntoDatum, pg_guard, pg_sys};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 /// How often to see whether the monitors are still there.
@@ -31,8 +32,15 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_main(_argument: pg_sys::Datum) {
         header.sweeper.store(pg_sys::MyLatch, SeqCst);
     }
     let mut monitors = HashMap::new();
+    let mut crowded = false;
     loop {
         let next = sweep(header);
+        if !crowded && shmem::words().recycled.load(Relaxed) > 0 {
+            crowded = true;
+            elog::log_line(
+                "cmk_encrypt keyring: more tenants in use than cmk_encrypt.shared_keyring_size; states and counters of the least used are lost",
+            );
+        }
         let wanted = settings::monitor_databases();
         start_monitors(&mut monitors, &wanted);
         let look = if monitors.is_empty() { LONGEST } else { LOOK };
@@ -61,6 +69,13 @@ extern "C-unwind" fn stop(_code: i32, _argument: pg_sys::Datum) {
     });
 }
 
+/// Whether the sweeper still is the process of this number.
+pub fn is_alive(process: i32) -> bool {
+    let latch = shmem::header().map_or(std::ptr::null_mut(), |header| header.sweeper.load(SeqCst));
+    // SAFETY: null, or a process's latch in shared memory, which outlives the process.
+    unsafe { latch.as_ref() }.is_some_and(|latch| latch.owner_pid == process)
+}
+
 struct Monitor {
     worker: Option<DynamicBackgroundWorker>,
     started_at: u64,
@@ -79,18 +94,24 @@ fn start_monitors(monitors: &mut HashMap<String, Monitor>, wanted: &[String]) {
     for database in wanted {
         let new = Monitor { worker: None, started_at: 0, pause: 0 };
         let monitor = monitors.entry(database.clone()).or_insert(new);
-        let alive = monitor.worker.as_ref().is_some_and(is_alive);
+        let alive = monitor.worker.as_ref().is_some_and(is_running);
         if !alive && now >= monitor.started_at.saturating_add(monitor.pause) {
             // One that lived for a while comes back soon; one that keeps failing, later and later.
             let lived = now - monitor.started_at > PAUSE_MAX;
             monitor.pause = if lived { PAUSE } else { (monitor.pause * 2).clamp(PAUSE, PAUSE_MAX) };
             monitor.started_at = now;
             monitor.worker = start(database);
+            if monitor.worker.is_none() {
+                let database = quoted(database);
+                elog::log_line(&format!(
+                    "cmk_encrypt monitor: no room in max_worker_processes for database={database}"
+                ));
+            }
         }
     }
 }
 
-fn is_alive(worker: &DynamicBackgroundWorker) -> bool {
+fn is_running(worker: &DynamicBackgroundWorker) -> bool {
     !matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped))
 }
 
@@ -102,6 +123,7 @@ fn start(database: &str) -> Option<DynamicBackgroundWorker> {
         .set_type("cmk_encrypt monitor")
         .set_library("cmk_encrypt")
         .set_function("cmk_encrypt_monitor_main")
+        .set_argument(me.into_datum())
         .set_extra(database)
         .set_restart_time(None)
         .set_notify_pid(me)

@@ -1,7 +1,7 @@
 //! Makes changes of keys known: a row in `cmk.key_event` and a NOTIFY of its id on `cmk_key_events`, on a primary; and
 //! for warnings a line in the log. (A change of state is logged by the process that saw it.)
 
-use super::session::{transaction, with_snapshot};
+use super::session::{try_transaction, with_snapshot};
 use crate::error::{KeyState, Reason, Result, quoted};
 use crate::keyring::Host;
 use crate::kms::KeyFacts;
@@ -32,16 +32,17 @@ struct Event<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum Worth {
     Always,
-    /// Unless the last row about the tenant's state says the same; without a row the key was usable.
+    /// Unless the last row about the tenant's state says the same, and of a revoked key why; without a row the key was
+    /// usable.
     IfStateDiffers,
     /// Unless the last row of its kind says the same.
     IfInfoDiffers,
 }
 
-/// Tells of every change of state since the last one told.
-pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) {
+/// Tells of every change of state since the last one told. False if a row could not be written.
+pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) -> bool {
     if write::in_recovery() {
-        return;
+        return true;
     }
     let database = Backend.database();
     let names: HashMap<TenantId, &str> =
@@ -53,16 +54,19 @@ pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) {
     });
     for record in changed {
         let Some(name) = names.get(&record.id) else { continue };
-        if transaction(|| publish_changes(name, &record)).is_ok() {
-            shmem::with(|shared| {
+        match try_transaction(|| publish_changes(name, &record)) {
+            Some(Ok(())) => shmem::with(|shared| {
                 if let Some((_, current)) = shared.find(&record.id)
                     && current.generation == record.generation
                 {
                     current.announced = record.changes;
                 }
-            });
+            }),
+            Some(Err(_)) => {}
+            None => return false,
         }
     }
+    true
 }
 
 fn publish_changes(tenant: &str, record: &Record) -> Result<()> {
@@ -74,7 +78,7 @@ fn publish_changes(tenant: &str, record: &Record) -> Result<()> {
             event: change.to.unwrap_or(KeyState::USABLE),
             was: change.from,
             reason: reason.map(Reason::name),
-            info: if last { info_of(record) } else { None },
+            info: if last { info_of(record, at) } else { None },
             at: at as f64 / 1e6,
         };
         // After a restart nobody knows what was before, but the table does.
@@ -84,22 +88,23 @@ fn publish_changes(tenant: &str, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// What is known of the present state beyond its reason.
-fn info_of(record: &Record) -> Option<String> {
+/// What is known beyond its reason of the present state, which was entered `at`: microseconds since the Unix epoch.
+fn info_of(record: &Record, at: i64) -> Option<String> {
     let error = record.seen()?.error?;
     let info = error.info().map(str::to_owned);
     if error.reason.key_state() == Some(KeyState::Revoked) {
         return info;
     }
     // An outage: warm tenants go on until their data keys expire.
-    let left = record.copies_until.saturating_sub(clock::now()) / 1_000_000_000;
+    let since = u64::try_from(clock::wall() - at).unwrap_or_default() / 1_000_000;
+    let left = record.copies_until.saturating_sub(clock::now()) / 1_000_000_000 + since;
     Some(info.map_or(String::new(), |info| info + " ") + &format!("dark_in_seconds={left}"))
 }
 
 /// Warns of what will make the key unusable. A warning that was given is not given again. In a transaction.
 pub fn warn(tenant: &str, facts: &KeyFacts) {
-    let now = clock::wall() / 1_000_000;
-    let soon = |at: &i64| *at < now + EXPIRY_NOTICE * DAY;
+    let now = clock::wall() as f64 / 1e6;
+    let soon = |at: &i64| *at < now as i64 + EXPIRY_NOTICE * DAY;
     let at = |at: i64| format!("at={}", report::utc(at));
     let warnings = [
         facts.deletion_at.map(|date| ("deletion_scheduled", Some(at(date)))),
@@ -112,7 +117,7 @@ pub fn warn(tenant: &str, facts: &KeyFacts) {
         if let Some(info) = &info {
             line = line + " " + info;
         }
-        let event = Event { tenant, event: warning, was: None, reason: None, info, at: now as f64 };
+        let event = Event { tenant, event: warning, was: None, reason: None, info, at: now };
         // On a standby, which can't remember, each time.
         if publish(&event, Worth::IfInfoDiffers).unwrap_or(true) {
             elog::log_line(&format!("{line} database={database}"));
@@ -123,35 +128,30 @@ pub fn warn(tenant: &str, facts: &KeyFacts) {
 /// Writes an event down and notifies. False if it wasn't worth it.
 ///
 /// # Errors
-/// `read_only` on a standby; `tenant_busy` while somebody locks the table, for whom nobody is to wait.
+/// `read_only` on a standby; `not_installed`; `tenant_busy` while somebody locks the table.
 fn publish(event: &Event<'_>, worth: Worth) -> Result<bool> {
     // Anyone may listen, and anyone may notify: what happened to whom is for those to read who may.
     const PUBLISH: &str = "
         WITH last AS (
-            SELECT (SELECT event FROM cmk.key_event
-                     WHERE tenant = $2 AND event = ANY ($7) AND $3 = ANY ($7)
-                     ORDER BY at DESC LIMIT 1) AS state,
+            SELECT state.event AS state, state.reason,
                    (SELECT coalesce(info, '') FROM cmk.key_event WHERE tenant = $2 AND event = $3
-                     ORDER BY at DESC LIMIT 1) AS info),
+                     ORDER BY at DESC LIMIT 1) AS info
+              FROM (SELECT) one
+              LEFT JOIN (SELECT event, reason FROM cmk.key_event WHERE tenant = $2 AND event = ANY ($7)
+                          ORDER BY at DESC LIMIT 1) state ON $3 = ANY ($7)),
         published AS (
             INSERT INTO cmk.key_event (at, tenant, event, was, reason, info)
             SELECT pg_catalog.to_timestamp($1), $2, $3, coalesce($4, last.state), $5, $6
               FROM last
              WHERE CASE $8 WHEN 'state' THEN $3 <> coalesce(last.state, 'usable')
+                                          OR $3 = 'revoked' AND $5 IS DISTINCT FROM last.reason
                            WHEN 'info' THEN last.info IS NULL OR last.info <> coalesce($6, '')
                            ELSE true END
             RETURNING id)
         SELECT pg_catalog.pg_notify('cmk_key_events',
                    pg_catalog.json_build_object('id', id, 'event', $3)::text)
           FROM published";
-    let table = registry::events_of_extension().ok_or(Reason::NotInstalled)?;
-    // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
-    let locked = unsafe {
-        pg_sys::ConditionalLockRelationOid(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
-    };
-    if !locked {
-        return Err(Reason::TenantBusy.into());
-    }
+    registry::lock_own_table(registry::KEY_EVENT, pg_sys::RowExclusiveLock)?;
     let worth = match worth {
         Worth::Always => "",
         Worth::IfStateDiffers => "state",

@@ -1,8 +1,11 @@
 //! The monitor's connection: a superuser's, in a database that others may own.
 
+use crate::pg::elog;
 use pgrx::bgworkers::BackgroundWorker;
-use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgTryBuilder, pg_sys};
 use std::ffi::CStr;
+use std::panic::AssertUnwindSafe;
 
 /// What a database's owner could have set for it (ALTER DATABASE … SET) to have a superuser run his code or to
 /// keep him from his work. As autovacuum does.
@@ -49,6 +52,26 @@ pub fn transaction<R>(work: impl FnOnce() -> R) -> R {
         pg_sys::CommitTransactionCommand();
         result
     }
+}
+
+/// The same for what may fail without the worker's fault, such as a write. Logs an ERROR and undoes the transaction.
+pub fn try_transaction<R>(work: impl FnOnce() -> R) -> Option<R> {
+    PgTryBuilder::new(AssertUnwindSafe(|| Some(transaction(work))))
+        .catch_others(|error| {
+            let message = match &error {
+                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+                    report.message().to_owned()
+                }
+                CaughtError::RustPanic { ereport, .. } => ereport.message().to_owned(),
+            };
+            // SAFETY: on the main thread, after an ERROR inside a transaction, as a backend's main loop does.
+            unsafe {
+                pg_sys::AbortCurrentTransaction();
+            }
+            elog::log_line(&format!("cmk_encrypt monitor: {message}"));
+            None
+        })
+        .execute()
 }
 
 /// What SQL takes, within a transaction.
