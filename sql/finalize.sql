@@ -1,23 +1,32 @@
 -- Triggers, views, privileges and comments: what stands on the functions.
 
 -- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers only.
--- The guard keeps out roles that may write any table (pg_write_all_data) and so could grant themselves access.
+-- The guards keep out roles that may write any table (pg_write_all_data) and so could grant themselves access, or
+-- forge or forestall what the monitor tells.
 DO $$
 DECLARE
-    registry regclass;
+    guarded regclass;
+    registry CONSTANT regclass[] := '{cmk.tenant, cmk.data_key, cmk.access}';
 BEGIN
-    FOREACH registry IN ARRAY ARRAY['cmk.tenant', 'cmk.data_key', 'cmk.access']::regclass[] LOOP
+    FOREACH guarded IN ARRAY registry || 'cmk.key_event'::regclass LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s
                 FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard();
+            CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON %1$s
+                FOR EACH ROW EXECUTE FUNCTION cmk.registry_guard();
+            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER guard;
+            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER guard_row;
+        $sql$, guarded);
+    END LOOP;
+    FOREACH guarded IN ARRAY registry LOOP
+        EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON %1$s
                 FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed();
             CREATE TRIGGER announce_truncate AFTER TRUNCATE ON %1$s
                 FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
-            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER guard;
             ALTER TABLE %1$s ENABLE ALWAYS TRIGGER announce;
             ALTER TABLE %1$s ENABLE ALWAYS TRIGGER announce_truncate;
-        $sql$, registry);
+        $sql$, guarded);
     END LOOP;
 END
 $$;
@@ -49,19 +58,19 @@ CREATE VIEW cmk.status AS
            s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide
       FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_status(t.tenant) s;
 
--- An STS session of a lent role outlives the role's withdrawal by up to 15 minutes. No row: no such tenant.
+-- An STS session of a lent role outlives the role's withdrawal by up to 15 minutes. Not STRICT, so that a NULL is an
+-- error, as is a tenant that isn't registered.
 CREATE FUNCTION cmk.revocation_bound(
     tenant text,
     OUT dark_within interval, OUT copies_until timestamptz, OUT holders integer, OUT worst_case interval,
     OUT server_wide boolean)
-RETURNS SETOF record
-LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT make_interval(secs => c.lives_on), clock_timestamp() + make_interval(secs => c.lives_on), c.holders,
-           greatest(make_interval(secs => c.ttl), make_interval(secs => c.lives_on)) + CASE WHEN t.role_arn IS NULL THEN '0'::interval ELSE '15 min'::interval END,
+           greatest(make_interval(secs => c.ttl), make_interval(secs => c.lives_on))
+           + CASE WHEN c.lent_role THEN '15 min'::interval ELSE '0'::interval END,
            c.server_wide
-      FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_copies(t.tenant) c
-     WHERE t.tenant = revocation_bound.tenant
+      FROM cmk.key_copies(revocation_bound.tenant) c
 $$;
 
 CREATE VIEW cmk.cache AS
@@ -131,12 +140,13 @@ COMMENT ON FUNCTION cmk.resume_tenant(text) IS 'Lifts a suspension';
 COMMENT ON FUNCTION cmk.evict(text) IS
     'From commit on, no session uses a data key of the tenant without asking KMS again';
 COMMENT ON FUNCTION cmk.evict_all() IS
-    'From commit on, no session uses a data key of any tenant without asking KMS again';
+    'From commit on, no session uses a data key of any tenant of this database without asking KMS again';
 COMMENT ON FUNCTION cmk.warm(text[]) IS
     'Has every data key of these tenants at hand, for a transaction that must not wait for KMS; returns how many';
 COMMENT ON FUNCTION cmk.revocation_bound(text) IS
     'If the key were revoked now: when the last copy of a data key in any process is gone, and how many processes hold one';
-COMMENT ON FUNCTION cmk.reset_stats() IS 'Sets the counters of cmk.status for this database back to zero';
+COMMENT ON FUNCTION cmk.reset_stats() IS
+    'Sets the counters of cmk.status for this database back to zero, at once; a rollback does not undo it';
 COMMENT ON FUNCTION cmk.key_status(text) IS 'A row of the view cmk.status';
 COMMENT ON FUNCTION cmk.key_copies(text) IS 'How long copies of a tenant''s data keys live';
 COMMENT ON FUNCTION cmk.grant_access(text, regrole, boolean, boolean) IS

@@ -10,7 +10,8 @@ mod cmk {
     use pgrx::prelude::*;
     use std::convert::Infallible;
 
-    /// Before any statement that would change the table.
+    /// Before any statement that would change the table, and before each row: logical replication runs no
+    /// statements.
     #[pg_trigger]
     fn registry_guard<'a>(
         trigger: &'a PgTrigger<'a>,
@@ -19,7 +20,11 @@ mod cmk {
         let allowed = if owned { Ok(()) } else { Err(Error::new(Reason::RegistryWrite)) };
         // Raised here: from a trigger, pgrx would turn an Err into XX000.
         allowed.map_err(ErrorReport::from).unwrap_or_report();
-        Ok(None)
+        let row = match trigger.op() {
+            Ok(PgTriggerOperation::Delete) => trigger.old(),
+            _ => trigger.new(),
+        };
+        Ok(row)
     }
 
     /// After any change of the table, including COPY, TRUNCATE and what a DBA types.

@@ -220,6 +220,34 @@ def test_a_grant_to_the_database_owner_leaves_a_warm_session_with_the_ownership(
         before.decrypt("a", envelope)
 
 
+def test_logical_replication_grants_nothing_to_whom_it_is_run_by(logical, session):
+    for name in ("hers", "target"):
+        logical.execute(f"CREATE DATABASE {name}")
+    logical.execute("CREATE ROLE mallory LOGIN SUPERUSER")
+    dba, hers = session(dbname="target", on=logical), session("mallory", dbname="hers", on=logical)
+    dba.run("CREATE EXTENSION cmk_encrypt")
+    dba.run("SELECT cmk.register_tenant('coveted', 'local:shared')")
+    hers.run("CREATE SCHEMA cmk")
+    hers.run("CREATE TABLE cmk.access (tenant text, role oid, encrypt boolean, decrypt boolean, granted_at timestamptz DEFAULT now())")
+    hers.run("CREATE PUBLICATION grants FOR TABLE cmk.access")
+    hers.run("SELECT pg_create_logical_replication_slot('grants', 'pgoutput')")
+    session("mallory", dbname="target", on=logical).run(
+        f"CREATE SUBSCRIPTION grants CONNECTION 'host={logical.socket} dbname=hers user=postgres'"
+        " PUBLICATION grants WITH (create_slot = false, slot_name = grants, copy_data = false)"
+    )
+    logical.execute("ALTER ROLE mallory NOSUPERUSER")
+    logical.execute("GRANT pg_write_all_data TO mallory")
+    hers = session("postgres", dbname="hers", on=logical)
+    refused = lambda: logical.log.read_text().count("reason=registry_write")  # noqa: E731
+    before = refused()
+    hers.run("INSERT INTO cmk.access VALUES ('coveted', 'mallory'::regrole::oid, true, true)")
+    try:
+        until(lambda: refused() > before, 20, "the refusal")
+        assert dba.one("SELECT count(*) FROM cmk.access") == 0
+    finally:
+        dba.run("ALTER SUBSCRIPTION grants DISABLE")
+
+
 # The cache
 
 

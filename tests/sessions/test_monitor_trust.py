@@ -1,8 +1,11 @@
 """The monitor is a superuser in databases that others own: they can neither use it nor switch it off."""
 
+import time
+
 import pytest
 
 from server import until
+from support import fails
 from watched import Watched, running
 
 REVOKED = ("revoked", "usable", "key_disabled")
@@ -61,6 +64,32 @@ def test_tables_that_only_look_like_ours_are_not_touched(theirs):
             owner.execute("SELECT pg_sleep(4)")
         assert owner.execute("TABLE cmk.touched").fetchall() == []
     assert nobody_became_superuser(theirs.server)
+
+
+def test_it_waits_for_nobody_who_locks_a_table(theirs):
+    # While it waited for DROP EXTENSION, the name could become another table's.
+    with theirs.server.settings(monitor_databases="theirs"), theirs.server.connect("theirs") as locks:
+        monitor = until(theirs.monitor, what="the monitor")
+        locks.execute("BEGIN")
+        locks.execute("LOCK TABLE cmk.tenant")
+        for n in range(20):
+            theirs.server.execute(f"ALTER DATABASE theirs CONNECTION LIMIT {100 + n}")  # has it read the list again
+            waits = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted" % monitor
+            assert theirs.server.execute(waits) == [(0,)]
+            time.sleep(0.1)
+        locks.execute("COMMIT")
+        theirs.checks(theirs.tenant(), 1)
+        assert theirs.monitor() == monitor
+
+
+def test_a_writer_of_any_table_can_forge_no_event(theirs):
+    theirs.server.execute("GRANT pg_write_all_data TO owner")
+    theirs.dba.run("GRANT USAGE ON SCHEMA cmk TO owner")
+    with theirs.server.connect("theirs", "owner") as owner:
+        with fails("42501", "registry_write"):
+            owner.execute("INSERT INTO cmk.key_event (tenant, event) VALUES ('x', 'rotation_off')")
+        with fails("42501", "registry_write"):
+            owner.execute("DELETE FROM cmk.key_event")
 
 
 @pytest.mark.parametrize("setting", ["role = 'owner'", "session_authorization = 'owner'", "default_transaction_read_only = on"])
