@@ -19,8 +19,8 @@ where
         SdkError::TimeoutError(_) => Reason::KmsTimeout,
         SdkError::ResponseError(_) => Reason::KmsServerError,
         SdkError::ConstructionFailure(_) => Reason::KmsRejected,
-        SdkError::DispatchFailure(failure) => match credentials_reason(error) {
-            Some(reason) => reason,
+        SdkError::DispatchFailure(failure) => match credentials_error(error) {
+            Some(error) => return error,
             None if failure.is_timeout() => Reason::KmsTimeout,
             None => Reason::KmsUnreachable,
         },
@@ -102,18 +102,27 @@ fn of_key_state(message: &str) -> Reason {
 
 /// What getting credentials failed with, if that is what failed. STS refusing the tenant's role is the
 /// tenant's decision, not our configuration.
-fn credentials_reason(error: &(dyn StdError + 'static)) -> Option<Reason> {
+fn credentials_error(error: &(dyn StdError + 'static)) -> Option<Error> {
     let chain = std::iter::successors(Some(error), |&error| error.source());
     let mut chain = chain.skip_while(|error| !error.is::<CredentialsError>());
     let failed = chain.next()?.downcast_ref::<CredentialsError>()?;
     let sts =
         chain.find_map(|error| error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>());
-    Some(match (sts.map(|error| classify(error).reason), failed) {
+    let sts = sts.map(classify);
+    let reason = match (sts.as_ref().map(|error| error.reason), failed) {
         (Some(Reason::KmsRejected) | None, CredentialsError::ProviderTimedOut(_)) => {
             Reason::KmsTimeout
         }
         (Some(Reason::KmsRejected) | None, _) => Reason::Credentials,
         (Some(reason), _) => reason,
+    };
+    let of_sts = |error: Error| match error.info() {
+        Some(info) => format!("cause=assume_role {info}"),
+        None => "cause=assume_role".to_owned(),
+    };
+    Some(match sts {
+        Some(error) => Error::new(reason).with_info(of_sts(error)),
+        None => Error::new(reason),
     })
 }
 
