@@ -55,15 +55,19 @@ pub struct Permissions {
 pub struct Role(pub u32);
 
 impl TenantState {
-    /// The names stand in CHECK constraints of the registry.
     pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "pending" => Self::Pending,
-            "active" => Self::Active,
-            "suspended" => Self::Suspended,
-            "shredded" => Self::Shredded,
-            _ => return None,
-        })
+        let all = [Self::Pending, Self::Active, Self::Suspended, Self::Shredded];
+        all.into_iter().find(|state| state.name() == name)
+    }
+
+    /// The names stand in CHECK constraints of the registry.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Shredded => "shredded",
+        }
     }
 
     /// # Errors

@@ -111,7 +111,7 @@ reasons! {
         "Shredding is final: values sealed under these data keys can never be decrypted again.";
     KeyAccessDenied = "key_access_denied", ObjectNotInPrerequisiteState,
         "the key of tenant % does not allow us to use it",
-        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; the owner can restore it.";
+        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the lent role does not trust us under this external id. The owner can restore it.";
     KeyDisabled = "key_disabled", ObjectNotInPrerequisiteState,
         "the key of tenant % is disabled",
         "The key's owner can enable it again; the data is intact.";
@@ -233,7 +233,7 @@ reasons! {
         "not a reason that can be forgiven",
         "See the table of errors in the documentation.";
     AccessArgument = "access_argument", InvalidParameterValue,
-        "grant names nothing to allow",
+        "no right or no role is named",
         "Set encrypt, decrypt or both to true, for a role that exists.";
     NullArgument = "null_argument", NullValueNotAllowed,
         "a required argument is null",

@@ -2,7 +2,7 @@
 //! one allocation, in PostgreSQL's memory, and no call that could raise an ERROR (pgrx sets up a jump
 //! target around each of those, which costs as much as a third of the cipher).
 
-use crate::error::{Reason, Result};
+use crate::error::{Error, Reason, Result};
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, FromDatum};
 use pgrx::pg_sys;
@@ -171,10 +171,10 @@ sql_type!(TextArg<'_>, "text");
 /// for NULL, and say nothing.
 ///
 /// # Errors
-/// `null_argument`.
+/// `null_argument`, with its name.
 #[inline]
-pub fn required<T>(argument: Option<T>) -> Result<T> {
-    argument.ok_or_else(|| Reason::NullArgument.into())
+pub fn required<T>(argument: Option<T>, name: &'static str) -> Result<T> {
+    argument.ok_or_else(|| Error::new(Reason::NullArgument).with_info(format!("argument={name}")))
 }
 
 /// A `regrole` argument: a role by name, or by number, which PostgreSQL does not check.

@@ -81,8 +81,8 @@ fn check(
     decrypt: Option<bool>,
 ) -> Result<Change<'_>> {
     write::require_writable()?;
-    let (tenant, RegRole(role)) = (required(tenant)?, required(role)?);
-    let (encrypt, decrypt) = (required(encrypt)?, required(decrypt)?);
+    let (tenant, RegRole(role)) = (required(tenant, "tenant")?, required(role, "role")?);
+    let (encrypt, decrypt) = (required(encrypt, "encrypt")?, required(decrypt, "decrypt")?);
     if !(encrypt || decrypt) {
         return Err(Reason::AccessArgument.into());
     }

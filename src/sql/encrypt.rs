@@ -125,7 +125,7 @@ fn binding<'a>(
     tenant: Option<TextArg<'a>>,
     aad: Option<ByteaArg<'a>>,
 ) -> Result<(&'a str, &'a [u8])> {
-    let (TextArg(tenant), ByteaArg(aad)) = (required(tenant)?, required(aad)?);
+    let (TextArg(tenant), ByteaArg(aad)) = (required(tenant, "tenant")?, required(aad, "aad")?);
     // Before anything repeats the name in an error.
     if tenant.len() > TENANT_NAME_MAX {
         return Err(Reason::TenantName.into());

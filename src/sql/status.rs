@@ -1,15 +1,18 @@
 //! What is known of tenants' keys, and what this backend holds in its cache. Never key bytes.
 
+use super::tenant::unknown;
 use crate::crypto::locked;
-use crate::error::KeyState;
+use crate::error::{KeyState, Result};
 use crate::keyring::Host;
 use crate::pg::backend::{Backend, keyring};
 use crate::pg::datum::required;
 use crate::pg::report::SqlResult;
-use crate::pg::{expiry, settings, shmem};
+use crate::pg::{expiry, registry, settings, shmem};
 use crate::shared::TenantId;
 use crate::shared::record::Record;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 const NANOS: f64 = 1e9;
@@ -73,21 +76,39 @@ fn key_status(
 }
 
 /// How long copies of a tenant's data keys live, in seconds. `cmk.revocation_bound` is made of it.
-#[pg_extern(schema = "cmk", volatile, strict, parallel_restricted)]
+///
+/// # Errors
+/// `null_argument`, `tenant_name`, `unknown_tenant`.
+#[pg_extern(schema = "cmk", volatile, parallel_restricted)]
+#[allow(clippy::type_complexity)] // the row type of the SQL function
 fn key_copies(
-    tenant: &str,
-) -> TableIterator<
-    'static,
-    (name!(lives_on, f64), name!(holders, Option<i32>), name!(server_wide, bool), name!(ttl, f64)),
+    tenant: Option<&str>,
+) -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(lives_on, f64),
+            name!(holders, Option<i32>),
+            name!(server_wide, bool),
+            name!(ttl, f64),
+            name!(lent_role, bool),
+        ),
+    >,
+    ErrorReport,
 > {
+    let tenant = required(tenant, "tenant")?;
+    let registered = registry::tenant(tenant)?.ok_or_else(|| unknown(tenant))?;
+    let is_shared = shmem::is_shared();
     let ttl = settings::ttl() as f64 / NANOS;
     let (record, holders) = known(tenant);
     // Of other sessions, and of a call whose answer is on its way, nothing is known but that all keep to the TTL.
-    let lives_on = match shmem::is_shared() && !record.is_flying(Backend.now()) {
+    let lives_on = match is_shared && !record.is_flying(Backend.now()) {
         true => record.copies_until.saturating_sub(Backend.now()) as f64 / NANOS,
         false => ttl,
     };
-    TableIterator::once((lives_on, holders, shmem::is_shared(), ttl))
+    let holders = holders.filter(|_| is_shared);
+    let lent_role = registered.custody.role.is_some();
+    Ok(TableIterator::once((lives_on, holders, is_shared, ttl, lent_role)))
 }
 
 /// A copy of the tenant's record, and how many processes hold a data key of it; `None` if that can't be known.
@@ -114,7 +135,7 @@ fn known(tenant: &str) -> (Record, Option<i32>) {
     }
 }
 
-/// Sets the counters of this database's tenants back to zero.
+/// Sets the counters of this database's tenants back to zero, at once.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
 fn reset_stats() {
     keyring().tell_hits(&Backend);
@@ -127,10 +148,12 @@ fn reset_stats() {
 
 /// Has every data key of these tenants at hand, so that what follows asks no KMS. Returns how many there are.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
-fn warm(tenants: VariadicArray<'_, &str>) -> SqlResult<i32> {
+fn warm(tenants: Option<VariadicArray<'_, &str>>) -> SqlResult<i32> {
+    let tenants = required(tenants, "tenants")?;
+    let names: Result<HashSet<_>> = tenants.iter().map(|name| required(name, "tenants")).collect();
     let mut count = 0;
-    for tenant in tenants.iter() {
-        count += keyring().warm(&Backend, required(tenant)?)?;
+    for tenant in names? {
+        count += keyring().warm(&Backend, tenant)?;
     }
     Ok(count as i32)
 }

@@ -27,7 +27,7 @@ fn register_tenant(
     external_id: default!(Option<&str>, "NULL"),
     activate: default!(Option<bool>, true),
 ) -> SqlResult<&'static str> {
-    let (tenant, key_uri) = (required(tenant)?, required(key_uri)?);
+    let (tenant, key_uri) = (required(tenant, "tenant")?, required(key_uri, "key_uri")?);
     check_tenant_name(tenant)?;
     check_custody(key_uri, role_arn, external_id).map_err(|error| error.for_tenant(tenant))?;
 
@@ -38,7 +38,7 @@ fn register_tenant(
     if write::execute(INSERT, &arguments)? == 0 {
         return Err(Error::new(Reason::TenantExists).for_tenant(tenant).into());
     }
-    if required(activate)? { Ok(make_active(tenant)?) } else { Ok("pending") }
+    if required(activate, "activate")? { Ok(make_active(tenant)?) } else { Ok("pending") }
 }
 
 /// # Errors
@@ -56,7 +56,7 @@ fn check_custody(key_uri: &str, role_arn: Option<&str>, external_id: Option<&str
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn activate_tenant(tenant: Option<&str>) -> SqlResult<&'static str> {
-    Ok(make_active(required(tenant)?)?)
+    Ok(make_active(required(tenant, "tenant")?)?)
 }
 
 fn make_active(tenant: &str) -> Result<&'static str> {
@@ -70,7 +70,7 @@ fn make_active(tenant: &str) -> Result<&'static str> {
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn rotate_tenant(tenant: Option<&str>) -> SqlResult<i32> {
-    let locked = lock(required(tenant)?, TenantState::Active)?;
+    let locked = lock(required(tenant, "tenant")?, TenantState::Active)?;
     Ok(add_data_key(&locked)?)
 }
 
@@ -78,20 +78,20 @@ fn rotate_tenant(tenant: Option<&str>) -> SqlResult<i32> {
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn suspend_tenant(tenant: Option<&str>) -> SqlResult<()> {
-    Ok(set_state(required(tenant)?, "active", "suspended")?)
+    Ok(set_state(required(tenant, "tenant")?, "active", "suspended")?)
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn resume_tenant(tenant: Option<&str>) -> SqlResult<()> {
-    Ok(set_state(required(tenant)?, "suspended", "active")?)
+    Ok(set_state(required(tenant, "tenant")?, "suspended", "active")?)
 }
 
 /// From commit on, no backend uses a data key of this tenant without asking KMS again.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn evict(tenant: Option<&str>) -> SqlResult<()> {
-    let tenant = required(tenant)?;
+    let tenant = required(tenant, "tenant")?;
     const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $2 WHERE tenant = $1";
     if write::execute(UPDATE, &[tenant.into(), new_epoch()?.into()])? == 0 {
         return Err(unknown(tenant).into());
@@ -124,7 +124,7 @@ fn lock(tenant: &str, state: TenantState) -> Result<Tenant> {
     let found = registry::tenant(tenant)?.ok_or_else(|| unknown(tenant))?;
     match (locked, found.state == state) {
         (false, _) => Err(Error::new(Reason::TenantBusy).for_tenant(tenant)),
-        (true, false) => Err(Error::new(Reason::TenantStateConflict).for_tenant(tenant)),
+        (true, false) => Err(state_conflict(&found)),
         (true, true) => Ok(found),
     }
 }
@@ -138,9 +138,14 @@ fn set_state(tenant: &str, from: &str, to: &str) -> Result<()> {
         return Ok(());
     }
     Err(match registry::tenant(tenant)? {
-        Some(_) => Error::new(Reason::TenantStateConflict).for_tenant(tenant),
+        Some(found) => state_conflict(&found),
         None => unknown(tenant),
     })
+}
+
+fn state_conflict(tenant: &Tenant) -> Error {
+    let state = format!("state={}", tenant.state.name());
+    Error::new(Reason::TenantStateConflict).for_tenant(&tenant.name).with_info(state)
 }
 
 /// Has KMS make a data key, proves by an unwrap that it comes back, and only then stores it as the
@@ -172,7 +177,7 @@ fn add_data_key(tenant: &Tenant) -> Result<i32> {
 }
 
 /// A name that can't be registered is told apart from one that isn't.
-fn unknown(tenant: &str) -> Error {
+pub fn unknown(tenant: &str) -> Error {
     match check_tenant_name(tenant) {
         Ok(()) => Error::new(Reason::UnknownTenant).for_tenant(tenant),
         Err(error) => error,

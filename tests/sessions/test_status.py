@@ -154,6 +154,28 @@ def test_hits_of_a_busy_session_show_within_a_second(drill, connect):
     assert hits() == 4
 
 
+def test_what_kms_said_last_is_no_counter(either, connect, kms):
+    tenant, user = either.tenant(), connect(either)
+    user.one(READ, tenant.name)
+    kms.state(tenant.key_uri, "Disabled")
+    either.evict(tenant)
+    with fails("55000", "key_disabled", tenant):
+        user.one(READ, tenant.name)
+    said = status(user, tenant, "last_success, last_failure")
+    assert None not in said
+    user.run("SELECT cmk.reset_stats()")
+    assert status(user, tenant, "kms_calls, kms_failures, last_success, last_failure") == (0, 0, *said)
+
+
+def test_a_call_that_was_cancelled_was_a_call(either, connect, kms):
+    tenant, user = either.tenant(), connect(either)
+    user.run("SELECT cmk.reset_stats()")
+    user.run("SET statement_timeout = '300ms'")
+    with kms.fault("hang", arn=tenant.key_uri), fails_with("57014"):
+        user.one(READ, tenant.name)
+    assert status(user, tenant, "kms_calls, kms_failures") == (1, 0)
+
+
 def test_a_session_that_asks_sees_all_its_hits(either, connect):
     tenant, user = either.tenant(), connect(either)
     user.one(READ, tenant.name)
