@@ -171,3 +171,45 @@ COMMENT ON VIEW cmk.status IS
     'State of each tenant''s key as last seen, and what it cost: of the whole server if server_wide, else of this session';
 COMMENT ON VIEW cmk.cache IS 'Data keys cached by this session; never key bytes';
 COMMENT ON VIEW cmk.cache_stats IS 'Counters of this session''s cache since it started';
+
+COMMENT ON COLUMN cmk.tenants.state IS 'pending, active, suspended or shredded';
+COMMENT ON COLUMN cmk.tenants.version IS 'Of the data key that seals new values';
+COMMENT ON COLUMN cmk.tenants.data_keys IS 'How many there are; none costs anything until it is used';
+
+COMMENT ON COLUMN cmk.status.tenant_state IS 'As in cmk.tenants';
+COMMENT ON COLUMN cmk.status.key_state IS
+    'usable, revoked, unreachable, throttled or misconfigured, as KMS last said; null if it was not asked since the server started, or that is forgotten';
+COMMENT ON COLUMN cmk.status.reason IS 'Why it is not usable, as in the DETAIL of errors';
+COMMENT ON COLUMN cmk.status.info IS 'aws_code, request_id or cause of the last failure';
+COMMENT ON COLUMN cmk.status.since IS 'Beginning of key_state, whatever its reason';
+COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last unwrapped a data key';
+COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last failed to';
+COMMENT ON COLUMN cmk.status.hits IS 'Values sealed or opened under a data key that was at hand';
+COMMENT ON COLUMN cmk.status.misses IS 'Times a process lacked a data key';
+COMMENT ON COLUMN cmk.status.kms_calls IS
+    'Unwraps asked of KMS for values, cmk.warm and the monitor; not those of registration and rotation';
+COMMENT ON COLUMN cmk.status.kms_failures IS 'Those of them that failed; not those that were cancelled';
+COMMENT ON COLUMN cmk.status.waits IS 'Times a process waited for the call of another';
+COMMENT ON COLUMN cmk.status.refused IS 'Times the tenant''s call budget did not allow a call';
+COMMENT ON COLUMN cmk.status.p50_ms IS 'Median duration of KMS calls in milliseconds, an upper bound within a factor of 1.41';
+COMMENT ON COLUMN cmk.status.p95_ms IS 'The same, 95th percentile';
+COMMENT ON COLUMN cmk.status.p99_ms IS 'The same, 99th percentile';
+COMMENT ON COLUMN cmk.status.holders IS
+    'Processes that hold a data key of the tenant; of this session alone unless server_wide; null if not known';
+COMMENT ON COLUMN cmk.status.server_wide IS 'The library is preloaded: figures are of the whole server';
+
+COMMENT ON COLUMN cmk.key_event.id IS 'As in the notification on cmk_key_events';
+COMMENT ON COLUMN cmk.key_event.event IS
+    'The state entered: usable, revoked, unreachable, throttled, misconfigured; or a warning: deletion_scheduled, key_material_expires, rotation_off';
+COMMENT ON COLUMN cmk.key_event.was IS 'The state before; null if not known';
+COMMENT ON COLUMN cmk.key_event.reason IS 'Why, as in the DETAIL of errors';
+COMMENT ON COLUMN cmk.key_event.info IS
+    'aws_code, request_id or cause; dark_in_seconds, from this event to the end of the last cached data key; at, the time a warning is about';
+
+COMMENT ON COLUMN cmk.cache.age IS 'Since the beginning of the KMS call that last vouched for it';
+COMMENT ON COLUMN cmk.cache.expires_in IS 'Until it is zeroed, unless it is renewed';
+COMMENT ON COLUMN cmk.cache_stats.entries IS 'Places taken, also by data keys that were zeroed at their TTL and not asked for since';
+COMMENT ON COLUMN cmk.cache_stats.capacity IS 'cmk_encrypt.cache_size';
+COMMENT ON COLUMN cmk.cache_stats.evictions IS 'Data keys that went for want of room';
+COMMENT ON COLUMN cmk.cache_stats.memory_locked IS 'Data keys can''t be swapped out; null before there was one';
+COMMENT ON COLUMN cmk.cache_stats.expiry_timer IS 'Data keys are zeroed on time even while the session sleeps';

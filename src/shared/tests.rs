@@ -235,3 +235,42 @@ fn an_overtaken_flight_that_fails_changes_nothing() {
     let again = memory.shared().begin(&of, &fingerprint(&of), 1, at(109), &RULES);
     assert!(matches!(again, Step::Take(_)));
 }
+
+#[test]
+fn a_wait_is_for_one_flight_whatever_takes_off_after_it() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    let first = memory.flight(&of, 1, at(100));
+    let step = memory.shared().begin(&of, &fingerprint(&of), 2, at(100), &RULES);
+    let Step::Wait(awaited) = step else { panic!("nothing to wait for") };
+    assert_eq!(memory.shared().flying(awaited, at(101).instant), Some(1));
+    memory.shared().abandon(&first, 0);
+    memory.flight(&of, 3, at(101));
+    assert_eq!(memory.shared().flying(awaited, at(101).instant), None);
+}
+
+#[test]
+fn another_reason_is_news_while_a_key_is_revoked_and_only_then() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    let mut news = |seconds, reason: Reason| {
+        let flight = memory.flight(&of, 1, at(seconds));
+        let change = memory.shared().fail(&flight.landing(&of, seconds, seconds), &reason.into());
+        change.unwrap().is_news()
+    };
+    assert!(news(100, Reason::KeyDisabled));
+    assert!(!news(110, Reason::KeyDisabled));
+    assert!(news(120, Reason::KeyPendingDeletion));
+    assert!(news(130, Reason::KmsTimeout));
+    assert!(!news(140, Reason::KmsServerError));
+    let record = *memory.shared().find(&of.id).unwrap().1;
+    let told: Vec<_> = record.unannounced().map(|past| (past.change.to, past.reason)).collect();
+    assert_eq!(
+        told,
+        [
+            (Some("revoked"), Some(Reason::KeyDisabled)),
+            (Some("revoked"), Some(Reason::KeyPendingDeletion)),
+            (Some("unreachable"), Some(Reason::KmsTimeout)),
+        ]
+    );
+}

@@ -50,6 +50,9 @@ mod tests {
         let bare =
             format!("SELECT count(*) {members} AND obj_description(p.oid, 'pg_proc') IS NULL");
         assert_eq!(count(&bare), 0);
+        let bare = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'cmk.status'::regclass
+                       AND attname <> 'tenant' AND col_description(attrelid, attnum) IS NULL";
+        assert_eq!(count(bare), 0);
         let loose = format!("SELECT count(*) {members} AND p.prosecdef AND p.proconfig IS NULL");
         assert_eq!(count(&loose), 0);
     }

@@ -1,5 +1,6 @@
 """What KMS says reaches SQL as the right error, and KMS is asked as rarely as promised."""
 
+import re
 import socket
 import time
 
@@ -265,10 +266,11 @@ def test_one_tenants_role_is_not_used_for_another(app, dba, kms, tenant, lent):
 @pytest.mark.parametrize("external_id", ["external-8", "EXTERNAL-7"])
 def test_a_wrong_external_id_is_refused_by_sts(dba, kms, external_id):
     name, role, arn = unique("tenant"), kms.role("external-7"), kms.key()
-    with fails("55000", "key_access_denied", name):
+    with fails("55000", "key_access_denied", name) as caught:
         dba.run(
             "SELECT cmk.register_tenant(%s, %s, role_arn => %s, external_id => %s)", name, arn, role, external_id
         )
+    assert re.search(r" cause=assume_role aws_code=AccessDenied request_id=[-\w]{36}$", caught.value.diag.message_detail)
     assert not kms.log(arn), "KMS itself was never asked"
 
 
