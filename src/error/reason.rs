@@ -111,7 +111,7 @@ reasons! {
         "Shredding is final: values sealed under these data keys can never be decrypted again.";
     KeyAccessDenied = "key_access_denied", ObjectNotInPrerequisiteState,
         "the key of tenant % does not allow us to use it",
-        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the lent role does not trust us under this external id. The owner can restore it.";
+        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the lent role does not trust us under this external id or our own policy lacks sts:AssumeRole. The owner can restore access.";
     KeyDisabled = "key_disabled", ObjectNotInPrerequisiteState,
         "the key of tenant % is disabled",
         "The key's owner can enable it again; the data is intact.";

@@ -54,12 +54,8 @@ static DIRTY: AtomicBool = AtomicBool::new(false);
 
 /// True from a change of the registry to the end of the transaction. What it sees is nobody else's yet: a data key
 /// unwrapped under an uncommitted eviction would outlive the commit in other sessions.
-///
-/// So may what a parallel worker sees be its leader's only. (Our functions don't run in one, but those of others,
-/// declared wrongly, may call them.)
 pub fn is_uncommitted() -> bool {
-    // SAFETY: set once when the process starts.
-    DIRTY.load(Relaxed) || unsafe { pg_sys::ParallelWorkerNumber } >= 0
+    DIRTY.load(Relaxed)
 }
 
 /// At the end of a transaction. True if it had changed the registry.

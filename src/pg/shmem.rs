@@ -231,12 +231,23 @@ pub fn with<R>(work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
         let header = at.header.as_ref();
         pg_sys::LWLockAcquire(at.lock.as_ptr(), exclusive);
         let records = std::slice::from_raw_parts_mut(at.records.as_ptr(), count);
-        let shares = !header.sweeper.load(Relaxed).is_null();
+        let shares = !header.sweeper.load(Relaxed).is_null() && !sees_anothers_changes();
         let slots = if shares { count } else { 0 };
         let slots = std::slice::from_raw_parts_mut(at.slots.as_ptr(), slots);
         let result = work(&mut Shared { words: &header.words, records, slots });
         pg_sys::LWLockRelease(at.lock.as_ptr());
         result
+    }
+}
+
+/// True in a parallel worker whose leader has written something: an eviction, perhaps, that isn't committed yet. Our
+/// functions don't run in parallel workers, but those of others that are declared wrongly may call them. Calls and
+/// failures count as everybody's; data keys are not shared.
+fn sees_anothers_changes() -> bool {
+    // SAFETY: set when the process starts; in a transaction on the main thread.
+    unsafe {
+        pg_sys::ParallelWorkerNumber >= 0
+            && pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
     }
 }
 

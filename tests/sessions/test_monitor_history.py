@@ -111,16 +111,20 @@ def test_a_history_that_takes_no_rows_does_not_stop_the_checks(watched, kms):
     monitor = watched.monitor()
     watched.dba.run("CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE disk_full; END'")
     watched.dba.run("CREATE TRIGGER no_room AFTER INSERT ON cmk.key_event EXECUTE FUNCTION no_room()")
+    watched.dba.run("ALTER TABLE cmk.key_event ENABLE ALWAYS TRIGGER no_room")
     try:
         kms.state(tenant.key_uri, "Disabled")
         until(lambda: watched.status(tenant) == ("revoked",), what="the revocation")
         watched.checks(other, 3)
         assert watched.events(tenant) == []
-        assert "cmk_encrypt monitor: disk_full" in watched.log()
+        assert "cmk_encrypt monitor: disk_full database=postgres" in watched.log()
+        schedule_deletion(kms, tenant.key_uri, 2_000_000_000)
+        until(lambda: watched.status(tenant, "reason") == ("key_pending_deletion",), what="the worse")
     finally:
         watched.dba.run("DROP FUNCTION no_room() CASCADE")
-    # It tries again after ten seconds.
-    watched.says(tenant, REVOKED, timeout=12)
+    # It tries again after ten seconds, or after twenty more.
+    worse = ("revoked", "revoked", "key_pending_deletion")
+    watched.says(tenant, REVOKED, worse, ("deletion_scheduled", None, None), timeout=32)
     assert watched.monitor() == monitor
 
 

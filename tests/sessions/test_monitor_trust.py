@@ -66,6 +66,21 @@ def test_tables_that_only_look_like_ours_are_not_touched(theirs):
     assert nobody_became_superuser(theirs.server)
 
 
+def test_a_trigger_of_the_owner_is_not_run(theirs, kms):
+    theirs.dba.run("GRANT ALL ON SCHEMA cmk TO owner")
+    theirs.dba.run("GRANT ALL ON ALL TABLES IN SCHEMA cmk TO owner")
+    with theirs.server.connect("theirs", "owner") as owner:
+        owner.execute("CREATE SCHEMA evil")
+        owner.execute(ESCALATE.format(name="evil.run", arguments="", result="trigger", rest="RETURN NEW;"))
+        owner.execute("CREATE TRIGGER run AFTER INSERT ON cmk.key_event FOR EACH ROW EXECUTE FUNCTION evil.run()")
+    with theirs.server.settings(monitor_databases="theirs"):
+        tenant = theirs.tenant()
+        theirs.checks(tenant, 1)
+        kms.state(tenant.key_uri, "Disabled")
+        theirs.says(tenant, REVOKED)
+    assert nobody_became_superuser(theirs.server)
+
+
 def test_it_waits_for_nobody_who_locks_a_table(theirs):
     # While it waited for DROP EXTENSION, the name could become another table's.
     with theirs.server.settings(monitor_databases="theirs"), theirs.server.connect("theirs") as locks:

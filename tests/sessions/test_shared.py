@@ -63,6 +63,50 @@ def test_who_waits_for_a_data_key_does_not_wait_for_the_tenants_others(drill, se
         assert time.monotonic() - began > 6 * 0.3, "data keys of a tenant are asked for in turns"
 
 
+@pytest.mark.parametrize("writes", [False, True], ids=["read only", "after a write"])
+def test_in_a_parallel_worker_calls_and_failures_are_everybodys(drill, session, kms, writes):
+    # Only a wrapper that is declared wrongly gets us there. After a write a worker might see an uncommitted eviction.
+    tenant, user = drill.tenant(), session(dbname="postgres", on=drill.server)
+    table, wrapper = unique("big"), unique("opens")
+    user.run(f"CREATE TABLE {table} WITH (parallel_workers = 2) AS SELECT sealed FROM customer, generate_series(1, 2000) WHERE tenant = %s", tenant.name)
+    user.run(
+        f"CREATE FUNCTION {wrapper}(sealed bytea) RETURNS boolean LANGUAGE plpgsql PARALLEL SAFE AS"
+        f" $$ BEGIN RETURN cmk_try_decrypt('{tenant}', sealed, '', '{{key_disabled,call_budget_spent}}') IS NOT NULL; END $$"
+    )
+    for name in ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size", "parallel_leader_participation"):
+        user.run(f"SET {name} = 0")
+    query = f"SELECT count(*) FILTER (WHERE {wrapper}(sealed)) FROM {table}"
+    plan = "\n".join(line for (line,) in user.all(f"EXPLAIN (ANALYZE, COSTS OFF) {query}"))
+    assert "Workers Launched: 2" in plan, plan
+    drill.evict(tenant)
+    counted = lambda: status(drill, tenant, "kms_calls")[0]  # noqa: E731
+    with drill.server.settings(tenant_call_budget=5, failure_ttl="1min"):
+        asked, before = kms.calls(tenant.key_uri), counted()
+        user.run("BEGIN")
+        if writes:
+            user.run("CREATE TEMP TABLE written (x int) ON COMMIT DROP")
+        rows = [user.one(query) for _ in range(6)]
+        calls = kms.calls(tenant.key_uri) - asked
+        assert calls == counted() - before
+        if writes:
+            assert calls <= 5
+        else:
+            assert calls == 1 and rows == [2000] * 6
+        user.run("COMMIT")
+        # A failure is everybody's too.
+        kms.state(tenant.key_uri, "Disabled")
+        drill.evict(tenant)
+    with drill.server.settings(tenant_call_budget=600, failure_ttl="1min"):
+        asked = kms.calls(tenant.key_uri)
+        user.run("BEGIN")
+        if writes:
+            user.run("CREATE TEMP TABLE written (x int) ON COMMIT DROP")
+        assert [user.one(query) for _ in range(4)] == [0] * 4
+        assert kms.calls(tenant.key_uri) - asked <= 2, "one a worker, should both begin at once"
+        user.run("COMMIT")
+    assert status(drill, tenant, "key_state") == ("revoked",)
+
+
 def test_the_deadline_is_that_of_the_unwrap_not_of_the_taking(drill, users, kms):
     with drill.server.settings(cache_ttl="2s", cache_soft_ttl="2s"):
         tenant = drill.tenant()

@@ -108,20 +108,17 @@ fn credentials_error(error: &(dyn StdError + 'static)) -> Option<Error> {
     let failed = chain.next()?.downcast_ref::<CredentialsError>()?;
     let sts =
         chain.find_map(|error| error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>());
-    let sts = sts.map(classify);
-    let reason = match (sts.as_ref().map(|error| error.reason), failed) {
+    let reason = match (sts.map(|error| classify(error).reason), failed) {
         (Some(Reason::KmsRejected) | None, CredentialsError::ProviderTimedOut(_)) => {
             Reason::KmsTimeout
         }
         (Some(Reason::KmsRejected) | None, _) => Reason::Credentials,
         (Some(reason), _) => reason,
     };
-    let of_sts = |error: Error| match error.info() {
-        Some(info) => format!("cause=assume_role {info}"),
-        None => "cause=assume_role".to_owned(),
-    };
-    Some(match sts {
-        Some(error) => Error::new(reason).with_info(of_sts(error)),
+    // Where STS itself answered, CloudTrail has the request.
+    let answer = sts.filter(|error| error.as_service_error().is_some()).map(classify);
+    Some(match answer.as_ref().and_then(Error::info) {
+        Some(info) => Error::new(reason).with_info(format!("cause=assume_role {info}")),
         None => Error::new(reason),
     })
 }

@@ -32,8 +32,9 @@ const LIST_EVERY: u64 = 60 * SECOND;
 const LOOK_EVERY: u64 = 3 * SECOND;
 /// How often KMS is asked for what there is to warn of.
 const DESCRIBE_EVERY: u64 = 3600 * SECOND;
-/// How long to write nothing after that failed.
-const WRITE_AGAIN_AFTER: u64 = 10 * SECOND;
+/// How long to write nothing after that failed, at first and at most.
+const WRITE_PAUSE: u64 = 10 * SECOND;
+const WRITE_PAUSE_MAX: u64 = 300 * SECOND;
 
 /// When to do what about a tenant.
 struct Schedule {
@@ -41,6 +42,8 @@ struct Schedule {
     /// Share of an interval by which the checks of tenants are kept apart.
     spread: f64,
     is_new: bool,
+    /// When to try again what could not be done; `u64::MAX`: nothing.
+    again_at: u64,
     describe_at: u64,
     /// Changes of the key's state when KMS was last asked for what there is to warn of.
     changes: u64,
@@ -56,6 +59,7 @@ struct Monitor {
     is_installed: Option<bool>,
     /// When events may be written.
     write_at: u64,
+    write_pause: u64,
     /// When the budget allows the next KMS call.
     call_at: u64,
 }
@@ -77,7 +81,7 @@ impl Schedule {
     /// Within an interval at first, then 90 to 100 % of one after the last check.
     fn check_at(&self, interval: u64) -> u64 {
         let share = if self.is_new { self.spread } else { 0.9 + self.spread / 10.0 };
-        self.checked_at + (interval as f64 * share) as u64
+        self.again_at.min(self.checked_at + (interval as f64 * share) as u64)
     }
 }
 
@@ -98,11 +102,18 @@ impl Monitor {
         self.write(|monitor| events::announce(monitor.tenants.keys()));
     }
 
-    /// Writes, unless that failed lately.
-    fn write(&mut self, work: impl FnOnce(&Self) -> bool) {
-        if clock::now() >= self.write_at && !work(self) {
-            self.write_at = clock::now() + WRITE_AGAIN_AFTER;
+    /// Writes, unless that failed lately. False if nothing was written.
+    fn write(&mut self, work: impl FnOnce(&Self) -> bool) -> bool {
+        if clock::now() < self.write_at {
+            return false;
         }
+        let written = work(self);
+        self.write_pause = match written {
+            true => 0,
+            false => (self.write_pause * 2).clamp(WRITE_PAUSE, WRITE_PAUSE_MAX),
+        };
+        self.write_at = clock::now() + self.write_pause;
+        written
     }
 
     /// Takes in which tenants there are. None where the extension is not installed.
@@ -123,9 +134,15 @@ impl Monitor {
         self.tenants.retain(|name, _| names.contains(name));
         for name in names {
             let spread = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-            let new =
-                Schedule { checked_at: now, spread, is_new: true, describe_at: 0, changes: 0 };
-            self.tenants.entry(name).or_insert(new);
+            let new = || Schedule {
+                checked_at: now,
+                spread,
+                is_new: true,
+                again_at: u64::MAX,
+                describe_at: 0,
+                changes: 0,
+            };
+            self.tenants.entry(name).or_insert_with(new);
         }
     }
 
@@ -160,9 +177,10 @@ impl Monitor {
     fn check(&mut self, name: &str) -> u64 {
         let Some(schedule) = self.tenants.get_mut(name) else { return 0 };
         let now = clock::now();
-        schedule.checked_at = now;
-        schedule.is_new = false;
+        // If the tables are locked, or the tenant is gone, which the next list will tell.
+        schedule.again_at = now + LOOK_EVERY;
         let Some(tenant) = transaction(|| active_tenant(name)) else { return 0 };
+        (schedule.checked_at, schedule.is_new, schedule.again_at) = (now, false, u64::MAX);
         let asked = transaction(|| keyring().check_tenant(&Backend, &tenant));
         let (changes, answers) = seen(name);
         let changed = changes != schedule.changes;
@@ -174,8 +192,11 @@ impl Monitor {
         schedule.describe_at = now + DESCRIBE_EVERY;
         // What happened comes before what it bodes.
         self.announce();
-        if let Ok(facts) = transaction(|| Backend.kms(None).describe(&tenant.custody)) {
-            self.write(|_| try_transaction(|| events::warn(name, &facts)).is_some());
+        if let Ok(facts) = transaction(|| Backend.kms(None).describe(&tenant.custody))
+            && !self.write(|_| try_transaction(|| events::warn(name, &facts)) == Some(true))
+            && let Some(schedule) = self.tenants.get_mut(name)
+        {
+            (schedule.describe_at, schedule.again_at) = (self.write_at, self.write_at);
         }
         u64::from(asked) + 2
     }

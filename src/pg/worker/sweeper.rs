@@ -38,7 +38,7 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_main(_argument: pg_sys::Datum) {
         if !crowded && shmem::words().recycled.load(Relaxed) > 0 {
             crowded = true;
             elog::log_line(
-                "cmk_encrypt keyring: more tenants in use than cmk_encrypt.shared_keyring_size; states and counters of the least used are lost",
+                "cmk_encrypt keyring: more tenants than cmk_encrypt.shared_keyring_size; states and counters of the least used are forgotten",
             );
         }
         let wanted = settings::monitor_databases();

@@ -39,7 +39,7 @@ enum Worth {
     IfInfoDiffers,
 }
 
-/// Tells of every change of state since the last one told. False if a row could not be written.
+/// Tells of every change of state since the last one told. False if an ERROR kept one from being written.
 pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) -> bool {
     if write::in_recovery() {
         return true;
@@ -52,6 +52,7 @@ pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) -> bool {
             |record: &&Record| record.changes != record.announced && names.contains_key(&record.id);
         shared.records.iter().filter(ours).copied().collect()
     });
+    let mut written = true;
     for record in changed {
         let Some(name) = names.get(&record.id) else { continue };
         match try_transaction(|| publish_changes(name, &record)) {
@@ -63,10 +64,10 @@ pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) -> bool {
                 }
             }),
             Some(Err(_)) => {}
-            None => return false,
+            None => written = false,
         }
     }
-    true
+    written
 }
 
 fn publish_changes(tenant: &str, record: &Record) -> Result<()> {
@@ -101,8 +102,9 @@ fn info_of(record: &Record, at: i64) -> Option<String> {
     Some(info.map_or(String::new(), |info| info + " ") + &format!("dark_in_seconds={left}"))
 }
 
-/// Warns of what will make the key unusable. A warning that was given is not given again. In a transaction.
-pub fn warn(tenant: &str, facts: &KeyFacts) {
+/// Warns of what will make the key unusable. A warning that was given is not given again. In a transaction. False
+/// while somebody locks the table.
+pub fn warn(tenant: &str, facts: &KeyFacts) -> bool {
     let now = clock::wall() as f64 / 1e6;
     let soon = |at: &i64| *at < now as i64 + EXPIRY_NOTICE * DAY;
     let at = |at: i64| format!("at={}", report::utc(at));
@@ -118,11 +120,14 @@ pub fn warn(tenant: &str, facts: &KeyFacts) {
             line = line + " " + info;
         }
         let event = Event { tenant, event: warning, was: None, reason: None, info, at: now };
-        // On a standby, which can't remember, each time.
-        if publish(&event, Worth::IfInfoDiffers).unwrap_or(true) {
-            elog::log_line(&format!("{line} database={database}"));
+        match publish(&event, Worth::IfInfoDiffers) {
+            Ok(false) => {}
+            Err(error) if error.reason == Reason::TenantBusy => return false,
+            // On a standby, which can't remember, each time.
+            Ok(true) | Err(_) => elog::log_line(&format!("{line} database={database}")),
         }
     }
+    true
 }
 
 /// Writes an event down and notifies. False if it wasn't worth it.

@@ -1,5 +1,6 @@
 //! The monitor's connection: a superuser's, in a database that others may own.
 
+use crate::error::quoted;
 use crate::pg::elog;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys::panic::CaughtError;
@@ -18,6 +19,9 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"lock_timeout", c"0"),
     (c"idle_in_transaction_session_timeout", c"0"),
     (c"row_security", c"off"),
+    // Whoever may create triggers on a table of ours would run as superuser. Only its owner can make one that fires
+    // all the same.
+    (c"session_replication_role", c"replica"),
     (c"client_min_messages", c"error"),
     (c"synchronous_commit", c"local"),
     #[cfg(any(feature = "pg17", feature = "pg18"))]
@@ -68,7 +72,8 @@ pub fn try_transaction<R>(work: impl FnOnce() -> R) -> Option<R> {
             unsafe {
                 pg_sys::AbortCurrentTransaction();
             }
-            elog::log_line(&format!("cmk_encrypt monitor: {message}"));
+            let (message, database) = (quoted(&message), quoted(BackgroundWorker::get_extra()));
+            elog::log_line(&format!("cmk_encrypt monitor: {message} database={database}"));
             None
         })
         .execute()
