@@ -174,7 +174,12 @@ sql_type!(TextArg<'_>, "text");
 /// `null_argument`, with its name.
 #[inline]
 pub fn required<T>(argument: Option<T>, name: &'static str) -> Result<T> {
-    argument.ok_or_else(|| Error::new(Reason::NullArgument).with_info(format!("argument={name}")))
+    argument.ok_or_else(|| missing(name))
+}
+
+#[cold]
+fn missing(name: &str) -> Error {
+    Error::new(Reason::NullArgument).with_info(format!("argument={name}"))
 }
 
 /// A `regrole` argument: a role by name, or by number, which PostgreSQL does not check.

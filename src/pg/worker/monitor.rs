@@ -42,8 +42,9 @@ struct Schedule {
     /// Share of an interval by which the checks of tenants are kept apart.
     spread: f64,
     is_new: bool,
-    /// When to try again what could not be done; `u64::MAX`: nothing.
+    /// When to give a warning that could not be written; `u64::MAX`: there is none.
     again_at: u64,
+    /// When to ask KMS again what there is to warn of.
     describe_at: u64,
     /// Changes of the key's state when KMS was last asked for what there is to warn of.
     changes: u64,
@@ -175,11 +176,10 @@ impl Monitor {
 
     /// Returns how many calls it made.
     fn check(&mut self, name: &str) -> u64 {
+        // Where the tables are locked, in the next round; if the tenant is gone the next list will tell.
+        let Some(tenant) = transaction(|| active_tenant(name)) else { return 0 };
         let Some(schedule) = self.tenants.get_mut(name) else { return 0 };
         let now = clock::now();
-        // If the tables are locked, or the tenant is gone, which the next list will tell.
-        schedule.again_at = now + LOOK_EVERY;
-        let Some(tenant) = transaction(|| active_tenant(name)) else { return 0 };
         (schedule.checked_at, schedule.is_new, schedule.again_at) = (now, false, u64::MAX);
         let asked = transaction(|| keyring().check_tenant(&Backend, &tenant));
         let (changes, answers) = seen(name);
