@@ -49,6 +49,14 @@ impl Error {
         self.info.as_deref()
     }
 
+    /// What [`Error::info`] says where this process lacks what a call takes: file descriptors, threads, memory.
+    pub const OWN_RESOURCES: &'static str = "cause=runtime";
+
+    /// See [`Reason::concerns_one_process`].
+    pub fn concerns_one_process(&self) -> bool {
+        self.reason.concerns_one_process() || self.info() == Some(Self::OWN_RESOURCES)
+    }
+
     /// The primary message: lower case, no full stop.
     pub fn message(&self) -> String {
         let text = self.reason.entry().message;

@@ -14,6 +14,10 @@ pub enum SqlState {
     InvalidBinaryRepresentation,
     /// 25006 read_only_sql_transaction
     ReadOnlySqlTransaction,
+    /// 2BP01 dependent_objects_still_exist
+    DependentObjectsStillExist,
+    /// 39P01 trigger_protocol_violated
+    TriggerProtocolViolated,
     /// 39000 external_routine_invocation_exception, which pgcrypto raises for the same condition
     ExternalRoutineInvocation,
     /// 42501 insufficient_privilege
@@ -124,6 +128,24 @@ reasons! {
     KeyInvalidState = "key_invalid_state", ObjectNotInPrerequisiteState,
         "the key of tenant % is not in a usable state",
         "Look at the key's state in the owner's account (imported material may have expired).";
+    DataKeysMissing = "data_keys_missing", ObjectNotInPrerequisiteState,
+        "the registry lacks data keys of tenant %",
+        "Restore cmk.data_key from the backup that cmk.tenant came from (pg_restore --data-only --schema=cmk --table=data_key); cmk.check() tells which are missing. No new data key is made until then.";
+    TenantRowMissing = "tenant_row_missing", ObjectNotInPrerequisiteState,
+        "the registry has data keys of tenant %, but lacks its row in cmk.tenant",
+        "Restore cmk.tenant from the backup that cmk.data_key came from (pg_restore --data-only --schema=cmk --table=tenant); registered anew, the tenant would lose its values.";
+    RegistryCopied = "registry_copied", ObjectNotInPrerequisiteState,
+        "the key registry was copied from another database",
+        "CREATE DATABASE ... TEMPLATE copies grants and states, and later changes of the original do not arrive. Look at cmk.access and cmk.tenants, then call cmk.adopt_registry() as a superuser.";
+    CannotPrepare = "cannot_prepare", ObjectNotInPrerequisiteState,
+        "a transaction that changed the key registry cannot be prepared",
+        "Commit it, or roll it back: prepared, it would keep the registry locked for as long as anybody likes.";
+    KeysWouldBeLost = "keys_would_be_lost", DependentObjectsStillExist,
+        "this would destroy data keys",
+        "All values sealed under them would be lost for good. Whoever means that calls cmk.destroy_data_keys(current_database()) first.";
+    NotATriggerCall = "not_a_trigger_call", TriggerProtocolViolated,
+        "trigger functions can only be called as triggers",
+        "The triggers of cmk_encrypt call it.";
     NoGrant = "no_grant", InsufficientPrivilege,
         "permission denied for tenant %",
         "A database administrator can allow it with cmk.grant_access(tenant, role).";
@@ -139,6 +161,9 @@ reasons! {
     NotInstalled = "not_installed", UndefinedObject,
         "the key registry does not exist in this database",
         "Run CREATE EXTENSION cmk_encrypt.";
+    UnknownRole = "unknown_role", UndefinedObject,
+        "role does not exist",
+        "Give the role's name as pg_roles shows it; a number is a name like any other.";
     TenantExists = "tenant_exists", DuplicateObject,
         "tenant % is already registered",
         "Use cmk.rotate_tenant() for a new data key; a tenant is registered once.";
@@ -216,7 +241,7 @@ reasons! {
         "A newer version of cmk_encrypt wrote it; upgrade the extension.";
     TenantName = "tenant_name", InvalidParameterValue,
         "tenant name is not valid",
-        "A tenant name has 1 to 255 bytes, no control characters, and is not \"*\".";
+        "A tenant name has 1 to 255 bytes, no control or invisible formatting characters, and is not \"*\".";
     KeyUri = "key_uri", InvalidParameterValue,
         "key URI is not valid",
         "Pass a full KMS key ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (no alias: it can be retargeted), or local:NAME.";
@@ -232,9 +257,15 @@ reasons! {
     ReasonName = "reason_name", InvalidParameterValue,
         "not a reason that can be forgiven",
         "See the table of errors in the documentation.";
+    TooManyNames = "too_many_names", InvalidParameterValue,
+        "too many names in one call",
+        "cmk.warm takes at most cmk_encrypt.cache_size tenants, forgive at most 256 reasons.";
+    DatabaseName = "database_name", InvalidParameterValue,
+        "this is not the name of the current database",
+        "Give current_database(), to show that you know where you are.";
     AccessArgument = "access_argument", InvalidParameterValue,
-        "no right or no role is named",
-        "Set encrypt, decrypt or both to true, for a role that exists.";
+        "no right is named",
+        "Set encrypt, decrypt or both to true.";
     NullArgument = "null_argument", NullValueNotAllowed,
         "a required argument is null",
         "A null here would silently store or do nothing; only the value itself may be null.";
@@ -271,6 +302,13 @@ impl Reason {
             }
             _ => None,
         }
+    }
+
+    /// True of what concerns the process that met it and says nothing about the tenant's key: another process may have
+    /// newer credentials or settings, or file descriptors to spare. Nobody else is refused for it.
+    pub const fn concerns_one_process(self) -> bool {
+        use Reason::*;
+        matches!(self, Credentials | Endpoint | LocalKeysOff | SystemRandom | OutOfMemory)
     }
 
     /// True where this one value, and nothing else, is what can't be opened: the default that

@@ -18,6 +18,8 @@ const fn code(state: SqlState) -> PgSqlErrorCode {
         SqlState::InvalidParameterValue => ERRCODE_INVALID_PARAMETER_VALUE,
         SqlState::InvalidBinaryRepresentation => ERRCODE_INVALID_BINARY_REPRESENTATION,
         SqlState::ReadOnlySqlTransaction => ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        SqlState::DependentObjectsStillExist => ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+        SqlState::TriggerProtocolViolated => ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
         SqlState::ExternalRoutineInvocation => ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION,
         SqlState::InsufficientPrivilege => ERRCODE_INSUFFICIENT_PRIVILEGE,
         SqlState::UndefinedObject => ERRCODE_UNDEFINED_OBJECT,
