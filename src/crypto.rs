@@ -6,3 +6,4 @@ pub mod commitment;
 pub mod key;
 pub mod locked;
 pub mod nonce;
+pub mod pages;

@@ -1,20 +1,22 @@
 //! Memory for what must not be seen: kept out of swap, core dumps and forked children, zeroed on free
 //! and at a set time even if its owner sleeps.
 //!
-//! [`Locked<T>`] is a `Box<T>` whose slot comes from pages that are `mlock`ed, marked
-//! `MADV_DONTDUMP` and `MADV_DONTFORK`. Where the system refuses to lock (`RLIMIT_MEMLOCK`), the
+//! [`Locked<T>`] is a `Box<T>` whose slot comes from [`pages`](super::pages) that are locked, left out of core dumps
+//! and not inherited. Where the system refuses to lock (`RLIMIT_MEMLOCK`), the
 //! memory is used unlocked and [`protection`] says so. Pages are never given back: freed slots are
 //! zeroed and reused.
 //!
 //! Each slot has a deadline. [`erase_overdue`] zeroes what is past it and may be called by a signal
 //! handler, at any instruction of the thread that uses the slots: it touches nothing but atomics and the
-//! slots, and leaves the one that is [`pinned`](Locked::pin) alone.
+//! slots, and leaves the one that is [`pinned`](Locked::pin) alone. Of all slots one can be pinned at a time; while it is,
+//! another attempt gets nothing, so that no reference outlives what it refers to.
 
+use super::pages::{Protection, Sharing, map};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, compiler_fence};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 use zeroize::Zeroize;
 
@@ -41,7 +43,9 @@ struct Slot {
 static MAPPINGS: [AtomicPtr<Slot>; CHUNKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
 
-/// The slot that the main thread is using. One: uses don't nest, and no other thread has a use for keys.
+/// The slot in use; 0: none. Who pins writes here first and then looks whether the slot is erased; who erases marks the
+/// slot first and then looks here. Both are sequentially consistent, so at least one of them notices the other, be it
+/// a signal handler or another thread.
 #[cfg(not(test))]
 static PINNED: AtomicUsize = AtomicUsize::new(0);
 
@@ -51,7 +55,7 @@ fn pinned() -> &'static AtomicUsize {
     &PINNED
 }
 
-/// In tests every thread is a main thread.
+/// Tests run side by side, each as if it were the process.
 #[cfg(test)]
 fn pinned() -> &'static AtomicUsize {
     thread_local!(static PINNED: &'static AtomicUsize = Box::leak(Box::default()));
@@ -69,16 +73,6 @@ struct Pool {
 
 // SAFETY: the slots are mapped for good, and a free one belongs to the pool alone.
 unsafe impl Send for Pool {}
-
-/// What the operating system granted for all locked memory of this process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Protection {
-    pub bytes: usize,
-    /// Bytes that can't be swapped out.
-    pub locked: usize,
-    /// Bytes that are left out of core dumps.
-    pub undumpable: usize,
-}
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
     free: Vec::new(),
@@ -106,7 +100,7 @@ impl Pool {
     /// When the kernel has no memory left, as a `Box` would.
     fn grow(&mut self) {
         assert!(self.mappings < CHUNKS, "out of locked memory");
-        let (base, granted) = map(CHUNK, libc::MAP_PRIVATE);
+        let (base, granted) = map(CHUNK, Sharing::Private);
         self.protection.bytes += granted.bytes;
         self.protection.locked += granted.locked;
         self.protection.undumpable += granted.undumpable;
@@ -116,37 +110,6 @@ impl Pool {
         // SAFETY: within the mapping.
         self.free.extend((0..CHUNK / SLOT).map(|i| unsafe { base.add(i) }));
     }
-}
-
-/// Fresh zeroed pages, locked and kept out of core dumps as far as the system lets us. `MAP_PRIVATE` pages
-/// are kept from forked children; `MAP_SHARED` ones are for them.
-///
-/// # Panics
-/// When the kernel has no memory left, as a `Box` would.
-pub fn map(len: usize, sharing: libc::c_int) -> (NonNull<u8>, Protection) {
-    let mut granted = Protection { bytes: len, ..Protection::default() };
-    // SAFETY: a fresh anonymous mapping, which nothing else refers to; checked before it is used, and all
-    // calls name exactly it.
-    let base = unsafe {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = sharing | libc::MAP_ANONYMOUS;
-        let base = libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0);
-        assert!(base != libc::MAP_FAILED, "out of memory for locked pages");
-        if libc::mlock(base, len) == 0 {
-            granted.locked = len;
-        }
-        #[cfg(target_os = "linux")]
-        {
-            if libc::madvise(base, len, libc::MADV_DONTDUMP) == 0 {
-                granted.undumpable = len;
-            }
-            if sharing == libc::MAP_PRIVATE {
-                libc::madvise(base, len, libc::MADV_DONTFORK);
-            }
-        }
-        base
-    };
-    (NonNull::new(base.cast()).expect("a mapping is never at address zero"), granted)
 }
 
 /// # Safety
@@ -164,7 +127,7 @@ unsafe impl<T: Send> Send for Locked<T> {}
 // SAFETY: hands out only &T, as Box does.
 unsafe impl<T: Sync> Sync for Locked<T> {}
 
-/// Access to the content, which isn't erased meanwhile.
+/// Access to the content, which isn't erased meanwhile. The one that there is: see [`Locked::pin`].
 pub struct Pinned<'a, T>(&'a T);
 
 impl<T: Erasable> Locked<T> {
@@ -189,16 +152,15 @@ impl<T: Erasable> Locked<T> {
         unsafe { self.slot.as_ref() }
     }
 
-    /// The content, or `None` if it is erased.
+    /// The content; `None` if it is erased, or while any slot is pinned already.
     #[inline]
     pub fn pin(&self) -> Option<Pinned<'_, T>> {
-        pinned().store(self.slot.as_ptr() as usize, Relaxed);
-        // The handler runs on this very thread, so keeping the compiler from reordering is enough.
-        compiler_fence(SeqCst);
+        let slot = self.slot.as_ptr() as usize;
+        pinned().compare_exchange(0, slot, SeqCst, Relaxed).ok()?;
         // SAFETY: a mapped slot; it holds a T until it is erased, and pinned it isn't erased.
         let pinned = Pinned(unsafe { self.slot.cast::<T>().as_ref() });
         // If not, `pinned` is dropped, which unpins.
-        (self.header().deadline.load(Relaxed) != 0).then_some(pinned)
+        (self.header().deadline.load(SeqCst) != 0).then_some(pinned)
     }
 
     /// Moves the deadline. Does nothing if the content is erased already.
@@ -223,15 +185,16 @@ impl<T> Deref for Pinned<'_, T> {
 impl<T> Drop for Pinned<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        compiler_fence(SeqCst);
-        pinned().store(0, Relaxed);
+        pinned().store(0, Release);
     }
 }
 
 impl<T> Drop for Locked<T> {
     fn drop(&mut self) {
-        erase(self.slot);
-        pool().free.push(self.slot);
+        // Nobody refers to the content any more. A `Pinned` that was leaked keeps its slot out of the pool for good.
+        if erase(self.slot) {
+            pool().free.push(self.slot);
+        }
     }
 }
 
@@ -241,19 +204,28 @@ pub fn on_erase(hook: fn(u64)) {
     let _ = ON_ERASE.set(hook);
 }
 
-/// Zeroes a slot unless that is done.
-fn erase(slot: NonNull<Slot>) {
-    // SAFETY: a mapped slot that nobody has pinned. Taking the deadline decides who erases, should a signal
-    // handler come in between; the bytes are overwritten in place.
-    unsafe {
-        if slot.as_ref().deadline.swap(0, Relaxed) != 0 {
-            std::slice::from_raw_parts_mut(slot.as_ptr().cast::<u8>(), CONTENT).zeroize();
-            let tag = slot.as_ref().tag.swap(0, Relaxed);
-            if let Some(hook) = ON_ERASE.get() {
-                hook(tag);
-            }
-        }
+/// Zeroes a slot unless that is done. False if it is pinned.
+fn erase(slot: NonNull<Slot>) -> bool {
+    // SAFETY: a mapped slot, of which only atomics are touched here.
+    let header = unsafe { slot.as_ref() };
+    // Taking the deadline decides who erases, should a signal handler come in between.
+    let deadline = header.deadline.swap(0, SeqCst);
+    if deadline == 0 {
+        return true;
     }
+    if pinned().load(SeqCst) == slot.as_ptr() as usize {
+        header.deadline.store(deadline, SeqCst);
+        return false;
+    }
+    // SAFETY: nobody has it pinned, and who tries from here on finds it erased. The bytes are overwritten in place.
+    unsafe {
+        std::slice::from_raw_parts_mut(slot.as_ptr().cast::<u8>(), CONTENT).zeroize();
+    }
+    let tag = header.tag.swap(0, Relaxed);
+    if let Some(hook) = ON_ERASE.get() {
+        hook(tag);
+    }
+    true
 }
 
 /// Zeroes every value whose deadline is not after `now`. Returns the earliest deadline left; one that has
@@ -266,12 +238,7 @@ pub fn erase_overdue(now: u64) -> Option<u64> {
         let slot = unsafe { slot.0.add(slot.1) };
         // SAFETY: as above.
         let deadline = unsafe { slot.as_ref() }.deadline.load(Acquire);
-        if deadline == 0 {
-            continue;
-        }
-        if deadline <= now && pinned().load(Relaxed) != slot.as_ptr() as usize {
-            erase(slot);
-        } else {
+        if deadline != 0 && (deadline > now || !erase(slot)) {
             earliest = Some(earliest.map_or(deadline, |other: u64| other.min(deadline)));
         }
     }
@@ -318,6 +285,9 @@ mod tests {
     fn an_overdue_value_is_erased_unless_it_is_in_use() {
         let [used, idle, later] = [10, 10, 1000].map(|at| Locked::new([0xA5_u8; 976], at, 0));
         let pinned = used.pin().unwrap();
+        // While one is in use no other can be, so that none is unpinned too early.
+        assert!(later.pin().is_none());
+        drop(later.pin());
         assert_eq!(erase_overdue(10), Some(10));
         assert_eq!(*pinned, [0xA5; 976]);
         drop(pinned);

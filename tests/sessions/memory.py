@@ -14,7 +14,8 @@ def find(pid, needles, shared=False):
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             match = WRITABLE.match(line)
-            if not match or shared != ("rw-s" in line) or "[v" in line:
+            # Nobody reads secret memory, not even root.
+            if not match or shared != ("rw-s" in line) or "[v" in line or "secretmem" in line:
                 continue
             start, end = (int(address, 16) for address in match.groups())
             memory.seek(start)

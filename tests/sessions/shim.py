@@ -1,4 +1,5 @@
-"""A server whose wall clock can be stepped and whose name resolution can be slowed down (preload/shim.c)."""
+"""A server whose wall clock can be stepped, whose name resolution can be slowed down and whose memory can be looked
+into (preload/shim.c)."""
 
 import contextlib
 import shutil

@@ -46,8 +46,9 @@ def https(kms_process):
 
 
 @pytest.fixture(scope="module")
-def https_server(make_server, https):
-    server = make_server({"cmk_encrypt.kms_endpoint_url": https.url}, {"SSL_CERT_FILE": str(https.authority)})
+def https_server(make_server, https, shim):
+    environment = {**shim.env, "SSL_CERT_FILE": str(https.authority)}
+    server = make_server({"cmk_encrypt.kms_endpoint_url": https.url}, environment)
     server.execute("CREATE EXTENSION cmk_encrypt")
     return server
 
