@@ -30,6 +30,8 @@ const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(10);
 /// When the operating system refuses what a runtime is made of (file descriptors).
 pub fn drive<F: Future>(future: F, mut tick: impl FnMut()) -> std::io::Result<F::Output> {
     let runtime = runtime()?;
+    // Declared first, so that it comes after the end of the future, cancelled or not.
+    let _settled = Settled(runtime);
     let mut future = pin!(future);
     loop {
         let slice = {
@@ -37,25 +39,26 @@ pub fn drive<F: Future>(future: F, mut tick: impl FnMut()) -> std::io::Result<F:
             runtime.block_on(async { tokio::time::timeout(SLICE, future.as_mut()).await })
         };
         match slice {
-            Ok(output) => {
-                settle(runtime);
-                return Ok(output);
-            }
+            Ok(output) => return Ok(output),
             Err(_elapsed) => tick(),
         }
     }
 }
 
-/// Lets tasks that the future left behind come to their end, above all a closed connection and its
+/// Lets tasks that a future left behind come to their end, above all a connection with its descriptor and its
 /// buffers: afterwards nobody drives them.
-fn settle(runtime: &Runtime) {
-    const ROUNDS: usize = 32;
-    let _blocked = BlockedSignals::new();
-    runtime.block_on(async {
-        for _ in 0..ROUNDS {
-            tokio::task::yield_now().await;
-        }
-    });
+struct Settled(&'static Runtime);
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        const ROUNDS: usize = 32;
+        let _blocked = BlockedSignals::new();
+        self.0.block_on(async {
+            for _ in 0..ROUNDS {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
 }
 
 /// The runtime of this process.

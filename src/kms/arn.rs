@@ -13,10 +13,17 @@ pub enum KeyUri {
     Local(LocalName),
 }
 
+/// Longer than any key URI is.
+const URI_MAX: usize = 512;
+
 impl KeyUri {
     /// # Errors
     /// `key_uri`. The offending text is not repeated in the error.
     pub fn parse(uri: &str) -> Result<Self> {
+        // Before anything is taken apart: the caller may pass a gigabyte.
+        if uri.len() > URI_MAX {
+            return Err(Reason::KeyUri.into());
+        }
         let parsed = match uri.strip_prefix("local:") {
             Some(name) => LocalName::parse(name).map(Self::Local),
             None => KeyArn::parse(uri).map(Self::Aws),
@@ -96,6 +103,10 @@ impl RoleArn {
     }
 
     fn is_valid(arn: &str) -> bool {
+        // Longer than any is; before it is taken apart.
+        if arn.len() > 1024 {
+            return false;
+        }
         let fields: Vec<_> = arn.splitn(6, ':').collect();
         let ["arn", partition, "iam", "", account, resource] = fields[..] else { return false };
         let Some(name) = resource.strip_prefix("role/") else { return false };

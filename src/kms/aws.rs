@@ -4,8 +4,10 @@
 //! the key's ARN and the encryption context, and checks the ARN and the length in each answer. A monitor
 //! also tries `DescribeKey` and `GetKeyRotationStatus`, and does without them where they are denied.
 
+mod answer_limit;
 mod classify;
 mod clients;
+mod credentials;
 
 pub use clients::{AwsSettings, Clients};
 
@@ -19,7 +21,6 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::OriginType;
 use std::collections::HashMap;
-use std::future::Future;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -39,8 +40,7 @@ pub struct AwsKms<'a> {
 impl Kms for AwsKms<'_> {
     fn generate(&self, custody: &Custody, context: &EncryptionContext<'_>) -> Result<Vec<u8>> {
         let arn = key_arn(custody)?;
-        self.wait(async {
-            let client = self.client(custody, arn).await?;
+        self.wait(custody, async |client| {
             let answer = client
                 .generate_data_key_without_plaintext()
                 .key_id(arn.as_str())
@@ -66,8 +66,7 @@ impl Kms for AwsKms<'_> {
         context: &EncryptionContext<'_>,
     ) -> Result<SecretKey> {
         let arn = key_arn(custody)?;
-        self.wait(async {
-            let client = self.client(custody, arn).await?;
+        self.wait(custody, async |client| {
             let answer = client
                 .decrypt()
                 .key_id(arn.as_str())
@@ -85,8 +84,7 @@ impl Kms for AwsKms<'_> {
     /// Takes `kms:DescribeKey` and `kms:GetKeyRotationStatus`, either of which the owner may withhold.
     fn describe(&self, custody: &Custody) -> Result<KeyFacts> {
         let arn = key_arn(custody)?;
-        self.wait(async {
-            let client = self.client(custody, arn).await?;
+        self.wait(custody, async |client| {
             let described = client.describe_key().key_id(arn.as_str()).send().await;
             let described = described.map_err(|error| classify::classify(&error));
             let rotation = client.get_key_rotation_status().key_id(arn.as_str()).send().await;
@@ -105,19 +103,17 @@ impl Kms for AwsKms<'_> {
 impl AwsKms<'_> {
     /// Runs a call with the operation timeout over everything in it, client set-up and credentials
     /// included.
-    fn wait<R>(&self, call: impl Future<Output = Result<R>>) -> Result<R> {
+    fn wait<R>(&self, custody: &Custody, call: impl AsyncFn(&Client) -> Result<R>) -> Result<R> {
+        let (settings, region) = (&self.settings, key_arn(custody)?.region());
+        let call = self.clients.call(settings, region, custody.role.as_ref(), call);
+        let longest = settings.operation_timeout;
+        let longest = self.limit.map_or(longest, |limit| limit.min(longest));
         let bounded = async {
-            let longest = self.settings.operation_timeout;
-            let bounded =
-                tokio::time::timeout(self.limit.map_or(longest, |l| l.min(longest)), call);
-            bounded.await.unwrap_or_else(|_elapsed| Err(Reason::KmsTimeout.into()))
+            let answer = tokio::time::timeout(longest, call).await;
+            answer.unwrap_or_else(|_elapsed| Err(Reason::KmsTimeout.into()))
         };
         runtime::drive(bounded, self.tick)
-            .map_err(|_| Error::new(Reason::KmsUnreachable).with_info("cause=runtime"))?
-    }
-
-    async fn client(&self, custody: &Custody, arn: &KeyArn) -> Result<Client> {
-        self.clients.client(&self.settings, arn.region(), custody.role.as_ref()).await
+            .map_err(|_| Error::new(Reason::KmsUnreachable).with_info(Error::OWN_RESOURCES))?
     }
 }
 

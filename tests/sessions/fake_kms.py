@@ -9,11 +9,13 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-from server import ROOT, until
+from server import AMBIENT_ACCESS_KEY_ID, ROOT, until
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARY = Path(os.environ.get("FAKE_KMS", TARGET / "debug" / "fake_kms"))
 ACCOUNT = "111122223333"
+# Of the tenants themselves
+OWNER_ACCESS_KEY_ID = "AKIAFAKEOWNER0000000"
 
 
 class FakeKms:
@@ -50,11 +52,30 @@ class FakeKms:
     def principals(self, arn, allow):
         self._call("POST", "/_control/principals", {"arn": arn, "allow": allow})
 
-    def role(self, external_id):
+    def role(self, external_id, allow=None):
         """A new role that may be assumed with this external id; its ARN."""
         arn = f"arn:aws:iam::{ACCOUNT}:role/cmk-{uuid.uuid4().hex[:12]}"
-        self._call("POST", "/_control/role", {"role_arn": arn, "external_id": external_id})
+        self.trust(arn, external_id, allow)
         return arn
+
+    def trust(self, role_arn, external_id, allow):
+        """From now on these access key ids may assume the role; None is anybody."""
+        trust = {"role_arn": role_arn, "external_id": external_id, "allow": allow}
+        self._call("POST", "/_control/role", trust)
+
+    def end_sessions(self, role_arn):
+        """What STS has issued for this role has expired; how many sessions that ended."""
+        return self._call("POST", "/_control/end_sessions", {"role_arn": role_arn})["ended"]
+
+    @contextlib.contextmanager
+    def access_keys(self, *ids):
+        """During the block no other access key ids exist, but those of other servers and of tenants do."""
+        allow = [*ids, AMBIENT_ACCESS_KEY_ID, OWNER_ACCESS_KEY_ID]
+        try:
+            self._call("POST", "/_control/access_keys", {"allow": allow})
+            yield
+        finally:
+            self._call("POST", "/_control/access_keys", {"allow": None})
 
     @contextlib.contextmanager
     def fault(self, kind, arn=None, operation=None, times=None, **options):
@@ -93,7 +114,7 @@ class FakeKms:
         headers = {
             "Content-Type": "application/x-amz-json-1.1",
             "X-Amz-Target": "TrentService.Decrypt",
-            "Authorization": "AWS4-HMAC-SHA256 Credential=AKIAFAKEOWNER0000000/20260101/eu-central-1/kms/"
+            "Authorization": f"AWS4-HMAC-SHA256 Credential={OWNER_ACCESS_KEY_ID}/20260101/eu-central-1/kms/"
             "aws4_request, SignedHeaders=host, Signature=0",
         }
         return base64.b64decode(self._call("POST", "/", body, headers)["Plaintext"])

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "server.sh"
 
 # Obviously not credentials. Set because the SDK's default chain wants some; the fake KMS logs the id.
+# A test's own environment adds to this one; None there leaves a variable out.
 AMBIENT_ACCESS_KEY_ID = "AKIAFAKEAMBIENT00000"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": AMBIENT_ACCESS_KEY_ID,
@@ -48,7 +49,8 @@ class Server:
         for name, value in {"max_connections": "150", "max_prepared_transactions": "10", **(conf or {})}.items():
             arguments += ["--conf", f"{name} = '{value}'"]
         for name, value in {**ENVIRONMENT, **(env or {})}.items():
-            arguments += ["--env", f"{name}={value}"]
+            if value is not None:
+                arguments += ["--env", f"{name}={value}"]
         try:
             self._script("start", *arguments)
         except BaseException:

@@ -1,10 +1,12 @@
 """HTTPS in front of the fake KMS, with a certificate of its own that only its clients trust."""
 
+import contextlib
 import datetime
 import http.client
 import ipaddress
 import shutil
 import ssl
+import sys
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 
 class TlsProxy:
-    """Terminates TLS, keeps connections alive as KMS does, and counts the requests."""
+    """Terminates TLS, keeps connections alive as KMS does, passes answers on as they come, and counts the requests."""
 
     def __init__(self, port):
         self.requests = 0
@@ -27,8 +29,7 @@ class TlsProxy:
         self.authority = self.dir / "authority.pem"
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certify(self.authority, self.dir / "server.pem"))
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(port))
-        self._server.daemon_threads = True
+        self._server = Quiet(("127.0.0.1", 0), self._handler(port))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.url = f"https://localhost:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -41,15 +42,15 @@ class TlsProxy:
                 proxy.requests += 1
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-                upstream.request("POST", self.path, body, dict(self.headers))
-                answer = upstream.getresponse()
-                content = answer.read()
-                upstream.close()
-                self.send_response_only(answer.status)
-                self.send_header("Content-Type", answer.headers["Content-Type"])
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                with contextlib.closing(upstream):
+                    upstream.request("POST", self.path, body, dict(self.headers))
+                    answer = upstream.getresponse()
+                    self.send_response_only(answer.status)
+                    for name in ("Content-Type", "Content-Length"):
+                        self.send_header(name, answer.headers[name])
+                    self.end_headers()
+                    while content := answer.read1(65536):
+                        self.wfile.write(content)
 
             def log_message(self, *arguments):
                 pass
@@ -60,6 +61,15 @@ class TlsProxy:
         self._server.shutdown()
         self._server.server_close()
         shutil.rmtree(self.dir)
+
+
+class Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A client that went away, and a call that hangs, are what tests want to see."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError, ssl.SSLError)):
+            super().handle_error(request, client_address)
 
 
 def certify(authority_path, server_path):

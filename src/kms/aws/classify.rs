@@ -3,6 +3,7 @@
 //! Codes, not variants: `AccessDeniedException` and `ThrottlingException` are not part of the SDK's error
 //! enums. Nothing of an error's text gets out except identifiers of a checked shape.
 
+use super::answer_limit::TooLong;
 use crate::error::{Error, Reason};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
@@ -22,6 +23,10 @@ where
         SdkError::DispatchFailure(failure) => match credentials_error(error) {
             Some(error) => return error,
             None if failure.is_timeout() => Reason::KmsTimeout,
+            None if is_too_long(error) => Reason::KmsServerError,
+            None if lacks_resources(error) => {
+                return Error::new(Reason::KmsUnreachable).with_info(Error::OWN_RESOURCES);
+            }
             None => Reason::KmsUnreachable,
         },
         SdkError::ServiceError(answer) => {
@@ -42,6 +47,20 @@ where
         true => Error::new(reason),
         false => Error::new(reason).with_info(info.join(" ")),
     }
+}
+
+/// Whether it is this process that has no descriptor, thread or memory left.
+fn lacks_resources(error: &(dyn StdError + 'static)) -> bool {
+    let codes = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOBUFS];
+    let mut chain = std::iter::successors(Some(error), |&error| error.source());
+    chain.any(|error| {
+        let error = error.downcast_ref::<std::io::Error>();
+        error.and_then(std::io::Error::raw_os_error).is_some_and(|code| codes.contains(&code))
+    })
+}
+
+fn is_too_long(error: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<TooLong>())
 }
 
 /// AWS KMS API Reference, "Common Errors" and the errors of Decrypt and GenerateDataKeyWithoutPlaintext.

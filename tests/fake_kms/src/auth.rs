@@ -45,8 +45,8 @@ pub struct Caller {
 
 impl Caller {
     /// # Errors
-    /// No usable header, signed for another service, or temporary credentials that were not issued
-    /// here, have expired or lack their session token.
+    /// No usable header, signed for another service, an access key id that does not exist, or
+    /// temporary credentials that were not issued here, have expired or lack their session token.
     pub fn authenticate(
         store: &Store,
         service: &str,
@@ -76,14 +76,20 @@ impl Caller {
                 role_arn: Some(session.role_arn.clone()),
             })
         } else {
+            if !store.has_access_key(&access_key_id) {
+                return Err(ApiError::unknown_access_key(service));
+            }
             let arn = format!("arn:aws:iam::{CALLER_ACCOUNT}:user/{access_key_id}");
             Ok(Self { access_key_id, region, account: CALLER_ACCOUNT.into(), arn, role_arn: None })
         }
     }
 
-    /// A key's list of principals names users by access key id and roles by ARN.
-    pub fn is(&self, principal: &str) -> bool {
-        self.access_key_id == principal || self.role_arn.as_deref() == Some(principal)
+    /// A list of principals names users by access key id and roles by ARN; None is anybody.
+    pub fn is_among(&self, principals: Option<&[String]>) -> bool {
+        let is = |principal: &String| {
+            self.access_key_id == *principal || self.role_arn.as_ref() == Some(principal)
+        };
+        principals.is_none_or(|all| all.iter().any(is))
     }
 }
 

@@ -7,6 +7,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::{Value, json};
 
 use crate::auth::{Caller, Scope};
+use crate::body::Body;
 use crate::error::ApiError;
 use crate::fault::{Fault, Kind};
 use crate::http::{Reset, header};
@@ -19,12 +20,12 @@ const AWS_JSON: &str = "application/x-amz-json-1.1";
 pub struct Answer {
     pub status: u16,
     pub content_type: &'static str,
-    pub body: String,
+    pub body: Body,
 }
 
 impl Answer {
     pub fn json(status: u16, body: &Value) -> Self {
-        Self { status, content_type: "application/json", body: body.to_string() }
+        Self { status, content_type: "application/json", body: body.to_string().into() }
     }
 
     pub fn refusal(status: u16, message: &str) -> Self {
@@ -58,12 +59,19 @@ impl Protocol {
         }
     }
 
+    fn content_type(&self) -> &'static str {
+        match self {
+            Self::Kms(_) => AWS_JSON,
+            Self::Sts(_) => sts::CONTENT_TYPE,
+        }
+    }
+
     fn error(&self, error: &ApiError) -> Answer {
         match self {
             Self::Kms(_) => Answer {
                 status: error.status,
-                content_type: AWS_JSON,
-                body: json!({"__type": error.code, "message": error.message}).to_string(),
+                content_type: self.content_type(),
+                body: json!({"__type": error.code, "message": error.message}).to_string().into(),
             },
             Self::Sts(_) => sts::error(error),
         }
@@ -113,37 +121,69 @@ pub async fn answer(shared: &Shared, call: Call<'_>) -> Result<Answer, Reset> {
         entry.close(fault.kind.outcome());
         return result;
     }
-    match perform(shared, &call, fault) {
+    let answer = match perform(shared, &call, fault) {
         Ok(answer) => {
             entry.close(fault.map_or("Success", |fault| fault.kind.outcome()));
-            Ok(answer)
+            answer
         }
         Err(error) => {
             entry.close(&error.code);
-            Ok(call.protocol.error(&error))
+            call.protocol.error(&error)
         }
-    }
+    };
+    Ok(match fault {
+        Some(fault) => reshape(answer, fault),
+        None => answer,
+    })
 }
 
 /// What a fault answers without performing the call at all.
 fn instead(fault: &Fault, protocol: &Protocol) -> Option<Result<Answer, Reset>> {
-    let error =
-        |status, code, message| Some(Ok(protocol.error(&ApiError::new(status, code, message))));
+    let error = |status, code, message| {
+        let answer = protocol.error(&ApiError::new(status, code, message));
+        Some(Ok(reshape(answer, fault)))
+    };
     match fault.kind {
         Kind::Reset => Some(Err(Reset)),
         Kind::Throttle => error(400, "ThrottlingException", "Rate exceeded"),
-        Kind::Status => error(
+        // A padded answer is the true one unless it has a status.
+        Kind::Padded if fault.status.is_none() => None,
+        Kind::Status | Kind::Padded => error(
             fault.status.unwrap_or(500),
             fault.code.as_deref().unwrap_or("KMSInternalException"),
             "A scripted fault",
         ),
+        Kind::Endless => Some(Ok(Answer {
+            status: fault.status.unwrap_or(200),
+            content_type: protocol.content_type(),
+            body: Body::spaces(fault.length),
+        })),
         Kind::Garbage => Some(Ok(Answer {
             status: 200,
             content_type: AWS_JSON,
-            body: "<html>this is not what you asked for".into(),
+            body: "<html>this is not what you asked for".to_owned().into(),
         })),
-        Kind::Delay | Kind::Hang | Kind::WrongKeyId | Kind::ShortKey => None,
+        Kind::Delay
+        | Kind::Hang
+        | Kind::WrongKeyId
+        | Kind::ShortKey
+        | Kind::Expires
+        | Kind::Trickle => None,
     }
+}
+
+/// The same answer, in the length or at the pace that the fault wants.
+fn reshape(answer: Answer, fault: &Fault) -> Answer {
+    let body = match fault.kind {
+        Kind::Padded => answer.body.padded(fault.bytes.unwrap_or_default(), fault.chunked),
+        Kind::Trickle => {
+            let body = answer.body.padded(fault.bytes.unwrap_or_default(), fault.chunked);
+            let pause = Duration::from_millis(fault.millis);
+            body.trickling(fault.piece.unwrap_or(1), pause)
+        }
+        _ => answer.body,
+    };
+    Answer { body, ..answer }
 }
 
 fn perform(shared: &Shared, call: &Call, fault: Option<&Fault>) -> Result<Answer, ApiError> {
@@ -157,11 +197,14 @@ fn perform(shared: &Shared, call: &Call, fault: Option<&Fault>) -> Result<Answer
             if let Some(fault) = fault {
                 kms::falsify(&mut body, fault.kind);
             }
-            Ok(Answer { status: 200, content_type: AWS_JSON, body: body.to_string() })
+            Ok(Answer { status: 200, content_type: AWS_JSON, body: body.to_string().into() })
         }
         Protocol::Sts(form) => {
             let caller = authenticate("sts")?;
-            sts::perform(store, &caller, form)
+            let expiration = fault
+                .filter(|fault| fault.kind == Kind::Expires)
+                .and_then(|fault| fault.expiration.as_deref());
+            sts::perform(store, &caller, form, expiration)
         }
     }
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::call::Answer;
 use crate::fault::Fault;
 use crate::server::Shared;
-use crate::store::{Key, KeyState, NewKey, SYMMETRIC, Store};
+use crate::store::{Key, KeyState, NewKey, SYMMETRIC, Store, Trust};
 
 /// Why a control request was not carried out.
 pub struct Refusal {
@@ -67,6 +67,19 @@ struct PrincipalsRequest {
 struct RoleRequest {
     role_arn: String,
     external_id: Option<String>,
+    allow: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndSessionsRequest {
+    role_arn: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccessKeysRequest {
+    allow: Option<Vec<String>>,
 }
 
 pub fn answer(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Answer {
@@ -112,11 +125,26 @@ pub fn perform(shared: &Shared, method: &str, path: &str, body: Value) -> Result
             Ok(done)
         }
         ("POST", "role") => {
-            let RoleRequest { role_arn, external_id } = parse(body)?;
-            shared.store.lock().trust(role_arn, external_id);
+            let RoleRequest { role_arn, external_id, allow } = parse(body)?;
+            shared.store.lock().trust(role_arn, Trust { external_id, allow });
             Ok(done)
         }
-        ("POST", "fault") => Ok(json!({"id": shared.faults.add(parse::<Fault>(body)?)})),
+        ("POST", "end_sessions") => {
+            let EndSessionsRequest { role_arn } = parse(body)?;
+            Ok(json!({"ended": shared.store.lock().end_sessions(&role_arn)}))
+        }
+        ("POST", "access_keys") => {
+            let AccessKeysRequest { allow } = parse(body)?;
+            shared.store.lock().access_keys = allow;
+            Ok(done)
+        }
+        ("POST", "fault") => {
+            let fault: Fault = parse(body)?;
+            match fault.lacks() {
+                Some(field) => Err(Refusal::new(400, format!("this fault needs `{field}`"))),
+                None => Ok(json!({"id": shared.faults.add(fault)})),
+            }
+        }
         ("DELETE", "faults") => {
             shared.faults.clear();
             Ok(done)

@@ -66,4 +66,16 @@ impl ApiError {
         let message = "The security token included in the request is invalid.";
         Self::new(400, "UnrecognizedClientException", message)
     }
+
+    /// KMS and STS have different codes for it.
+    pub fn unknown_access_key(service: &str) -> Self {
+        match service {
+            "sts" => Self {
+                status: 403,
+                code: "InvalidClientTokenId".into(),
+                ..Self::unrecognized_client()
+            },
+            _ => Self::unrecognized_client(),
+        }
+    }
 }

@@ -23,6 +23,14 @@ pub enum Kind {
     WrongKeyId,
     /// Answers with a plaintext of 31 bytes.
     ShortKey,
+    /// Answers with a body without end or, if `length` is given, of that many bytes.
+    Endless,
+    /// Answers as usual, or with an error if `status` is given, and adds spaces up to `bytes` bytes.
+    Padded,
+    /// Answers AssumeRole with the text `expiration` as the session's end.
+    Expires,
+    /// Answers as usual or padded to `bytes` bytes, with one byte or `piece` bytes every `millis`.
+    Trickle,
 }
 
 impl Kind {
@@ -37,6 +45,10 @@ impl Kind {
             Self::Garbage => "fault:garbage",
             Self::WrongKeyId => "fault:wrong_key_id",
             Self::ShortKey => "fault:short_key",
+            Self::Endless => "fault:endless",
+            Self::Padded => "fault:padded",
+            Self::Expires => "fault:expires",
+            Self::Trickle => "fault:trickle",
         }
     }
 }
@@ -54,9 +66,25 @@ pub struct Fault {
     pub millis: u64,
     pub status: Option<u16>,
     pub code: Option<String>,
+    pub length: Option<u64>,
+    pub bytes: Option<u64>,
+    pub piece: Option<usize>,
+    /// Pads without telling the length beforehand.
+    #[serde(default)]
+    pub chunked: bool,
+    pub expiration: Option<String>,
 }
 
 impl Fault {
+    /// What a fault of this kind needs and this one does not have.
+    pub fn lacks(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Padded if self.bytes.is_none() => Some("bytes"),
+            Kind::Expires if self.expiration.is_none() => Some("expiration"),
+            _ => None,
+        }
+    }
+
     fn befalls(&self, operation: &str, arns: &[String]) -> bool {
         self.times != Some(0)
             && self.operation.as_ref().is_none_or(|wanted| wanted == operation)

@@ -4,8 +4,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use crate::auth::Scope;
+use crate::body::Body;
 use crate::call::{self, Answer, Call, Protocol};
 use crate::control;
 use crate::server::Shared;
@@ -45,6 +46,10 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    // So that a trickle arrives byte by byte.
+    if let Err(error) = stream.set_nodelay(true) {
+        eprintln!("fake_kms cannot send at once: {error}");
+    }
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         let answer: Pin<Box<dyn Future<Output = _> + Send>> =
@@ -62,10 +67,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-async fn respond(
-    shared: &Shared,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Reset> {
+async fn respond(shared: &Shared, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
     let (head, body) = request.into_parts();
     let answer = match Limited::new(body, BODY_LIMIT).collect().await {
         Err(error) => Answer::refusal(413, &error.to_string()),
@@ -93,8 +95,8 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn into_response(answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(answer.body.into()));
+fn into_response(answer: Answer) -> Response<Body> {
+    let mut response = Response::new(answer.body);
     // A scripted status may be any number, also one that HTTP does not know.
     *response.status_mut() =
         answer.status.try_into().unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);

@@ -5,6 +5,7 @@
 //! | `server` | starts and stops it: [`Server`] |
 //! | `http` | connections and routing |
 //! | `call` | one API call from arrival to answer: logged, perhaps faulted, then performed |
+//! | `body` | bodies of answers, which may be long, slow or without end |
 //! | `auth` | who calls, from the `Authorization` header |
 //! | `kms` | the KMS operations |
 //! | `sts` | AssumeRole and GetCallerIdentity |
@@ -17,6 +18,7 @@
 //! key id and Region are what counts. Nothing is stored on disk.
 
 mod auth;
+mod body;
 mod call;
 mod control;
 mod error;

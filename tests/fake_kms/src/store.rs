@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 pub use key::{EXTERNAL, Key, KeyState, NewKey, SYMMETRIC};
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 
 /// The account of every caller with a permanent access key.
@@ -17,10 +18,12 @@ pub const CALLER_ACCOUNT: &str = "111122223333";
 pub struct Store {
     /// By ARN
     keys: BTreeMap<String, Key>,
-    /// By role ARN; the external id that AssumeRole has to present, if any
-    roles: HashMap<String, Option<String>>,
+    /// By role ARN
+    roles: HashMap<String, Trust>,
     /// By access key id
     sessions: HashMap<String, Session>,
+    /// The permanent access key ids that exist; None is any.
+    pub access_keys: Option<Vec<String>>,
 }
 
 impl Store {
@@ -39,15 +42,17 @@ impl Store {
         self.keys.get_mut(arn)
     }
 
-    pub fn trust(&mut self, role_arn: String, external_id: Option<String>) {
-        self.roles.insert(role_arn, external_id);
+    pub fn trust(&mut self, role_arn: String, trust: Trust) {
+        self.roles.insert(role_arn, trust);
     }
 
-    /// Whether the role exists and lets in who presents this external id.
-    pub fn trusts(&self, role_arn: &str, external_id: Option<&str>) -> bool {
-        self.roles
-            .get(role_arn)
-            .is_some_and(|wanted| wanted.is_none() || wanted.as_deref() == external_id)
+    /// Whether the role exists and lets in this caller, who presents this external id.
+    pub fn trusts(&self, role_arn: &str, caller: &Caller, external_id: Option<&str>) -> bool {
+        self.roles.get(role_arn).is_some_and(|trust| {
+            let presented =
+                trust.external_id.is_none() || trust.external_id.as_deref() == external_id;
+            presented && caller.is_among(trust.allow.as_deref())
+        })
     }
 
     pub fn add_session(&mut self, session: Session) {
@@ -57,6 +62,32 @@ impl Store {
     pub fn session(&self, access_key_id: &str) -> Option<&Session> {
         self.sessions.get(access_key_id)
     }
+
+    /// Ends the sessions of a role that have not ended yet, and says how many.
+    pub fn end_sessions(&mut self, role_arn: &str) -> usize {
+        let mut ended = 0;
+        for session in self.sessions.values_mut() {
+            if session.role_arn == role_arn && !session.has_expired() {
+                session.expires_at = OffsetDateTime::UNIX_EPOCH;
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Whether a permanent access key id belongs to anybody.
+    pub fn has_access_key(&self, access_key_id: &str) -> bool {
+        let listed = |ids: &Vec<String>| ids.iter().any(|id| id == access_key_id);
+        self.access_keys.as_ref().is_none_or(listed)
+    }
+}
+
+/// Who may assume a role.
+pub struct Trust {
+    /// What AssumeRole has to present, if anything
+    pub external_id: Option<String>,
+    /// Who may ask; None is anybody.
+    pub allow: Option<Vec<String>>,
 }
 
 /// Temporary credentials.

@@ -12,15 +12,24 @@ use crate::error::ApiError;
 use crate::kms::Subject;
 use crate::store::{Session, Store};
 
+pub const CONTENT_TYPE: &str = "text/xml";
+
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 type Form = HashMap<String, String>;
 
 /// # Errors
 /// The error that AWS answers in this situation.
-pub fn perform(store: &mut Store, caller: &Caller, form: &Form) -> Result<Answer, ApiError> {
+///
+/// With an `expiration`, AssumeRole tells that one. The session ends when it would have ended.
+pub fn perform(
+    store: &mut Store,
+    caller: &Caller,
+    form: &Form,
+    expiration: Option<&str>,
+) -> Result<Answer, ApiError> {
     match form.get("Action").map(String::as_str) {
-        Some("AssumeRole") => assume_role(store, caller, form),
+        Some("AssumeRole") => assume_role(store, caller, form, expiration),
         Some("GetCallerIdentity") => Ok(get_caller_identity(caller)),
         action => {
             let message = format!("Could not find operation {}", action.unwrap_or_default());
@@ -36,7 +45,12 @@ pub fn subject(form: &Form) -> Subject {
 
 /// # Errors
 /// AccessDenied for an unknown role as for a wrong external id: AWS does not tell them apart.
-fn assume_role(store: &mut Store, caller: &Caller, form: &Form) -> Result<Answer, ApiError> {
+fn assume_role(
+    store: &mut Store,
+    caller: &Caller,
+    form: &Form,
+    expiration: Option<&str>,
+) -> Result<Answer, ApiError> {
     let role_arn = required(form, "RoleArn")?;
     let name = required(form, "RoleSessionName")?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
@@ -51,7 +65,7 @@ fn assume_role(store: &mut Store, caller: &Caller, form: &Form) -> Result<Answer
             .filter(|seconds| (900..=43200).contains(seconds))
             .ok_or_else(|| invalid("durationSeconds"))?,
     };
-    if !store.trusts(role_arn, form.get("ExternalId").map(String::as_str)) {
+    if !store.trusts(role_arn, caller, form.get("ExternalId").map(String::as_str)) {
         let message = format!(
             "User: {} is not authorized to perform: sts:AssumeRole on resource: {role_arn}",
             caller.arn
@@ -66,10 +80,11 @@ fn assume_role(store: &mut Store, caller: &Caller, form: &Form) -> Result<Answer
         name: name.to_owned(),
         expires_at: OffsetDateTime::now_utc().truncate_to_second() + Duration::seconds(seconds),
     };
-    let expiration = session
+    let true_expiration = session
         .expires_at
         .format(&Rfc3339)
         .map_err(|error| ApiError::new(500, "InternalFailure", error.to_string()))?;
+    let expiration = escape(expiration.unwrap_or(&true_expiration));
     let result = format!(
         "<Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>fake-secret-{id}</SecretAccessKey>\
          <SessionToken>{}</SessionToken><Expiration>{expiration}</Expiration></Credentials>\
@@ -114,7 +129,7 @@ fn success(operation: &str, result: &str) -> Answer {
 }
 
 fn xml(status: u16, body: String) -> Answer {
-    Answer { status, content_type: "text/xml", body }
+    Answer { status, content_type: CONTENT_TYPE, body: body.into() }
 }
 
 fn escape(text: &str) -> String {

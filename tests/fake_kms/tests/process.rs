@@ -1,5 +1,6 @@
 //! The program: its port file, its control API over HTTP and its reasons to stop.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -33,8 +34,21 @@ impl Program {
         program
     }
 
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.port)).expect("a connection")
+    }
+
+    /// In kB
+    fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a process");
+        let mut fields = status.lines().filter_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = fields.next().and_then(|field| field.split_whitespace().next()?.parse().ok());
+        peak.expect("a number of kB")
+    }
+
     fn request(&self, head: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        let mut stream = self.connect();
         let length = body.len();
         write!(
             stream,
@@ -70,7 +84,7 @@ impl Drop for Program {
 }
 
 fn read_port(path: &Path) -> Option<u16> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = fs::read_to_string(path).ok()?;
     Some(text.trim().parse().expect("a port, never half of one"))
 }
 
@@ -99,6 +113,10 @@ fn control_requests_are_answered_over_http() {
         ("POST /_control/key_state", r#"{"arn":"arn:of:nothing","state":"Disabled"}"#, "404"),
         ("POST /_control/fault", r#"{"kind":"flood","times":1}"#, "400"),
         ("POST /_control/fault", r#"{"kind":"hang","tmes":1}"#, "400"),
+        ("POST /_control/fault", r#"{"kind":"padded"}"#, "400"),
+        ("POST /_control/fault", r#"{"kind":"expires"}"#, "400"),
+        ("POST /_control/access_keys", r#"{"allow":"AKIAFAKE"}"#, "400"),
+        ("POST /_control/end_sessions", "{}", "400"),
         ("GET /_control/nothing", "", "404"),
         ("GET /", "", "404"),
     ] {
@@ -106,6 +124,32 @@ fn control_requests_are_answered_over_http() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{head} {body}: {answer}");
         assert!(answer.contains(r#"{"error":"#), "{answer}");
     }
+}
+
+#[test]
+fn an_endless_answer_takes_little_memory_and_ends_with_its_client() {
+    let program = Program::start(&[]);
+    let connections = || {
+        let entries = fs::read_dir(format!("/proc/{}/fd", program.child.id())).expect("a process");
+        let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    };
+    program.request("POST /_control/fault", r#"{"kind":"endless"}"#);
+    let (before, peak) = (connections(), program.peak_memory());
+    let mut clients: Vec<_> = (0..10).map(|_| program.connect()).collect();
+    for client in &mut clients {
+        write!(
+            client,
+            "POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: TrentService.ListKeys\r\n\r\n"
+        )
+        .expect("a request");
+        client.read_exact(&mut vec![0; 8 << 20]).expect("8 MiB");
+    }
+    assert_eq!(connections(), before + 10);
+    let grown = program.peak_memory() - peak;
+    assert!(grown < 2048, "{grown} kB more for ten of 8 MiB that nobody reads on");
+    drop(clients);
+    within_ten_seconds(|| (connections() == before).then_some(()));
 }
 
 #[test]

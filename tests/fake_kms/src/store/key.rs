@@ -166,8 +166,7 @@ impl Key {
     pub fn authorize(&self, caller: &Caller, action: &str) -> Result<(), ApiError> {
         let because = if self.denied.covers(action) {
             "with an explicit deny in a resource-based policy".to_owned()
-        } else if self.principals.as_ref().is_some_and(|all| !all.iter().any(|one| caller.is(one)))
-        {
+        } else if !caller.is_among(self.principals.as_deref()) {
             format!("because no resource-based policy allows the kms:{action} action")
         } else {
             return Ok(());

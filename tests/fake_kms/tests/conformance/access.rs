@@ -69,6 +69,20 @@ async fn a_key_can_be_kept_to_its_principals() {
 }
 
 #[tokio::test]
+async fn an_access_key_can_cease_to_exist() {
+    let target = ours();
+    let list = async || target.kms.list_keys().send().await;
+    target.control("POST", "access_keys", json!({"allow": ["AKIAFAKESOMEBODYELSE"]}));
+    assert_eq!(code(list().await), "UnrecognizedClientException");
+    target.control("POST", "access_keys", json!({"allow": [ACCESS_KEY_ID]}));
+    list().await.expect("it exists");
+    target.control("POST", "access_keys", json!({"allow": []}));
+    assert_eq!(code(list().await), "UnrecognizedClientException");
+    target.control("POST", "access_keys", json!({"allow": null}));
+    list().await.expect("any");
+}
+
+#[tokio::test]
 async fn a_dry_run_fails_in_one_way_where_the_call_would_succeed() {
     let target = ours();
     let key = target.key().await;

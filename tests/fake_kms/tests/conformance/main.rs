@@ -6,6 +6,7 @@
 //! doesn't have at all is tested in the other modules, against ours alone.
 
 mod access;
+mod answers;
 mod behaviours;
 mod faults;
 mod keys;
