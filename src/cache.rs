@@ -29,8 +29,13 @@ pub struct Cache {
 /// All this process knows of one tenant.
 pub struct Entry {
     pub tenant: Arc<Tenant>,
-    /// The generation of the registry that `tenant` and `grants` were read at.
+    /// The generation that all of this was read at, and that of the registry alone.
     pub generation: u64,
+    pub registry: u64,
+    /// By a brake: the registry doesn't say so yet.
+    pub suspended: bool,
+    /// A brake took something from `grants`.
+    pub grants_reduced: bool,
     pub grants: Vec<(Role, Permissions)>,
     pub keys: Vec<CachedKey>,
     /// At most one for the customer managed key, which spares asking the other processes, and one a data key.
@@ -112,7 +117,7 @@ impl Entry {
     }
 
     /// Takes over a newer snapshot and drops every data key that it doesn't vouch for.
-    fn renew(&mut self, tenant: Arc<Tenant>, generation: u64) {
+    fn renew(&mut self, tenant: Arc<Tenant>, registry: u64) {
         let same_custody =
             tenant.epoch == self.tenant.epoch && tenant.custody == self.tenant.custody;
         if !same_custody || tenant.state.require_active().is_err() {
@@ -128,7 +133,7 @@ impl Entry {
             registered.is_some()
         });
         self.tenant = tenant;
-        self.generation = generation;
+        self.registry = registry;
         self.grants.clear();
     }
 }
@@ -146,17 +151,20 @@ impl Cache {
         self.tenants.get(tenant)
     }
 
-    /// Records what the registry said at `generation`.
-    pub fn put_tenant(&self, tenant: Tenant, generation: u64, capacity: usize) {
+    /// Records what the registry said at its generation `registry`.
+    pub fn put_tenant(&self, tenant: Tenant, registry: u64, capacity: usize) {
         let tenant = Arc::new(tenant);
         let name = tenant.name.clone();
         match self.tenants.get_mut(&name) {
-            Some(mut entry) => return entry.renew(tenant, generation),
+            Some(mut entry) => return entry.renew(tenant, registry),
             None => self.drop_a_keyless_tenant(capacity),
         }
         let entry = Entry {
             tenant,
-            generation,
+            generation: 0,
+            registry,
+            suspended: false,
+            grants_reduced: false,
             grants: Vec::new(),
             keys: Vec::new(),
             failures: Vec::new(),

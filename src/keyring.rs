@@ -21,7 +21,7 @@ use crate::crypto::commitment::DekId;
 use crate::crypto::nonce::NonceSource;
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, Reason, Result};
-use crate::registry::{DataKey, DataKeyState, Permissions, Tenant, check_tenant_name};
+use crate::registry::{DataKey, DataKeyState, Permissions, Role, Tenant, check_tenant_name};
 use crate::shared::Subject;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ enum Wanted {
 /// What a call lacks.
 enum Missing {
     Tenant,
-    Permissions(Arc<Tenant>),
+    Permissions(Arc<Tenant>, Role),
     Key(Arc<Tenant>),
     /// The data key is good, but old.
     YoungerKey(Arc<Tenant>),
@@ -217,14 +217,25 @@ impl Keyring {
         if entry.generation != generation {
             return Err(Missing::Tenant);
         }
-        let Some(permissions) = entry.permissions(host.role()) else {
-            return Err(Missing::Permissions(entry.tenant.clone()));
-        };
-        if !wanted.is_allowed(permissions) {
-            return Ok(Err(Reason::NoGrant.into()));
+        let role = host.role();
+        match entry.permissions(role) {
+            Some(permissions) if wanted.is_allowed(permissions) => {}
+            Some(_) => return Ok(Err(Reason::NoGrant.into())),
+            None => return Err(Missing::Permissions(entry.tenant.clone(), role)),
+        }
+        // Whose query it is, too: a cursor may be fetched from by somebody else.
+        for starter in host.starters().into_iter().flatten().filter(|starter| *starter != role) {
+            match entry.permissions(starter) {
+                Some(permissions) if wanted.is_allowed(permissions) => {}
+                Some(_) => return Ok(Err(Reason::NoGrant.into())),
+                None => return Err(Missing::Permissions(entry.tenant.clone(), starter)),
+            }
         }
         if let Err(reason) = entry.tenant.state.require_active() {
             return Ok(Err(reason.into()));
+        }
+        if entry.suspended {
+            return Ok(Err(Reason::TenantSuspended.into()));
         }
         let now = host.now();
         let live = |key: &&CachedKey| now < key.unwrapped_at.value() + host.ttl();
@@ -252,8 +263,7 @@ impl Keyring {
     fn fetch(&self, host: &impl Host, name: &str, wanted: Wanted, missing: Missing) -> Result<()> {
         match missing {
             Missing::Tenant => self.fetch_tenant(host, name),
-            Missing::Permissions(tenant) => {
-                let role = host.role();
+            Missing::Permissions(tenant, role) => {
                 let permissions = host.permissions(role, name)?;
                 self.cache.update(&tenant, |entry| entry.put_permissions(role, permissions));
                 Ok(())
@@ -274,26 +284,39 @@ impl Keyring {
         self.tell_hits(host);
         self.cache.expire(host.now().saturating_sub(policy.ttl));
         // Before the read: a change during it then makes the entry stale, not wrong.
-        let generation = host.generation();
-        let Some(tenant) = host.tenant(name)? else {
-            self.cache.remove_tenant(name);
-            check_tenant_name(name)?;
-            return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
-        };
-        let subject = Subject::new(host.database(), &tenant);
-        self.cache.put_tenant(tenant, generation, policy.capacity);
-        self.drop_revoked(host, name, &subject);
+        let (generation, registry) = (host.generation(), host.registry_generation());
+        let unchanged = self.cache.get(name).is_some_and(|entry| entry.registry == registry);
+        // If the registry didn't change it isn't read: somebody may have it locked, and brakes are for that case.
+        if !unchanged {
+            let Some(tenant) = host.tenant(name)? else {
+                self.cache.remove_tenant(name);
+                check_tenant_name(name)?;
+                return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
+            };
+            self.cache.put_tenant(tenant, registry, policy.capacity);
+        }
+        if let Some(snapshot) = self.snapshot(name) {
+            self.heed(host, &snapshot, generation);
+        }
         Ok(())
     }
 
-    /// Data keys that were unwrapped before another process found the tenant's key revoked.
-    fn drop_revoked(&self, host: &impl Host, name: &str, subject: &Subject) {
-        let revoked_at = host.common(|shared| shared.revoked_at(&subject.id));
-        if let Some(snapshot) = self.snapshot(name) {
-            self.cache.update(&snapshot, |entry: &mut Entry| {
-                entry.keys.retain(|key| key.unwrapped_at.value() > revoked_at);
-            });
-        }
+    /// Takes in what holds before the registry says so. Data keys that were unwrapped before the tenant's key was found
+    /// revoked, or the tenant evicted, go.
+    fn heed(&self, host: &impl Host, tenant: &Arc<Tenant>, generation: u64) {
+        let (database, subject) = (host.database(), Subject::new(host.database(), tenant));
+        let (not_before, suspended, reduced) = host.common(|shared| {
+            let (id, not_before) = (&subject.id, shared.revoked_at(&subject.id));
+            (not_before, shared.is_suspended(database, id), shared.reduces_grants(database, id))
+        });
+        self.cache.update(tenant, |entry: &mut Entry| {
+            entry.keys.retain(|key| key.unwrapped_at.value() > not_before);
+            if reduced || entry.grants_reduced {
+                entry.grants.clear();
+            }
+            (entry.suspended, entry.grants_reduced) = (suspended, reduced);
+            entry.generation = generation;
+        });
     }
 
     fn snapshot(&self, name: &str) -> Option<Arc<Tenant>> {

@@ -6,6 +6,7 @@
 //! waits, allocates much or can panic. Where the library isn't preloaded, the same code runs on memory of
 //! one process, without room for data keys: everything works, with more KMS calls.
 
+pub mod brake;
 pub mod flight;
 pub mod histogram;
 mod landing;
@@ -15,7 +16,8 @@ pub mod vault;
 
 use crate::cache::Instant;
 use crate::crypto::key::SecretKey;
-use crate::error::{Error, Reason};
+use crate::error::{Error, KeyState, Reason};
+use brake::Brake;
 use flight::Flight;
 use record::Record;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -75,6 +77,8 @@ pub struct Shared<'a> {
     pub records: &'a mut [Record],
     /// Empty where data keys are not shared.
     pub slots: &'a mut [Slot],
+    /// Empty where nothing is shared.
+    pub brakes: &'a mut [Brake],
 }
 
 /// What to do about a data key that a process doesn't have.
@@ -130,20 +134,10 @@ impl Shared<'_> {
         if let Some(taken) = self.take(at, fingerprint, live, now.instant, rules) {
             return Step::Take(taken);
         }
-        let record = &mut self.records[at];
-        if let Some((error, until)) = record.remembered(now.instant) {
+        if let Some((error, until)) = self.records[at].remembered(now.instant) {
             return Step::Refuse(error, until);
         }
-        // Waiting would be of no use if the other could not share what it gets.
-        let shares = !self.slots.is_empty();
-        if shares && record.flight.is_up(now.instant) && record.flight.process != process {
-            record.flight.awaited = true;
-            return Step::Wait(Awaited { record: at, flight: record.flight.number });
-        }
-        match self.launch(at, process, now.instant, rules) {
-            Some(flight) => Step::Fetch(flight),
-            None => Step::Refuse(Reason::CallBudgetSpent.into(), now.instant + BUDGET_PAUSE),
-        }
+        self.ask(at, process, now, rules)
     }
 
     /// What to do about a data key that the caller has, but wants younger. `None`: nothing now.
@@ -181,6 +175,34 @@ impl Shared<'_> {
         }
     }
 
+    /// Whether KMS may be asked to make a data key. As [`begin`](Self::begin), but there is nothing to take, and a
+    /// refusal is no reason not to ask: an administrator wants to know whether it still stands.
+    pub fn begin_call(&mut self, subject: &Subject, process: u32, now: Now, rules: &Rules) -> Step {
+        let at = self.record_of(subject, now.instant);
+        let remembered = self.records[at].remembered(now.instant);
+        let outage =
+            |(error, _): &(Error, Instant)| error.reason.key_state() != Some(KeyState::Revoked);
+        match remembered.filter(outage) {
+            Some((error, until)) => Step::Refuse(error, until),
+            None => self.ask(at, process, now, rules),
+        }
+    }
+
+    fn ask(&mut self, at: usize, process: u32, now: Now, rules: &Rules) -> Step {
+        let record = &mut self.records[at];
+        // Waiting would be of no use if the other could not share what it gets.
+        // Nor if what it meets is likely to be its own business: then each tries for itself.
+        let shares = !self.slots.is_empty() && !record.concerned_one_process();
+        if shares && record.flight.is_up(now.instant) && record.flight.process != process {
+            record.flight.awaited = true;
+            return Step::Wait(Awaited { record: at, flight: record.flight.number });
+        }
+        match self.launch(at, process, now.instant, rules) {
+            Some(flight) => Step::Fetch(flight),
+            None => Step::Refuse(Reason::CallBudgetSpent.into(), now.instant + BUDGET_PAUSE),
+        }
+    }
+
     /// The shared data key, if it was unwrapped after `newer_than`.
     fn take(
         &mut self,
@@ -191,7 +213,7 @@ impl Shared<'_> {
         rules: &Rules,
     ) -> Option<Taken> {
         let record = &mut self.records[at];
-        let slot = vault::find(self.slots, fingerprint, newer_than.max(record.revoked_at))?;
+        let slot = vault::find(self.slots, fingerprint, newer_than.max(record.not_before()))?;
         slot.last_used = now;
         let dek = SecretKey::from_slice(&slot.dek).ok()?;
         record.used_at = now;
@@ -253,7 +275,7 @@ impl Shared<'_> {
     /// What a tenant unwrapped until then is not to be used.
     pub fn revoked_at(&mut self, id: &TenantId) -> Instant {
         let forgotten = self.words.forgotten_revoked_at.load(Relaxed);
-        self.find(id).map_or(forgotten, |(_, record)| record.revoked_at)
+        self.find(id).map_or(forgotten, |(_, record)| record.not_before())
     }
 
     /// The process that is still to end a flight.

@@ -180,6 +180,9 @@ impl Keyring {
     fn remember(&self, tenant: &Arc<Tenant>, dek_id: DekId, error: &Error, until: Instant) {
         self.cache.update(tenant, |entry| match error.reason.key_state() {
             Some(KeyState::Revoked) => entry.keys.clear(),
+            Some(_) if error.concerns_one_process() => {
+                entry.put_failure(Failure { dek_id: None, error: error.clone(), until });
+            }
             // All processes know it.
             Some(_) => {}
             None => {

@@ -11,7 +11,7 @@ use crate::kms::context::EncryptionContext;
 use crate::registry::{DataKey, Tenant};
 use crate::shared::flight::Flight;
 use crate::shared::record::{Change, jittered};
-use crate::shared::{Landing, Shared, Subject, Tag};
+use crate::shared::{Landing, Shared, Step, Subject, Tag};
 use std::time::Duration;
 
 /// A data key, and what is known of it.
@@ -81,8 +81,7 @@ impl Keyring {
         true
     }
 
-    /// Asks KMS, and tells all processes what came of it. In a frame of its own, which [`scrub_stack`] can
-    /// overwrite.
+    /// Asks KMS to unwrap a data key. In a frame of its own, which [`scrub_stack`] can overwrite.
     #[inline(never)]
     pub(super) fn fly(
         &self,
@@ -93,41 +92,134 @@ impl Keyring {
         flight: Flight,
         purpose: Purpose,
     ) -> Result<Fetched, Failed> {
-        let policy = host.policy();
-        let rules = policy.rules();
-        let mut in_flight = InFlight { host, flight, landed: false };
+        let fingerprint = subject.fingerprint(data_key);
         let limit = match purpose {
             Purpose::Ahead(limit) => Some(limit),
             Purpose::Need | Purpose::Check => None,
         };
+        let call = || self.unwrap(host, tenant, data_key, limit);
+        let needed = purpose != Purpose::Check;
+        let finish = |shared: &mut Shared<'_>, landing: &Landing<'_>, dek: &SecretKey| {
+            shared.finish(landing, Some((&fingerprint, dek)), needed)
+        };
+        let asked = self.ask(host, tenant, subject, flight, limit, call, finish, |_| true);
+        let (dek, unwrapped_at) = asked?;
+        Ok(Fetched { dek, unwrapped_at, tag: flight.tag })
+    }
+
+    /// Has KMS make a data key, and proves by an unwrap that it comes back. Returns it wrapped, and its commitment.
+    ///
+    /// # Errors
+    /// What KMS refuses with, and what is remembered of an outage; `call_budget_spent`.
+    pub fn make_data_key(
+        &self,
+        host: &impl Host,
+        tenant: &Tenant,
+    ) -> Result<(Vec<u8>, Commitment)> {
+        let context = EncryptionContext::data_key(&tenant.name);
+        let custody = &tenant.custody;
+        let generate = || self.call_kms(|| host.kms(None).generate(custody, &context));
+        let current = tenant.current_data_key().ok();
+        // Who may not make data keys may still be let unwrap them: that decides whether the key is revoked.
+        let counts = |error: &Error| current.is_none() || error.reason != Reason::KeyAccessDenied;
+        let made = self.call(host, tenant, generate, counts);
+        if let (Some(current), Err(error)) = (current, &made)
+            && error.reason == Reason::KeyAccessDenied
+        {
+            let unwrap = || self.unwrap(host, tenant, current, None);
+            drop(self.call(host, tenant, unwrap, |_| true));
+            scrub_stack();
+        }
+        let wrapped = made?;
+        let unwrap = || {
+            let dek = self.call_kms(|| host.kms(None).unwrap(custody, &wrapped, &context))?;
+            Ok(Commitment::to(&dek, tenant.name.as_bytes()))
+        };
+        let commitment = self.call(host, tenant, unwrap, |_| true);
+        scrub_stack();
+        Ok((wrapped, commitment?))
+    }
+
+    /// A call that isn't about a registered data key, by the same rules. Of failures that don't count, nobody else hears.
+    fn call<R>(
+        &self,
+        host: &impl Host,
+        tenant: &Tenant,
+        mut call: impl FnMut() -> Result<R>,
+        counts: impl Fn(&Error) -> bool,
+    ) -> Result<R> {
+        let subject = Subject::new(host.database(), tenant);
+        let mut overtaken = false;
+        loop {
+            let (process, now, rules) =
+                (host.process_id(), host.now_on_both(), host.policy().rules());
+            let step = host.shared(|shared| shared.begin_call(&subject, process, now, &rules));
+            let flight = match step {
+                Step::Fetch(flight) => flight,
+                Step::Wait(flight) => {
+                    host.wait(flight);
+                    continue;
+                }
+                Step::Refuse(error, _) => return Err(error),
+                // There is none to take.
+                Step::Take(_) => return Err(Reason::KmsServerError.into()),
+            };
+            let finish = |shared: &mut Shared<'_>, landing: &Landing<'_>, _: &R| {
+                shared.finish(landing, None, false)
+            };
+            match self.ask(host, tenant, &subject, flight, None, &mut call, finish, &counts) {
+                Err(failed) if failed.overtaken && !overtaken => overtaken = true,
+                asked => return asked.map(|(answer, _)| answer).map_err(|failed| failed.error),
+            }
+        }
+    }
+
+    /// The one door to KMS: makes a call that took off, and tells all processes what came of it. Returns the answer and
+    /// when the call began.
+    #[allow(clippy::too_many_arguments)] // what is asked, of whom, for how long, and what follows
+    fn ask<R>(
+        &self,
+        host: &impl Host,
+        tenant: &Tenant,
+        subject: &Subject,
+        flight: Flight,
+        limit: Option<Duration>,
+        call: impl FnOnce() -> Result<R>,
+        finish: impl FnOnce(&mut Shared<'_>, &Landing<'_>, &R) -> Result<Change, Option<Error>>,
+        counts: impl Fn(&Error) -> bool,
+    ) -> Result<(R, Instant), Failed> {
+        let policy = host.policy();
+        let rules = policy.rules();
+        let mut in_flight = InFlight { host, flight, landed: false };
         let began = host.now();
-        let unwrapped = self.unwrap(host, tenant, data_key, limit);
+        let answer = call();
         let now = host.now_on_both();
         let landing = Landing { flight: &flight, subject, began, now, rules: &rules };
         // An answer older than the TTL may not be used; asking again would only bring another.
-        let unwrapped = unwrapped.and_then(|dek| match now.instant - began < policy.ttl {
-            true => Ok(dek),
+        let answer = answer.and_then(|answer| match now.instant - began < policy.ttl {
+            true => Ok(answer),
             false => Err(Reason::KmsTimeout.into()),
         });
-        match unwrapped {
-            Ok(dek) => {
-                let fingerprint = subject.fingerprint(data_key);
-                let needed = purpose != Purpose::Check;
-                let finish =
-                    |shared: &mut Shared<'_>| shared.finish(&landing, &fingerprint, &dek, needed);
-                let change = in_flight.land(finish).map_err(|error| Failed {
+        match answer {
+            Ok(answer) => {
+                let finished = in_flight.land(|shared| finish(shared, &landing, &answer));
+                let change = finished.map_err(|error| Failed {
                     overtaken: error.is_none(),
                     error: error.unwrap_or(Reason::KmsServerError.into()),
                 })?;
                 // Before anything that an interrupt could end.
                 host.erase_at(began + policy.ttl);
                 host.tell(&tenant.name, change, None);
-                Ok(Fetched { dek, unwrapped_at: began, tag: flight.tag })
+                Ok((answer, began))
             }
             // A refresh that takes longer than its query would wait says nothing about KMS.
             Err(error) if limit.is_some() && error.reason == Reason::KmsTimeout => {
                 let later = now.instant + jittered(policy.failure_ttl);
                 in_flight.land(|shared| shared.abandon(&flight, later));
+                Err(Failed { error, overtaken: false })
+            }
+            Err(error) if !counts(&error) => {
+                in_flight.land(|shared| shared.abandon(&flight, 0));
                 Err(Failed { error, overtaken: false })
             }
             Err(error) => {
@@ -143,7 +235,7 @@ impl Keyring {
     }
 
     /// Unwraps a data key and checks that it is the registered one.
-    pub fn unwrap(
+    fn unwrap(
         &self,
         host: &impl Host,
         tenant: &Tenant,
@@ -161,7 +253,7 @@ impl Keyring {
     }
 
     /// Counts a call of a key provider.
-    pub fn call_kms<R>(&self, call: impl FnOnce() -> Result<R>) -> Result<R> {
+    fn call_kms<R>(&self, call: impl FnOnce() -> Result<R>) -> Result<R> {
         self.stats.kms_calls.add(1);
         call().inspect_err(|_| self.stats.kms_failures.add(1))
     }

@@ -18,8 +18,14 @@ pub trait Host {
     fn database(&self) -> u32;
     /// The role on whose behalf the call is made.
     fn role(&self) -> Role;
-    /// Changes whenever the registry or a role membership may have changed, or a key was found revoked.
+    /// Other roles that need the rights too: those that the queries around the call were started as, as far as they
+    /// are known and might be somebody else's.
+    fn starters(&self) -> [Option<Role>; 2];
+    /// Changes whenever the registry or a role membership may have changed, or something that holds before the registry
+    /// says so: a key was found revoked, a tenant evicted, a [brake](crate::shared::brake) pulled or lifted.
     fn generation(&self) -> u64;
+    /// Changes for the former only.
+    fn registry_generation(&self) -> u64;
     fn policy(&self) -> Policy;
     /// That of the policy; asked for every value.
     fn ttl(&self) -> u64;

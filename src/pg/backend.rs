@@ -1,10 +1,10 @@
 //! This backend: its keyring, and what the keyring asks of it.
 
 use super::interrupt::{self, WaitEvent};
-use super::{clock, expiry, invalidation, registry, report, settings, shmem};
+use super::{brake, clock, executor, expiry, invalidation, registry, report, settings, shmem};
 use crate::cache::Instant;
 use crate::crypto::key::SecretKey;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::keyring::{Host, Keyring, Policy};
 use crate::kms::arn::KeyUri;
 use crate::kms::aws::{AwsKms, Clients};
@@ -14,6 +14,7 @@ use crate::registry::{Permissions, Role, Tenant};
 use crate::shared::record::Change;
 use crate::shared::{Awaited, Shared, Tag};
 use once_cell::sync::Lazy;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::{pg_guard, pg_sys};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -36,8 +37,28 @@ pub fn keyring() -> &'static Keyring {
 
 /// Once per process, or in the postmaster for all its children.
 pub fn register_callbacks() {
+    brake::register_callbacks();
     // SAFETY: called from _PG_init on the main thread.
-    unsafe { pg_sys::RegisterXactCallback(Some(on_transaction_end), std::ptr::null_mut()) };
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(on_transaction_end), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(on_subtransaction_end), std::ptr::null_mut());
+    }
+}
+
+#[pg_guard]
+extern "C-unwind" fn on_subtransaction_end(
+    event: pg_sys::SubXactEvent::Type,
+    _id: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    use pg_sys::SubXactEvent::{SUBXACT_EVENT_ABORT_SUB, SUBXACT_EVENT_COMMIT_SUB};
+    match event {
+        _ if !brake::is_on() => {}
+        SUBXACT_EVENT_COMMIT_SUB => brake::subtransaction_ended(true),
+        SUBXACT_EVENT_ABORT_SUB => brake::subtransaction_ended(false),
+        _ => {}
+    }
 }
 
 #[pg_guard]
@@ -45,18 +66,28 @@ extern "C-unwind" fn on_transaction_end(
     event: pg_sys::XactEvent::Type,
     _argument: *mut std::ffi::c_void,
 ) {
-    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
+    use pg_sys::XactEvent::{
+        XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE,
+        XACT_EVENT_PREPARE,
+    };
     static TOLD_AT: AtomicU64 = AtomicU64::new(0);
+    if event == XACT_EVENT_PRE_COMMIT {
+        brake::commit_begins();
+    }
+    if event == XACT_EVENT_PRE_PREPARE && (invalidation::is_uncommitted() || brake::is_on()) {
+        let refused: Result<()> = Err(Reason::CannotPrepare.into());
+        refused.map_err(ErrorReport::from).unwrap_or_report();
+    }
     if !matches!(event, XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PREPARE) {
         return;
     }
     let was_alone = invalidation::settle();
     let Some(keyring) = Lazy::get(&KEYRING) else { return };
     if keyring.has_untold_hits() {
-        let now = Backend.now();
+        let now = BACKEND.now();
         if was_alone || now - TOLD_AT.load(Relaxed) >= TELL_EVERY {
             TOLD_AT.store(now, Relaxed);
-            keyring.tell_hits(&Backend);
+            keyring.tell_hits(&BACKEND);
         }
     }
     if was_alone {
@@ -67,19 +98,40 @@ extern "C-unwind" fn on_transaction_end(
 /// Zeroes every data key before the process goes, and lets go of whoever waits for it.
 #[pg_guard]
 extern "C-unwind" fn on_exit(_code: i32, _argument: pg_sys::Datum) {
-    KEYRING.tell_hits(&Backend);
+    brake::release();
+    KEYRING.tell_hits(&BACKEND);
     KEYRING.cache().clear();
-    end_flights_of(Backend.process_id());
+    end_flights_of(BACKEND.process_id());
 }
 
 /// Also when a process ended without a word.
 fn end_flights_of(process: u32) {
     let ended: Vec<_> = shmem::with(|shared| shared.abandon_all(process).collect());
-    ended.into_iter().for_each(|record| Backend.wake(record));
+    ended.into_iter().for_each(|record| BACKEND.wake(record));
 }
 
 /// The PostgreSQL backend that calls.
-pub struct Backend;
+pub struct Backend {
+    /// The role that the query was started as which the call is part of; see [`executor`].
+    starter: Option<Role>,
+    /// The role of a query around it that runs as another role than it was started as.
+    around: Option<Role>,
+}
+
+/// For calls that are no part of a query, or concern nobody's values.
+pub const BACKEND: Backend = Backend { starter: None, around: None };
+
+impl Backend {
+    /// For a call of an SQL function.
+    ///
+    /// # Safety
+    /// `call` is that of the running function.
+    #[inline]
+    pub unsafe fn called(call: pg_sys::FunctionCallInfo) -> Self {
+        // SAFETY: passes the caller's promise on.
+        Self { starter: unsafe { executor::starter(call) }, around: executor::around() }
+    }
+}
 
 unsafe extern "C" {
     // Bound again because they can't raise an ERROR and are called for every value: pgrx's bindings
@@ -121,8 +173,17 @@ impl Host for Backend {
     }
 
     #[inline]
+    fn starters(&self) -> [Option<Role>; 2] {
+        [self.starter, self.around]
+    }
+
+    #[inline]
     fn generation(&self) -> u64 {
         invalidation::generation()
+    }
+
+    fn registry_generation(&self) -> u64 {
+        invalidation::registry_generation()
     }
 
     #[inline]

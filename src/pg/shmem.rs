@@ -6,7 +6,8 @@
 
 use super::settings;
 use crate::cache::Instant;
-use crate::crypto::locked;
+use crate::crypto::pages::{self, Sharing};
+use crate::shared::brake::{BRAKES, Brake};
 use crate::shared::record::Record;
 use crate::shared::vault::Slot;
 use crate::shared::{Shared, Words};
@@ -34,6 +35,7 @@ struct Layout {
     records: NonNull<Record>,
     waits: NonNull<pg_sys::ConditionVariable>,
     holders: NonNull<AtomicU32>,
+    brakes: NonNull<Brake>,
     slots: NonNull<Slot>,
 }
 
@@ -116,19 +118,24 @@ fn request() {
 }
 
 fn size() -> usize {
-    offsets(settings::shared_size())[3]
+    offsets(settings::shared_size())[4]
 }
 
-/// Where records, condition variables and holders begin, and where all ends.
-fn offsets(records: usize) -> [usize; 4] {
+/// Where records, condition variables, holders and brakes begin, and where all ends.
+fn offsets(records: usize) -> [usize; 5] {
     let mut at = size_of::<Header>().next_multiple_of(64);
-    [size_of::<Record>(), size_of::<pg_sys::ConditionVariable>(), size_of::<AtomicU32>(), 0].map(
-        |size| {
-            let begin = at;
-            at = (at + size * records).next_multiple_of(64);
-            begin
-        },
-    )
+    let sizes = [
+        size_of::<Record>() * records,
+        size_of::<pg_sys::ConditionVariable>() * records,
+        size_of::<AtomicU32>() * records,
+        size_of::<Brake>() * BRAKES,
+        0,
+    ];
+    sizes.map(|size| {
+        let begin = at;
+        at = (at + size).next_multiple_of(64);
+        begin
+    })
 }
 
 /// Also after a crash, when PostgreSQL makes its shared memory anew; ours is then zeroed.
@@ -159,7 +166,7 @@ extern "C-unwind" fn on_startup() {
                 .zeroize();
         },
         None => {
-            let (base, granted) = locked::map(count * size_of::<Slot>(), libc::MAP_SHARED);
+            let (base, granted) = pages::map(count * size_of::<Slot>(), Sharing::WithChildren);
             VAULT_LOCKED.store(granted.locked > 0, Relaxed);
             VAULT.store(base.cast().as_ptr(), Release);
         }
@@ -169,7 +176,7 @@ extern "C-unwind" fn on_startup() {
 /// Where everything is; `None` if the library was not preloaded.
 fn layout() -> Option<Layout> {
     let header = NonNull::new(HEADER.load(Acquire))?;
-    let [records, waits, holders, _] = offsets(COUNT.load(Relaxed));
+    let [records, waits, holders, brakes, _] = offsets(COUNT.load(Relaxed));
     // SAFETY: within the area that on_startup() made.
     unsafe {
         Some(Layout {
@@ -178,6 +185,7 @@ fn layout() -> Option<Layout> {
             records: header.byte_add(records).cast(),
             waits: header.byte_add(waits).cast(),
             holders: header.byte_add(holders).cast(),
+            brakes: header.byte_add(brakes).cast(),
             slots: NonNull::new(VAULT.load(Acquire))?,
         })
     }
@@ -215,7 +223,7 @@ pub fn vault_is_locked() -> bool {
 /// Runs `work` on memory of this process alone.
 pub fn with_own<R>(work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
     PRIVATE.with_borrow_mut(|records| {
-        work(&mut Shared { words: &PRIVATE_WORDS, records, slots: &mut [] })
+        work(&mut Shared { words: &PRIVATE_WORDS, records, slots: &mut [], brakes: &mut [] })
     })
 }
 
@@ -234,7 +242,8 @@ pub fn with<R>(work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
         let shares = !header.sweeper.load(Relaxed).is_null() && !sees_anothers_changes();
         let slots = if shares { count } else { 0 };
         let slots = std::slice::from_raw_parts_mut(at.slots.as_ptr(), slots);
-        let result = work(&mut Shared { words: &header.words, records, slots });
+        let brakes = std::slice::from_raw_parts_mut(at.brakes.as_ptr(), BRAKES);
+        let result = work(&mut Shared { words: &header.words, records, slots, brakes });
         pg_sys::LWLockRelease(at.lock.as_ptr());
         result
     }

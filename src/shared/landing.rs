@@ -2,7 +2,7 @@
 
 use super::flight::{self, Flight, Tag};
 use super::record::{Change, Record, Seen};
-use super::{Fingerprint, Now, Rules, Shared, Subject, vault};
+use super::{Fingerprint, Now, Rules, Shared, Subject, TenantId, vault};
 use crate::cache::Instant;
 use crate::crypto::key::SecretKey;
 use crate::error::{Error, KeyState, Result};
@@ -20,17 +20,17 @@ pub struct Landing<'a> {
 }
 
 impl Shared<'_> {
-    /// A data key was unwrapped. Unless it is `needed`, or became so meanwhile, only the tenant's key was of
-    /// interest, and the data key isn't kept.
+    /// KMS did what it was asked. With a data key that was unwrapped, it is kept if it is `needed` or became so
+    /// meanwhile; without one, only the tenant's key was of interest.
     ///
     /// # Errors
-    /// If the key was, or may have been, found revoked after the call began: then the data key is not to be used. With
-    /// the reason, or without one where it isn't known that the key is revoked; KMS is to be asked again.
+    /// If the key was, or may have been, found revoked after the call began, or the tenant was evicted: then what came
+    /// back is not to be used. With the reason, or without one where it isn't known that the key is revoked; KMS is to be
+    /// asked again.
     pub fn finish(
         &mut self,
         landing: &Landing<'_>,
-        fingerprint: &Fingerprint,
-        dek: &SecretKey,
+        unwrapped: Option<(&Fingerprint, &SecretKey)>,
         needed: bool,
     ) -> Result<Change, Option<Error>> {
         let Landing { flight, subject, began, now, rules } = *landing;
@@ -44,6 +44,9 @@ impl Shared<'_> {
         let needed = needed || record.flight.awaited;
         record.flight.land(flight);
         record.stats.called(now, began, true);
+        if record.evicted_at >= began {
+            return Err(None);
+        }
         if record.revoked_at >= began {
             match record.seen() {
                 // A later call succeeded since.
@@ -51,12 +54,14 @@ impl Shared<'_> {
                 seen => return Err(seen.and_then(|seen| seen.error)),
             }
         }
-        record.copies_until = record.copies_until.max(copies_until);
-        if needed {
-            vault::put(self.slots, subject, fingerprint, dek, began, now.instant);
+        if let Some((fingerprint, dek)) = unwrapped {
+            record.copies_until = record.copies_until.max(copies_until);
+            if needed {
+                vault::put(self.slots, subject, fingerprint, dek, began, now.instant);
+            }
+            let oldest = now.instant.saturating_sub(rules.ttl);
+            vault::renew(self.slots, subject, began, oldest);
         }
-        let oldest = now.instant.saturating_sub(rules.ttl);
-        vault::renew(self.slots, subject, began, oldest);
         Ok(record.succeeded(now))
     }
 
@@ -76,6 +81,9 @@ impl Shared<'_> {
         record.stats.called(now, began, false);
         match state {
             None => Some(Change::NONE),
+            Some(_) if error.concerns_one_process() => {
+                Some(if last { record.failed_for_one(error, now) } else { Change::NONE })
+            }
             Some(state) if last || revoked => {
                 Some(record.failed(error, state, now, rules.failure_ttl))
             }
@@ -100,6 +108,19 @@ impl Shared<'_> {
         if !known {
             self.words.revocations.fetch_add(1, Relaxed);
         }
+    }
+
+    /// What was unwrapped for these tenants before now is not to be used, by anybody: all of a database, or one of it.
+    pub fn evict_now(&mut self, database: u32, tenant: Option<&TenantId>, now: Instant) {
+        let chosen = |id: &TenantId| tenant.is_none_or(|one| one == id);
+        let theirs = |record: &&mut Record| record.database == database && chosen(&record.id);
+        for record in self.records.iter_mut().filter(theirs) {
+            record.evicted_at = now;
+            vault::drop_tenant(self.slots, &record.id);
+        }
+        // Those without a record, and calls on their way that began from one that was recycled.
+        self.words.forgotten_revoked_at.fetch_max(now, Relaxed);
+        self.words.revocations.fetch_add(1, Relaxed);
     }
 
     /// A process that is alone has a copy of a data key until then.

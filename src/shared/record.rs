@@ -39,6 +39,8 @@ pub struct Record {
     streak: u32,
     /// When the key was last found revoked: what was unwrapped before is not to be used.
     pub revoked_at: Instant,
+    /// When an eviction was asked for that had to wait for others.
+    pub(super) evicted_at: Instant,
     /// When the last copy of a data key in any process is erased.
     pub copies_until: Instant,
     /// Before this there may be copies from a time when the tenant had another record.
@@ -193,6 +195,16 @@ impl Record {
         (missed || self.flight.is_up(now), self.last_used)
     }
 
+    /// What was unwrapped until then is not to be used.
+    pub(super) fn not_before(&self) -> Instant {
+        self.revoked_at.max(self.evicted_at)
+    }
+
+    /// True if the last failure was that of a process alone.
+    pub(super) fn concerned_one_process(&self) -> bool {
+        self.note.error().is_some_and(|error| error.concerns_one_process())
+    }
+
     pub(super) fn is_revoked(&self) -> bool {
         self.note.state() == KeyState::Revoked.name()
     }
@@ -208,7 +220,7 @@ impl Record {
         if self.id != TenantId::default() {
             words.recycled.fetch_add(1, Relaxed);
         }
-        words.forgotten_revoked_at.fetch_max(self.revoked_at, Relaxed);
+        words.forgotten_revoked_at.fetch_max(self.not_before(), Relaxed);
         words.forgotten_copies_until.fetch_max(self.copies_until, Relaxed);
         let copies_until = words.forgotten_copies_until.load(Relaxed);
         let generation = self.generation.wrapping_add(1);
@@ -240,6 +252,7 @@ impl Record {
                 last_used: now,
                 copies_until: self.copies_until,
                 holders_known_from: self.holders_known_from,
+                evicted_at: self.evicted_at,
                 changes: self.changes,
                 announced: self.announced,
                 history: self.history,
@@ -305,6 +318,15 @@ impl Record {
             _ => (self.streak.saturating_sub(BREAKER_AFTER)).min(BREAKER_DOUBLINGS),
         };
         self.until = now.instant.saturating_add(jittered(failure_ttl << doublings));
+        self.enter(Note::of(error), now)
+    }
+
+    /// A process failed for reasons of its own: shown, but nobody else is refused for it, and a revocation stays one.
+    pub(super) fn failed_for_one(&mut self, error: &Error, now: Now) -> Change {
+        if self.is_revoked() {
+            return Change::NONE;
+        }
+        self.until = 0;
         self.enter(Note::of(error), now)
     }
 

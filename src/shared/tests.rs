@@ -19,6 +19,7 @@ struct Memory {
     words: Words,
     records: Vec<Record>,
     slots: Vec<Slot>,
+    brakes: [Brake; 4],
 }
 
 impl Memory {
@@ -27,11 +28,17 @@ impl Memory {
             words: Words::new(),
             records: vec![Record::default(); records],
             slots: (0..slots).map(|_| Slot::default()).collect(),
+            brakes: Default::default(),
         }
     }
 
     fn shared(&mut self) -> Shared<'_> {
-        Shared { words: &self.words, records: &mut self.records, slots: &mut self.slots }
+        Shared {
+            words: &self.words,
+            records: &mut self.records,
+            slots: &mut self.slots,
+            brakes: &mut self.brakes,
+        }
     }
 
     fn flight(&mut self, of: &Subject, process: u32, now: Now) -> Flight {
@@ -46,7 +53,7 @@ impl Memory {
         let dek = SecretKey::from_slice(&[of.id.0[0]; 32]).unwrap();
         let landing =
             Landing { flight: &flight, subject: of, began: now.instant, now, rules: &RULES };
-        self.shared().finish(&landing, &fingerprint(of), &dek, true).unwrap();
+        self.shared().finish(&landing, Some((&fingerprint(of), &dek)), true).unwrap();
     }
 
     fn held(&self) -> usize {
@@ -123,7 +130,7 @@ fn a_mere_check_keeps_no_data_key_unless_somebody_waits_for_it() {
         }
         let dek = SecretKey::from_slice(&[9; 32]).unwrap();
         let landing = flight.landing(&of, 100, 101);
-        memory.shared().finish(&landing, &fingerprint(&of), &dek, false).unwrap();
+        memory.shared().finish(&landing, Some((&fingerprint(&of), &dek)), false).unwrap();
         assert_eq!(memory.has(&of, at(101)), waits);
     }
 }
@@ -137,7 +144,7 @@ fn one_unwrap_renews_what_is_within_its_ttl_and_revives_nothing() {
         let flight = memory.shared().begin_check(&of, 1, at(seconds), &RULES).unwrap();
         let dek = SecretKey::from_slice(&[9; 32]).unwrap();
         let landing = flight.landing(&of, seconds, seconds);
-        memory.shared().finish(&landing, &Fingerprint::default(), &dek, false).unwrap();
+        memory.shared().finish(&landing, Some((&Fingerprint::default(), &dek)), false).unwrap();
     };
     check(&mut memory, 399);
     assert!(memory.has(&of, at(500)));
@@ -172,7 +179,7 @@ fn an_unwrap_begun_before_a_revocation_was_seen_is_refused() {
     assert_eq!(change.unwrap().to, Some("revoked"));
     let dek = SecretKey::from_slice(&[9; 32]).unwrap();
     let landing = early.landing(&of, 100, 109);
-    let refused = memory.shared().finish(&landing, &fingerprint(&of), &dek, true);
+    let refused = memory.shared().finish(&landing, Some((&fingerprint(&of), &dek)), true);
     assert_eq!(refused.unwrap_err(), Some(error));
     assert_eq!(memory.held(), 0);
 }
@@ -229,7 +236,7 @@ fn an_overtaken_flight_that_fails_changes_nothing() {
     let second = memory.flight(&of, 2, at(107));
     let dek = SecretKey::from_slice(&[9; 32]).unwrap();
     let landing = second.landing(&of, 107, 108);
-    memory.shared().finish(&landing, &fingerprint(&of), &dek, true).unwrap();
+    memory.shared().finish(&landing, Some((&fingerprint(&of), &dek)), true).unwrap();
     let change = memory.shared().fail(&lost.landing(&of, 100, 109), &Reason::KmsTimeout.into());
     assert_eq!(change, None);
     let again = memory.shared().begin(&of, &fingerprint(&of), 1, at(109), &RULES);

@@ -78,8 +78,14 @@ impl Host for FakeHost {
     fn role(&self) -> Role {
         Role(10)
     }
+    fn starters(&self) -> [Option<Role>; 2] {
+        [None, None]
+    }
     fn generation(&self) -> u64 {
         self.generation.get() + self.words.revocations.load(std::sync::atomic::Ordering::Relaxed)
+    }
+    fn registry_generation(&self) -> u64 {
+        self.generation.get()
     }
     fn ttl(&self) -> u64 {
         TTL * SECOND
@@ -106,7 +112,8 @@ impl Host for FakeHost {
     }
     fn shared<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
         let (mut records, mut slots) = (self.records.borrow_mut(), self.slots.borrow_mut());
-        work(&mut Shared { words: &self.words, records: &mut records, slots: &mut slots })
+        let (records, slots) = (&mut records, &mut slots);
+        work(&mut Shared { words: &self.words, records, slots, brakes: &mut [] })
     }
     fn is_alone(&self) -> bool {
         false
@@ -158,6 +165,7 @@ impl FakeHost {
                 state: TenantState::Active,
                 epoch: 0,
                 custody: Custody { key: KeyUri::parse("local:k").unwrap(), role: None },
+                last_version: 1,
                 data_keys: vec![data_key(name, 1)],
             };
             host.tenants.borrow_mut().insert((*name).into(), tenant);

@@ -1,0 +1,229 @@
+//! Suspensions, evictions and revocations have to take effect, whoever holds locks on the registry.
+//!
+//! Whoever may write all tables can lock their rows or the tables themselves, and keep a brake waiting. So where it would
+//! have to wait, its effect is put into shared memory first, for all processes and until its transaction ends; who is
+//! in the way is named; and only then it waits. Where nobody is in the way, its effect is put there when the commit begins:
+//! a commit may itself wait, for a synchronous standby. In both cases it goes when all processes have been told to read
+//! the registry.
+
+use super::backend::{self, BACKEND};
+use super::{catalog, shmem, write};
+use crate::error::{Result, quoted};
+use crate::keyring::Host;
+use crate::shared::TenantId;
+use crate::shared::brake::Brake;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::spi::Spi;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
+use std::cell::RefCell;
+use std::ffi::{CStr, c_void};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// This process has one on, or one to pull at commit.
+static IS_ON: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// What to do when the commit begins, and the level of the subtransaction that asked for it.
+    static AT_COMMIT: RefCell<Vec<(i32, Effect)>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Clone, Copy)]
+enum Effect {
+    /// Its process and level are filled in when it is pulled.
+    Brake(Brake),
+    /// Of one tenant of this database, or of all.
+    Eviction(Option<TenantId>),
+}
+
+impl Effect {
+    fn apply(self, level: i32) {
+        let (database, process) = (BACKEND.database(), BACKEND.process_id());
+        shmem::with(|shared| match self {
+            // Where there is no room for one more, it takes effect with the commit only.
+            Self::Brake(brake) => drop(shared.pull_brake(brake.by(process, level))),
+            Self::Eviction(tenant) => {
+                shared.evict_now(database, tenant.as_ref(), BACKEND.now());
+            }
+        });
+    }
+}
+
+#[inline]
+pub fn is_on() -> bool {
+    IS_ON.load(Relaxed)
+}
+
+/// When a commit begins.
+pub fn commit_begins() {
+    if is_on() {
+        let effects = AT_COMMIT.with_borrow_mut(std::mem::take);
+        effects.into_iter().for_each(|(level, effect)| effect.apply(level));
+    }
+}
+
+/// When a subtransaction ends. Without it, what it asked for is undone; else it now belongs to the one around it.
+pub fn subtransaction_ended(committed: bool) {
+    let level = level();
+    AT_COMMIT.with_borrow_mut(|effects| match committed {
+        true => effects.iter_mut().for_each(|(of, _)| *of = (*of).min(level - 1)),
+        false => effects.retain(|(of, _)| *of < level),
+    });
+    let process = BACKEND.process_id();
+    shmem::with(|shared| match committed {
+        true => shared.keep_brakes(process, level),
+        false => shared.lift_brakes(process, level),
+    });
+}
+
+/// From here on the registry says what holds.
+pub fn release() {
+    if IS_ON.swap(false, Relaxed) {
+        AT_COMMIT.with_borrow_mut(Vec::clear);
+        shmem::with(|shared| shared.lift_brakes(BACKEND.process_id(), 0));
+    }
+}
+
+/// Once per process, or in the postmaster for all its children.
+pub fn register_callbacks() {
+    // SAFETY: called from _PG_init on the main thread.
+    unsafe { pg_sys::RegisterResourceReleaseCallback(Some(on_release), std::ptr::null_mut()) };
+}
+
+/// At the end of a transaction, after its invalidations were sent: a process that finds no brake any more finds them.
+#[pg_guard]
+extern "C-unwind" fn on_release(
+    phase: pg_sys::ResourceReleasePhase::Type,
+    _is_commit: bool,
+    is_top_level: bool,
+    _argument: *mut c_void,
+) {
+    if is_top_level && phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS {
+        release();
+    }
+}
+
+/// What a brake is about to change.
+pub struct Target<'a> {
+    pub table: &'a CStr,
+    /// The rows, as a query on `table` after FROM.
+    pub rows: &'a str,
+    pub arguments: &'a [DatumWithOid<'a>],
+    /// The row lock that the change takes.
+    pub lock: &'static str,
+}
+
+/// Has a tenant suspended at once if it would take waiting, else when the commit begins.
+///
+/// # Errors
+/// `read_only`, `not_installed`.
+pub fn suspend(tenant: &str, target: &Target<'_>) -> Result<()> {
+    let database = BACKEND.database();
+    let brake = Brake::suspension(database, TenantId::new(database, tenant));
+    pull("suspension", target, Effect::Brake(brake))
+}
+
+/// Has rights taken back; without a tenant, those for every tenant.
+///
+/// # Errors
+/// `read_only`, `not_installed`.
+pub fn revoke(
+    tenant: Option<&str>,
+    role: pg_sys::Oid,
+    rights: (bool, bool),
+    target: &Target<'_>,
+) -> Result<()> {
+    let database = BACKEND.database();
+    let id = tenant.map(|tenant| TenantId::new(database, tenant));
+    let brake = Brake::revocation(database, id, role.to_u32(), rights);
+    pull("revocation", target, Effect::Brake(brake))
+}
+
+/// Has data keys dropped; without a tenant, those of all. Not undone by a rollback: it costs the call to KMS that it is
+/// meant to cost.
+///
+/// # Errors
+/// `read_only`, `not_installed`.
+pub fn evict(tenant: Option<&str>, target: &Target<'_>) -> Result<()> {
+    let id = tenant.map(|tenant| TenantId::new(BACKEND.database(), tenant));
+    pull("eviction", target, Effect::Eviction(id))
+}
+
+/// The present subtransaction's level.
+fn level() -> i32 {
+    // SAFETY: a look at this process's transaction state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+fn pull(what: &str, target: &Target<'_>, effect: Effect) -> Result<()> {
+    write::require_writable()?;
+    let is_shared = shmem::is_shared();
+    if is_shared {
+        // Its exit callback lifts the brake should this process go in the middle.
+        backend::keyring();
+        IS_ON.store(true, Relaxed);
+    }
+    let table = catalog::oid_of(target.table)?;
+    let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
+    if unsafe { pg_sys::ConditionalLockRelationOid(table, mode) } && rows_are_free(target)? {
+        if is_shared {
+            AT_COMMIT.with_borrow_mut(|effects| effects.push((level(), effect)));
+        }
+        return Ok(());
+    }
+    if is_shared {
+        effect.apply(level());
+    }
+    warn(what, table, is_shared);
+    Ok(())
+}
+
+fn warn(what: &str, table: pg_sys::Oid, holds_already: bool) {
+    let when = match holds_already {
+        true => "It holds in every session already, and is undone only by a rollback.",
+        false => "It takes effect when the wait is over.",
+    };
+    let message = format!("this {what} waits for locks of others on the key registry");
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, message, "cmk_encrypt")
+        .set_detail(format!("reason=registry_locked {}", blockers(table)))
+        .set_hint(format!(
+            "{when} To end the wait, end those processes (pg_terminate_backend) or prepared transactions."
+        ))
+        .report(PgLogLevel::WARNING);
+}
+
+/// Locks the rows that are free; true if those are all.
+fn rows_are_free(target: &Target<'_>) -> Result<bool> {
+    let Target { rows, arguments, lock, .. } = target;
+    let all = write::execute(&format!("SELECT FROM {rows}"), arguments)?;
+    let locked = format!("SELECT FROM {rows} {lock} SKIP LOCKED");
+    Ok(write::execute(&locked, arguments)? == all)
+}
+
+/// Who holds locks on a table, or rows of it, that may be in the way: `blocked_by=PID,… prepared=GID,…`.
+fn blockers(table: pg_sys::Oid) -> String {
+    const QUERY: &str = "
+        SELECT pg_catalog.string_agg(DISTINCT l.pid::pg_catalog.text, ','),
+               pg_catalog.string_agg(DISTINCT p.gid, ',')
+          FROM pg_catalog.pg_locks l
+          LEFT JOIN pg_catalog.pg_locks x
+                 ON l.pid IS NULL AND x.pid IS NULL
+                AND x.locktype OPERATOR(pg_catalog.=) 'transactionid'
+                AND x.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction
+          LEFT JOIN pg_catalog.pg_prepared_xacts p
+                 ON p.transaction OPERATOR(pg_catalog.=) x.transactionid
+         WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted
+           AND l.relation OPERATOR(pg_catalog.=) $1
+           AND l.database OPERATOR(pg_catalog.=) $2
+           AND l.mode OPERATOR(pg_catalog.<>) 'AccessShareLock'
+           AND (l.pid IS NULL OR l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())";
+    // SAFETY: set once when the process connects to a database.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let found = Spi::get_two_with_args::<String, String>(QUERY, &[table.into(), database.into()]);
+    let (pids, gids) = found.unwrap_or_default();
+    let field =
+        |name: &str, value: Option<String>| value.map(|it| format!("{name}={}", quoted(&it)));
+    let fields = [field("blocked_by", pids), field("prepared", gids)];
+    fields.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,126 @@
+//! What takes effect before its transaction can commit: a suspension, or a grant taken back, that waits for locks of
+//! others. It holds for all processes until the transaction ends; then the registry says what holds.
+
+use super::{Shared, TenantId};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Brakes that can be on at a time; who finds no room waits without.
+pub const BRAKES: usize = 64;
+
+/// All zero: off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Brake {
+    /// Process id of who pulled it; 0: off.
+    process: u32,
+    /// The level of the subtransaction in which it was pulled.
+    level: i32,
+    database: u32,
+    /// The tenant is suspended; else a grant counts less.
+    suspends: bool,
+    /// Whose grant.
+    role: u32,
+    /// The default: a grant for every tenant.
+    tenant: TenantId,
+    encrypt: bool,
+    decrypt: bool,
+}
+
+impl Brake {
+    pub fn suspension(database: u32, tenant: TenantId) -> Self {
+        Self { database, tenant, suspends: true, ..Self::default() }
+    }
+
+    /// Without a tenant, a grant for every tenant is taken back.
+    pub fn revocation(
+        database: u32,
+        tenant: Option<TenantId>,
+        role: u32,
+        (encrypt, decrypt): (bool, bool),
+    ) -> Self {
+        let tenant = tenant.unwrap_or_default();
+        Self { database, role, tenant, encrypt, decrypt, ..Self::default() }
+    }
+
+    fn reduces_grants(&self, database: u32, tenant: &TenantId) -> bool {
+        self.process != 0
+            && !self.suspends
+            && self.database == database
+            && (self.tenant == *tenant || self.tenant == TenantId::default())
+    }
+
+    /// Who pulls it, and at which level of subtransactions.
+    #[must_use]
+    pub fn by(self, process: u32, level: i32) -> Self {
+        Self { process, level, ..self }
+    }
+}
+
+impl Shared<'_> {
+    /// False if there is no room.
+    pub fn pull_brake(&mut self, brake: Brake) -> bool {
+        let Some(place) = self.brakes.iter_mut().find(|brake| brake.process == 0) else {
+            return false;
+        };
+        *place = brake;
+        self.words.revocations.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// At the end of a process's transaction, or of a subtransaction that is undone: all that were pulled at `level` or
+    /// deeper.
+    pub fn lift_brakes(&mut self, process: u32, level: i32) {
+        let theirs = |brake: &&mut Brake| brake.process == process && brake.level >= level;
+        let mut lifted = false;
+        for brake in self.brakes.iter_mut().filter(theirs) {
+            *brake = Brake::default();
+            lifted = true;
+        }
+        if lifted {
+            self.words.revocations.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A subtransaction was released: what it did now belongs to the one around it.
+    pub fn keep_brakes(&mut self, process: u32, level: i32) {
+        let theirs = |brake: &&mut Brake| brake.process == process && brake.level >= level;
+        self.brakes.iter_mut().filter(theirs).for_each(|brake| brake.level = level - 1);
+    }
+
+    pub fn is_suspended(&self, database: u32, tenant: &TenantId) -> bool {
+        let suspends = |brake: &Brake| {
+            brake.process != 0
+                && brake.suspends
+                && brake.database == database
+                && brake.tenant == *tenant
+        };
+        self.brakes.iter().any(suspends)
+    }
+
+    /// Whether any grant for the tenant, or for every tenant, counts less than the registry says.
+    pub fn reduces_grants(&self, database: u32, tenant: &TenantId) -> bool {
+        self.brakes.iter().any(|brake| brake.reduces_grants(database, tenant))
+    }
+
+    /// Roles whose grants for the tenant, or for every tenant, count less than the registry says.
+    pub fn reduced_roles(&self, database: u32, tenant: &TenantId) -> Vec<u32> {
+        let concerns = |brake: &&Brake| brake.reduces_grants(database, tenant);
+        self.brakes.iter().filter(concerns).map(|brake| brake.role).collect()
+    }
+
+    /// Which rights of a grant do not count any more: (encrypt, decrypt).
+    pub fn taken_back(&self, database: u32, tenant: Option<&TenantId>, role: u32) -> (bool, bool) {
+        let tenant = tenant.copied().unwrap_or_default();
+        let concerns = |brake: &&Brake| {
+            brake.process != 0
+                && !brake.suspends
+                && brake.role == role
+                && brake.database == database
+                && brake.tenant == tenant
+        };
+        let theirs = self.brakes.iter().filter(concerns);
+        theirs.fold((false, false), |(encrypt, decrypt), brake| {
+            (encrypt || brake.encrypt, decrypt || brake.decrypt)
+        })
+    }
+}
