@@ -2,18 +2,24 @@
 //! `runtime` is here, in the files that talk to C.
 
 pub mod backend;
+pub mod brake;
 pub mod catalog;
 pub mod clock;
 pub mod cpu;
 pub mod datum;
 pub mod elog;
+pub mod executor;
 pub mod expiry;
+pub mod grantee;
+pub mod guard;
 pub mod interrupt;
 pub mod invalidation;
+mod raw;
 pub mod registry;
 pub mod report;
 pub mod settings;
 pub mod shmem;
+mod undumpable;
 mod worker;
 pub mod write;
 
@@ -23,9 +29,12 @@ use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 #[pgrx::pg_guard]
 #[inline(never)]
 pub extern "C-unwind" fn init() {
+    undumpable::close(settings::is_preloading());
     settings::define().map_err(ErrorReport::from).unwrap_or_report();
     invalidation::register_callbacks();
     backend::register_callbacks();
+    executor::install();
+    guard::install();
     if settings::is_preloading() {
         shmem::reserve();
         worker::register();

@@ -23,6 +23,21 @@ unsafe extern "C" {
     ) -> *mut std::ffi::c_void;
 }
 
+/// Memory of undefined content, or `None` where there is none left. Raises no ERROR.
+///
+/// # Safety
+/// A live memory context, on the main thread; `size` is below `MaxAllocSize`.
+#[inline]
+pub unsafe fn alloc(
+    context: pg_sys::MemoryContext,
+    size: usize,
+) -> Option<NonNull<std::ffi::c_void>> {
+    // SAFETY: the caller's promise. With this flag the allocator returns null instead of raising an ERROR.
+    NonNull::new(unsafe {
+        MemoryContextAllocExtended(context, size, pg_sys::MCXT_ALLOC_NO_OOM as i32)
+    })
+}
+
 /// The bytes of a `bytea` argument.
 pub struct ByteaArg<'a>(pub &'a [u8]);
 
@@ -95,12 +110,8 @@ impl Bytea {
         // SAFETY: with this flag and a size below MaxAllocSize the allocator raises no ERROR. It returns
         // `size` aligned bytes or null; the header lies within.
         let varlena = unsafe {
-            let memory = MemoryContextAllocExtended(
-                pg_sys::CurrentMemoryContext,
-                size,
-                pg_sys::MCXT_ALLOC_NO_OOM as i32,
-            );
-            let varlena = NonNull::new(memory.cast()).ok_or(Reason::OutOfMemory)?;
+            let memory = alloc(pg_sys::CurrentMemoryContext, size);
+            let varlena = memory.ok_or(Reason::OutOfMemory)?.cast();
             pgrx::set_varsize_4b(varlena.as_ptr(), size as i32);
             varlena
         };

@@ -1,4 +1,4 @@
-//! `cmk_encrypt`, `cmk_decrypt` and their kin.
+//! `cmk_encrypt`, `cmk_decrypt` and their kin. `sql/applications.sql` declares them, each for several types.
 //!
 //! Not STRICT, unlike what one would expect: a STRICT function returns NULL for a NULL tenant, so an
 //! unset `current_setting('app.tenant', true)` would silently store nothing. Only the value may be NULL.
@@ -9,79 +9,92 @@ use crate::pg::backend::{Backend, in_security_restricted_operation, keyring};
 use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg, required};
 use crate::pg::report::SqlResult;
 use crate::registry::TENANT_NAME_MAX;
-use pgrx::{Array, default, pg_extern};
+use pgrx::{Array, pg_extern, pg_sys};
 
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern(sql = false)]
 fn cmk_encrypt(
     tenant: Option<TextArg<'_>>,
     plaintext: Option<ByteaArg<'_>>,
-    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
+    aad: Option<ByteaArg<'_>>,
+    call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Bytea>> {
     let Some(plaintext) = plaintext else { return Ok(None) };
-    Ok(Some(seal(tenant, plaintext.0, aad)?))
+    Ok(Some(seal(tenant, plaintext.0, aad, call)?))
 }
 
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern(sql = false)]
 fn cmk_encrypt_text(
     tenant: Option<TextArg<'_>>,
     plaintext: Option<TextArg<'_>>,
-    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
+    aad: Option<ByteaArg<'_>>,
+    call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Bytea>> {
     let Some(plaintext) = plaintext else { return Ok(None) };
-    Ok(Some(seal(tenant, plaintext.0, aad)?))
+    Ok(Some(seal(tenant, plaintext.0, aad, call)?))
 }
 
-#[pg_extern(stable, parallel_restricted)]
+#[pg_extern(sql = false)]
 fn cmk_decrypt(
     tenant: Option<TextArg<'_>>,
     ciphertext: Option<ByteaArg<'_>>,
-    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
+    aad: Option<ByteaArg<'_>>,
+    call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Bytea>> {
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(Some(open(tenant, ciphertext.0, aad)?))
+    Ok(Some(open(tenant, ciphertext.0, aad, call)?))
 }
 
-#[pg_extern(stable, parallel_restricted)]
+#[pg_extern(sql = false)]
 fn cmk_decrypt_text(
     tenant: Option<TextArg<'_>>,
     ciphertext: Option<ByteaArg<'_>>,
-    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
+    aad: Option<ByteaArg<'_>>,
+    call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Text>> {
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(Some(open_text(tenant, ciphertext.0, aad)?))
+    Ok(Some(open_text(tenant, ciphertext.0, aad, call)?))
 }
 
-#[pg_extern(stable, parallel_restricted)]
+#[pg_extern(sql = false)]
 fn cmk_try_decrypt(
     tenant: Option<TextArg<'_>>,
     ciphertext: Option<ByteaArg<'_>>,
-    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
-    forgive: default!(Option<Array<'_, &str>>, "NULL"),
+    aad: Option<ByteaArg<'_>>,
+    forgive: Option<Array<'_, &str>>,
+    call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Bytea>> {
     let forgiven = Forgiven::parse(forgive)?;
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(forgiven.apply(open(tenant, ciphertext.0, aad))?)
+    Ok(forgiven.apply(open(tenant, ciphertext.0, aad, call))?)
 }
 
-#[pg_extern(stable, parallel_restricted)]
+#[pg_extern(sql = false)]
 fn cmk_try_decrypt_text(
     tenant: Option<TextArg<'_>>,
     ciphertext: Option<ByteaArg<'_>>,
-    aad: default!(Option<ByteaArg<'_>>, "''::pg_catalog.bytea"),
-    forgive: default!(Option<Array<'_, &str>>, "NULL"),
+    aad: Option<ByteaArg<'_>>,
+    forgive: Option<Array<'_, &str>>,
+    call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Text>> {
     let forgiven = Forgiven::parse(forgive)?;
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(forgiven.apply(open_text(tenant, ciphertext.0, aad))?)
+    Ok(forgiven.apply(open_text(tenant, ciphertext.0, aad, call))?)
 }
 
 /// The result is allocated before the keyring is asked: nothing may wait or jump while it holds a key.
 #[inline]
-fn seal(tenant: Option<TextArg<'_>>, plaintext: &[u8], aad: Option<ByteaArg<'_>>) -> Result<Bytea> {
+fn seal(
+    tenant: Option<TextArg<'_>>,
+    plaintext: &[u8],
+    aad: Option<ByteaArg<'_>>,
+    call: pg_sys::FunctionCallInfo,
+) -> Result<Bytea> {
     let (tenant, aad) = binding(tenant, aad)?;
     let named = |error: Error| error.for_tenant(tenant);
     let mut sealed = Bytea::with_len(plaintext.len() + OVERHEAD).map_err(named)?;
-    keyring().seal(&Backend, tenant, aad, plaintext, sealed.as_mut_slice())?;
+    // SAFETY: the call of the function that we are in.
+    let backend = unsafe { Backend::called(call) };
+    keyring().seal(&backend, tenant, aad, plaintext, sealed.as_mut_slice())?;
     Ok(sealed)
 }
 
@@ -90,29 +103,38 @@ fn open(
     tenant: Option<TextArg<'_>>,
     ciphertext: &[u8],
     aad: Option<ByteaArg<'_>>,
+    call: pg_sys::FunctionCallInfo,
 ) -> Result<Bytea> {
     let (tenant, aad) = binding(tenant, aad)?;
-    open_for(tenant, ciphertext, aad)
+    open_for(tenant, ciphertext, aad, call)
 }
 
 fn open_text(
     tenant: Option<TextArg<'_>>,
     ciphertext: &[u8],
     aad: Option<ByteaArg<'_>>,
+    call: pg_sys::FunctionCallInfo,
 ) -> Result<Text> {
     let (tenant, aad) = binding(tenant, aad)?;
-    open_for(tenant, ciphertext, aad)?.into_text().map_err(|error| error.for_tenant(tenant))
+    open_for(tenant, ciphertext, aad, call)?.into_text().map_err(|error| error.for_tenant(tenant))
 }
 
 #[inline]
-fn open_for(tenant: &str, ciphertext: &[u8], aad: &[u8]) -> Result<Bytea> {
+fn open_for(
+    tenant: &str,
+    ciphertext: &[u8],
+    aad: &[u8],
+    call: pg_sys::FunctionCallInfo,
+) -> Result<Bytea> {
     let named = |error: Error| error.for_tenant(tenant);
     if in_security_restricted_operation() {
         return Err(named(Reason::SecurityRestricted.into()));
     }
     let envelope = Envelope::parse(ciphertext).map_err(named)?;
     let mut opened = Bytea::with_len(envelope.plaintext_len()).map_err(named)?;
-    keyring().open(&Backend, tenant, aad, &envelope, opened.as_mut_slice())?;
+    // SAFETY: the call of the function that we are in.
+    let backend = unsafe { Backend::called(call) };
+    keyring().open(&backend, tenant, aad, &envelope, opened.as_mut_slice())?;
     Ok(opened)
 }
 
@@ -137,23 +159,38 @@ fn binding<'a>(
 enum Forgiven {
     /// Those that concern this one value.
     Default,
-    These(Vec<Reason>),
+    /// A bit a place in [`Reason::ALL`].
+    These(u128),
 }
+
+/// Names that `forgive` may hold: more than there are reasons, so that a sloppy list passes.
+const FORGIVE_MAX: usize = 256;
 
 impl Forgiven {
     /// # Errors
-    /// `reason_name` for a name that isn't in the table of errors.
+    /// `reason_name` for a name that isn't in the table of errors; `too_many_names`.
     fn parse(names: Option<Array<'_, &str>>) -> Result<Self> {
+        const { assert!(Reason::ALL.len() <= u128::BITS as usize) };
         let Some(names) = names else { return Ok(Self::Default) };
-        let resolve = |name: Option<&str>| name.and_then(Reason::from_name);
-        let reasons: Option<Vec<_>> = names.iter().map(resolve).collect();
-        Ok(Self::These(reasons.ok_or(Reason::ReasonName)?))
+        if names.len() > FORGIVE_MAX {
+            return Err(Reason::TooManyNames.into());
+        }
+        let mut forgiven = 0;
+        for name in names.iter() {
+            let reason = name.and_then(Reason::from_name).ok_or(Reason::ReasonName)?;
+            forgiven |= Self::bit(reason);
+        }
+        Ok(Self::These(forgiven))
+    }
+
+    fn bit(reason: Reason) -> u128 {
+        1 << reason as u32
     }
 
     fn apply<T>(&self, opened: Result<T>) -> Result<Option<T>> {
         let forgives = |error: &Error| match self {
             Self::Default => error.reason.concerns_one_value(),
-            Self::These(reasons) => reasons.contains(&error.reason),
+            Self::These(reasons) => reasons & Self::bit(error.reason) != 0,
         };
         match opened {
             Ok(value) => Ok(Some(value)),

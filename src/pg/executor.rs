@@ -1,0 +1,269 @@
+//! Which role a running query was started as.
+//!
+//! Grants are checked when a value is opened. A role without a grant could declare a cursor over our functions and have
+//! a SECURITY DEFINER function of a granted role fetch from it: then the current role is the granted one. So the role that
+//! the executor started as has to hold the grant too.
+//!
+//! A function finds its executor by the memory context that its call state was made in: the executor's own, or one below
+//! it. PL/pgSQL evaluates simple expressions without an executor, in contexts of its own. There the current role counts,
+//! and so does the role of a query around it that is being run as another role than it was started as: the function may
+//! be called by such a cursor.
+//!
+//! Every query of the server passes here, and its errors are none of our business: PostgreSQL's functions are called without
+//! pgrx's guards, which would make their ERRORs anew and lose half of them. An ERROR jumps over the frames of the hooks, so
+//! they hold nothing that has to be dropped.
+
+use super::backend::BACKEND;
+use super::datum::alloc;
+use crate::keyring::Host;
+use crate::registry::Role;
+use pgrx::{pg_guard, pg_sys};
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+type Context = pg_sys::MemoryContext;
+type Query = *mut pg_sys::QueryDesc;
+type Direction = pg_sys::ScanDirection::Type;
+
+thread_local! {
+    /// Executors that are alive: their memory context, and the role that each was started as.
+    static STARTED: RefCell<Vec<(Context, Role)>> = const { RefCell::new(Vec::new()) };
+    /// What was last found, for the next value of the same query. Null: nothing.
+    static LAST: Cell<(Context, Option<Role>)> = const { Cell::new((std::ptr::null_mut(), None)) };
+    /// Queries that are being run as another role than they were started as.
+    static AROUND: RefCell<Vec<Around>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Clone, Copy)]
+struct Around {
+    /// Where on the stack its hook is. An ERROR jumps over that frame; then what lies below it is over.
+    frame: usize,
+    /// The query's, with which the entry goes if it doesn't return.
+    context: Context,
+    role: Role,
+}
+
+/// A role that nobody is, and that holds no grant.
+const NOBODY: Role = Role(0);
+
+static PREVIOUS_START: AtomicUsize = AtomicUsize::new(0);
+static PREVIOUS_RUN: AtomicUsize = AtomicUsize::new(0);
+
+type StartHook = unsafe extern "C-unwind" fn(Query, c_int);
+
+/// The arguments of `ExecutorRun` after the query; PostgreSQL 18 has one less.
+#[cfg(not(feature = "pg18"))]
+macro_rules! run_arguments {
+    ($macro:ident) => {
+        $macro! { direction: Direction, count: u64, once: bool }
+    };
+}
+#[cfg(feature = "pg18")]
+macro_rules! run_arguments {
+    ($macro:ident) => {
+        $macro! { direction: Direction, count: u64 }
+    };
+}
+
+unsafe extern "C-unwind" {
+    fn standard_ExecutorStart(query: Query, flags: c_int);
+}
+
+/// Once per process, or in the postmaster for all its children.
+pub fn install() {
+    // SAFETY: called from _PG_init on the main thread, the time to set these hooks.
+    unsafe {
+        PREVIOUS_START.store(pg_sys::ExecutorStart_hook.map_or(0, |hook| hook as usize), Relaxed);
+        pg_sys::ExecutorStart_hook = Some(on_start);
+        PREVIOUS_RUN.store(pg_sys::ExecutorRun_hook.map_or(0, |hook| hook as usize), Relaxed);
+        pg_sys::ExecutorRun_hook = Some(on_run);
+        // The library may be loaded by a query that is just starting and calls our functions.
+        let mut context = pg_sys::CurrentMemoryContext;
+        while !context.is_null() {
+            // PL/pgSQL's, for simple expressions of the whole transaction, is nobody's query.
+            let is_shared = (*context).parent == pg_sys::TopTransactionContext;
+            if CStr::from_ptr((*context).name) == c"ExecutorState" && !is_shared {
+                remember(context, starting_role(std::ptr::null_mut()));
+            }
+            context = (*context).parent;
+        }
+    }
+}
+
+fn current_role() -> Role {
+    BACKEND.role()
+}
+
+unsafe extern "C-unwind" fn on_start(query: Query, flags: c_int) {
+    // SAFETY: a query that is about to start.
+    let role = unsafe { starting_role(query) };
+    // SAFETY: called in place of, and calling, the executor's own function with its arguments.
+    unsafe {
+        match PREVIOUS_START.load(Relaxed) {
+            0 => standard_ExecutorStart(query, flags),
+            address => std::mem::transmute::<usize, StartHook>(address)(query, flags),
+        }
+        if let Some(state) = (*query).estate.as_ref() {
+            remember(state.es_query_cxt, role);
+        }
+    }
+}
+
+/// Some cursors start their query when they are first fetched from: those over DML with RETURNING, and over EXECUTE. In a
+/// SECURITY DEFINER function such a query may be its caller's, so it counts as started by the caller.
+///
+/// # Safety
+/// `query` is about to start; null if it isn't known which.
+unsafe fn starting_role(query: Query) -> Role {
+    use pg_sys::PortalStrategy::{PORTAL_ONE_MOD_WITH, PORTAL_ONE_RETURNING};
+    // SAFETY: looks at the running portal, if there is one, and its list of statements.
+    unsafe {
+        let Some(portal) = pg_sys::ActivePortal.as_ref() else { return current_role() };
+        if !pg_sys::InLocalUserIdChange() {
+            return current_role();
+        }
+        let fills = matches!(portal.strategy, PORTAL_ONE_RETURNING | PORTAL_ONE_MOD_WITH);
+        let is_its_own = || {
+            let statements = portal.stmts.as_ref();
+            statements.is_some_and(|list| {
+                let cells = std::slice::from_raw_parts(list.elements, list.length as usize);
+                let its_own = query.as_ref().map(|query| query.plannedstmt.cast());
+                cells.iter().any(|cell| its_own.is_none_or(|its_own| cell.ptr_value == its_own))
+            })
+        };
+        // EXECUTE runs its query in a portal that nobody sees.
+        let is_callers = !portal.visible || fills && is_its_own();
+        match is_callers {
+            true => Role(pg_sys::GetOuterUserId().to_u32()),
+            false => current_role(),
+        }
+    }
+}
+
+/// # Safety
+/// A live memory context, on the main thread.
+unsafe fn remember(context: Context, role: Role) {
+    // SAFETY: the callback's record lies in the context that it is about, so it lives until it is called. Without memory
+    // for it the query goes by the current role alone.
+    unsafe {
+        let size = size_of::<pg_sys::MemoryContextCallback>();
+        let Some(memory) = alloc(context, size) else { return };
+        let callback = memory.cast::<pg_sys::MemoryContextCallback>().as_ptr();
+        let arg = context.cast();
+        callback.write(pg_sys::MemoryContextCallback {
+            func: Some(forget),
+            arg,
+            next: std::ptr::null_mut(),
+        });
+        pg_sys::MemoryContextRegisterResetCallback(context, callback);
+    }
+    STARTED.with_borrow_mut(|started| started.push((context, role)));
+}
+
+/// The context goes, with whatever query ran in it; its address may be another's next.
+#[pg_guard]
+extern "C-unwind" fn forget(context: *mut c_void) {
+    let context: Context = context.cast();
+    // Not where the thread's own data are gone already, in a process that exits.
+    let _ = STARTED.try_with(|started| {
+        started.borrow_mut().retain(|(of, _)| *of != context);
+    });
+    let _ = AROUND.try_with(|around| around.borrow_mut().retain(|entry| entry.context != context));
+    let _ = LAST.try_with(|last| last.set((std::ptr::null_mut(), None)));
+}
+
+macro_rules! on_run {
+    ($($name:ident: $type:ty),*) => {
+        type RunHook = unsafe extern "C-unwind" fn(Query, $($type),*);
+
+        unsafe extern "C-unwind" {
+            fn standard_ExecutorRun(query: Query, $($name: $type),*);
+        }
+
+        unsafe extern "C-unwind" fn on_run(query: Query, $($name: $type),*) {
+            let here = 0_u8;
+            // SAFETY: a query that was started.
+            let is_foreign = unsafe { enter(query, (&raw const here) as usize) };
+            // SAFETY: called in place of, and calling, the executor's own function with its arguments.
+            unsafe {
+                match PREVIOUS_RUN.load(Relaxed) {
+                    0 => standard_ExecutorRun(query, $($name),*),
+                    address => std::mem::transmute::<usize, RunHook>(address)(query, $($name),*),
+                }
+            }
+            if is_foreign {
+                let here = (&raw const here) as usize;
+                AROUND.with_borrow_mut(|around| around.retain(|entry| entry.frame > here));
+            }
+        }
+    };
+}
+run_arguments!(on_run);
+
+/// Notes a query that is being run as another role than it was started as: all that happens in it needs the latter's
+/// rights too. True if it is one.
+///
+/// # Safety
+/// `query` was started.
+unsafe fn enter(query: Query, here: usize) -> bool {
+    // SAFETY: the caller's promise.
+    let state = unsafe { (*query).estate.as_ref() };
+    let context = state.map_or(std::ptr::null_mut(), |state| state.es_query_cxt);
+    let starter = STARTED.with_borrow(|started| {
+        let found = started.iter().rev().find(|(of, _)| *of == context);
+        found.map(|(_, role)| *role)
+    });
+    let Some(starter) = starter.filter(|starter| *starter != current_role()) else { return false };
+    // Two of them need the rights of both; that is nobody's case, and nobody's right.
+    let role = if around().is_none_or(|of| of == starter) { starter } else { NOBODY };
+    AROUND.with_borrow_mut(|around| around.push(Around { frame: here, context, role }));
+    true
+}
+
+/// The role of a query around the present call that runs as another role than it was started as.
+#[inline]
+pub fn around() -> Option<Role> {
+    AROUND.with_borrow_mut(|around| {
+        if around.is_empty() {
+            return None;
+        }
+        // The stack grows downwards: what lies below this frame belongs to a query that an ERROR has ended.
+        let here = 0_u8;
+        around.retain(|entry| entry.frame > (&raw const here) as usize);
+        around.last().map(|entry| entry.role)
+    })
+}
+
+/// The role that the query was started as which calls a function. `None` if it isn't called by an executor.
+///
+/// # Safety
+/// `call` is that of the running function.
+#[inline]
+pub unsafe fn starter(call: pg_sys::FunctionCallInfo) -> Option<Role> {
+    // SAFETY: the caller's promise; PostgreSQL fills in where the call state lies.
+    let context = unsafe { (*call).flinfo.as_ref()?.fn_mcxt };
+    let (last, role) = LAST.get();
+    if last == context && !context.is_null() { role } else { find(context) }
+}
+
+#[cold]
+fn find(context: Context) -> Option<Role> {
+    let role = STARTED.with_borrow(|started| {
+        let mut at = context;
+        while !at.is_null() {
+            if let Some((_, role)) = started.iter().rev().find(|(of, _)| *of == at) {
+                return Some(*role);
+            }
+            // SAFETY: a live context, and so are its parents.
+            at = unsafe { (*at).parent };
+        }
+        None
+    });
+    // A context below an executor's may go before it; only what is told of its end is remembered.
+    let is_executor = STARTED.with_borrow(|started| started.iter().any(|(of, _)| *of == context));
+    if is_executor {
+        LAST.set((context, role));
+    }
+    role
+}
