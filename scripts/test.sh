@@ -58,6 +58,8 @@ build_and_install() {
     install_package "$stage" "$1"
 }
 
+lint_sql() { scripts/lint_sql.sh "$("$pg15" --sharedir)"/extension/cmk_encrypt--*.sql; }
+
 session_tests() {
     cargo build -q --locked -p fake_kms
     PG_CONFIG=$pg15 FAKE_KMS=$TARGET/debug/fake_kms pytest tests/sessions
@@ -88,6 +90,7 @@ use_pgrx "$pg15"
 step "lint: PostgreSQL 15" lint --features "pg15 pg_test"
 step "tests: in the backend" in_backend_tests
 step "build: release for PostgreSQL 15" build_and_install "$pg15" release
+step "lint: SQL" lint_sql
 if [[ $(uname -m) == x86_64 ]]; then
     step "tests: processors without AES or AVX2" scripts/check_cpu.sh "$pg15"
 fi

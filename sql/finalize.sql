@@ -1,163 +1,109 @@
--- Triggers, views, privileges and comments: what stands on the functions.
-
--- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers only.
--- The guards keep out roles that may write any table (pg_write_all_data) and so could grant themselves access, or
--- forge or forestall what the monitor tells.
-DO $$
-DECLARE
-    guarded regclass;
-    registry CONSTANT regclass[] := '{cmk.tenant, cmk.data_key, cmk.access}';
-BEGIN
-    FOREACH guarded IN ARRAY registry || 'cmk.key_event'::regclass LOOP
-        EXECUTE pg_catalog.format($sql$
-            CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s
-                FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard();
-            CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON %1$s
-                FOR EACH ROW EXECUTE FUNCTION cmk.registry_guard();
-            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER guard;
-            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER guard_row;
-        $sql$, guarded);
-    END LOOP;
-    FOREACH guarded IN ARRAY registry LOOP
-        EXECUTE pg_catalog.format($sql$
-            CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON %1$s
-                FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed();
-            CREATE TRIGGER announce_truncate AFTER TRUNCATE ON %1$s
-                FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
-            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER announce;
-            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER announce_truncate;
-        $sql$, guarded);
-    END LOOP;
-END
-$$;
-
--- PARALLEL UNSAFE: its body may be what loads the library, which can't happen while workers run.
-CREATE FUNCTION cmk.inspect(
-    ciphertext bytea,
-    OUT suite integer, OUT dek_id bytea, OUT tenant text, OUT version integer, OUT state text,
-    OUT plaintext_bytes integer, OUT envelope_bytes integer)
-LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT h.suite, h.dek_id, k.tenant, k.version, k.state, h.plaintext_bytes, h.envelope_bytes
-      FROM cmk.envelope_header(ciphertext) h LEFT JOIN cmk.data_key k USING (dek_id)
-$$;
-
-CREATE VIEW cmk.tenants AS
-    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at
-      FROM cmk.tenant t
-      LEFT JOIN cmk.data_key current ON current.tenant = t.tenant AND current.state = 'current'
-     CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys
-                           FROM cmk.data_key k WHERE k.tenant = t.tenant) counted;
-
-CREATE VIEW cmk.status AS
-    SELECT t.tenant, t.state AS tenant_state, s.key_state, s.reason, s.info,
-           pg_catalog.to_timestamp(s.since) AS since,
-           pg_catalog.to_timestamp(s.last_success) AS last_success,
-           pg_catalog.to_timestamp(s.last_failure) AS last_failure,
-           s.hits, s.misses, s.kms_calls, s.kms_failures, s.waits, s.refused,
-           s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide
-      FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_status(t.tenant) s;
-
--- An STS session of a lent role outlives the role's withdrawal by up to 15 minutes. Not STRICT, so that a NULL is an
--- error, as is a tenant that isn't registered.
-CREATE FUNCTION cmk.revocation_bound(
-    tenant text,
-    OUT dark_within interval, OUT copies_until timestamptz, OUT holders integer, OUT worst_case interval,
-    OUT server_wide boolean)
-LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT make_interval(secs => c.lives_on), clock_timestamp() + make_interval(secs => c.lives_on), c.holders,
-           greatest(make_interval(secs => c.ttl), make_interval(secs => c.lives_on))
-           + CASE WHEN c.lent_role THEN '15 min'::interval ELSE '0'::interval END,
-           c.server_wide
-      FROM cmk.key_copies(revocation_bound.tenant) c
-$$;
-
-CREATE VIEW cmk.cache AS
-    SELECT tenant, version, dek_id,
-           pg_catalog.make_interval(secs => age_seconds) AS age,
-           pg_catalog.make_interval(secs => expires_in_seconds) AS expires_in,
-           hits
-      FROM cmk.backend_cache();
-
-CREATE VIEW cmk.cache_stats AS SELECT * FROM cmk.backend_cache_stats();
+-- Privileges and comments, when everything is there.
 
 REVOKE ALL ON SCHEMA cmk FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cmk FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA cmk FROM PUBLIC;
+REVOKE ALL ON TYPE cmk.grantee FROM PUBLIC;
 
 -- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more than PUBLIC had.
 DO $$
 DECLARE
-    grantee text;
+    grantee pg_catalog.text;
+    kind pg_catalog.text;
 BEGIN
     FOR grantee IN
         SELECT DISTINCT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
-          FROM (SELECT relacl AS acl, relowner AS owner FROM pg_catalog.pg_class
-                 WHERE relnamespace = 'cmk'::regnamespace
+          FROM pg_catalog.pg_namespace n
+         CROSS JOIN LATERAL (
+                SELECT c.relacl, c.relowner FROM pg_catalog.pg_class c
+                 WHERE c.relnamespace OPERATOR(pg_catalog.=) n.oid
                 UNION ALL
-                SELECT proacl, proowner FROM pg_catalog.pg_proc WHERE pronamespace = 'cmk'::regnamespace
+                SELECT p.proacl, p.proowner FROM pg_catalog.pg_proc p
+                 WHERE p.pronamespace OPERATOR(pg_catalog.=) n.oid
                 UNION ALL
-                SELECT nspacl, nspowner FROM pg_catalog.pg_namespace WHERE oid = 'cmk'::regnamespace) AS ours,
-               LATERAL pg_catalog.aclexplode(ours.acl) AS acl
-         WHERE acl.grantee <> 0 AND acl.grantee <> ours.owner
+                SELECT t.typacl, t.typowner FROM pg_catalog.pg_type t
+                 WHERE t.typnamespace OPERATOR(pg_catalog.=) n.oid
+                UNION ALL
+                SELECT n.nspacl, n.nspowner) AS ours (acl, owner)
+         CROSS JOIN LATERAL pg_catalog.aclexplode(ours.acl) AS acl
+         WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk'
+           AND acl.grantee OPERATOR(pg_catalog.<>) 0
+           AND acl.grantee OPERATOR(pg_catalog.<>) ours.owner
     LOOP
-        EXECUTE 'REVOKE ALL ON ALL TABLES IN SCHEMA cmk FROM ' || grantee;
-        EXECUTE 'REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cmk FROM ' || grantee;
-        EXECUTE 'REVOKE ALL ON SCHEMA cmk FROM ' || grantee;
+        FOREACH kind IN ARRAY '{ALL TABLES IN SCHEMA, ALL FUNCTIONS IN SCHEMA, SCHEMA}'::pg_catalog.text[] LOOP
+            EXECUTE pg_catalog.format('REVOKE ALL ON %s cmk FROM %s', kind, grantee);
+        END LOOP;
+        EXECUTE pg_catalog.format('REVOKE ALL ON TYPE cmk.grantee FROM %s', grantee);
     END LOOP;
 END
 $$;
 
+-- Who may read every table dumps this one too, and reads what it shows.
+GRANT EXECUTE ON FUNCTION cmk.grantee_in(pg_catalog.cstring), cmk.grantee_out(cmk.grantee),
+    cmk.grantee_recv(pg_catalog.internal), cmk.grantee_send(cmk.grantee), cmk.grantee_oid(cmk.grantee),
+    cmk.grantee_regrole(cmk.grantee), cmk.grantee_key(cmk.grantee) TO pg_read_all_data;
+
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT USAGE ON SCHEMA cmk TO pg_monitor;
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
-GRANT EXECUTE ON FUNCTION cmk.key_status(text), cmk.revocation_bound(text), cmk.backend_cache(),
-    cmk.backend_cache_stats() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
+    cmk.revocation_bound(pg_catalog.text), cmk.backend_cache(), cmk.backend_cache_stats(),
+    cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
-COMMENT ON FUNCTION @extschema@.cmk_encrypt(text, bytea, bytea) IS
-    'Seals a value under the current data key of a tenant; aad must be given again to decrypt';
-COMMENT ON FUNCTION @extschema@.cmk_encrypt_text(text, text, bytea) IS
-    'Seals a text under the current data key of a tenant; aad must be given again to decrypt';
-COMMENT ON FUNCTION @extschema@.cmk_decrypt(text, bytea, bytea) IS
-    'Opens a value that cmk_encrypt sealed for the same tenant with the same aad';
-COMMENT ON FUNCTION @extschema@.cmk_decrypt_text(text, bytea, bytea) IS
-    'Opens a text that cmk_encrypt_text sealed for the same tenant with the same aad';
-COMMENT ON FUNCTION @extschema@.cmk_try_decrypt(text, bytea, bytea, text[]) IS
-    'As cmk_decrypt, but NULL for failures that concern this value only, or for the reasons listed';
-COMMENT ON FUNCTION @extschema@.cmk_try_decrypt_text(text, bytea, bytea, text[]) IS
-    'As cmk_decrypt_text, but NULL for failures that concern this value only, or for the reasons listed';
-COMMENT ON FUNCTION cmk.register_tenant(text, text, text, text, boolean) IS
+COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
     'Registers a tenant and its key (KMS key ARN or local:NAME) and, unless told not to, makes its first data key';
-COMMENT ON FUNCTION cmk.activate_tenant(text) IS
+COMMENT ON FUNCTION cmk.activate_tenant(pg_catalog.text) IS
     'Makes the first data key of a pending tenant, once its key policy lets us';
-COMMENT ON FUNCTION cmk.rotate_tenant(text) IS
+COMMENT ON FUNCTION cmk.rotate_tenant(pg_catalog.text) IS
     'Makes a new data key for new values and returns its version; old values still open';
-COMMENT ON FUNCTION cmk.suspend_tenant(text) IS
+COMMENT ON FUNCTION cmk.suspend_tenant(pg_catalog.text) IS
     'Stops encryption and decryption for a tenant, in every session from commit on';
-COMMENT ON FUNCTION cmk.resume_tenant(text) IS 'Lifts a suspension';
-COMMENT ON FUNCTION cmk.evict(text) IS
+COMMENT ON FUNCTION cmk.resume_tenant(pg_catalog.text) IS 'Lifts a suspension';
+COMMENT ON FUNCTION cmk.evict(pg_catalog.text) IS
     'From commit on, no session uses a data key of the tenant without asking KMS again';
 COMMENT ON FUNCTION cmk.evict_all() IS
     'From commit on, no session uses a data key of any tenant of this database without asking KMS again';
-COMMENT ON FUNCTION cmk.warm(text[]) IS
+COMMENT ON FUNCTION cmk.warm(pg_catalog.text[]) IS
     'Has every data key of these tenants at hand, for a transaction that must not wait for KMS; returns how many';
-COMMENT ON FUNCTION cmk.revocation_bound(text) IS
+COMMENT ON FUNCTION cmk.revocation_bound(pg_catalog.text) IS
     'If the key were revoked now: when the last copy of a data key in any process is gone, and how many processes hold one';
 COMMENT ON FUNCTION cmk.reset_stats() IS
     'Sets the counters of cmk.status for this database back to zero, at once; a rollback does not undo it';
-COMMENT ON FUNCTION cmk.key_status(text) IS 'A row of the view cmk.status';
-COMMENT ON FUNCTION cmk.key_copies(text) IS 'How long copies of a tenant''s data keys live';
-COMMENT ON FUNCTION cmk.grant_access(text, regrole, boolean, boolean) IS
+COMMENT ON FUNCTION cmk.key_status(pg_catalog.text) IS 'A row of the view cmk.status';
+COMMENT ON FUNCTION cmk.key_copies(pg_catalog.text) IS 'How long copies of a tenant''s data keys live';
+COMMENT ON FUNCTION cmk.grant_access(pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool) IS
     'Allows a role to encrypt or decrypt values of a tenant, or of every tenant (*)';
-COMMENT ON FUNCTION cmk.revoke_access(text, regrole, boolean, boolean) IS
+COMMENT ON FUNCTION cmk.revoke_access(pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool) IS
     'Takes back what cmk.grant_access allowed';
-COMMENT ON FUNCTION cmk.inspect(bytea) IS
+COMMENT ON FUNCTION cmk.grant_access(pg_catalog.text, pg_catalog.regrole, pg_catalog.bool, pg_catalog.bool) IS
+    'The same for a role given as regrole';
+COMMENT ON FUNCTION cmk.revoke_access(pg_catalog.text, pg_catalog.regrole, pg_catalog.bool, pg_catalog.bool) IS
+    'The same for a role given as regrole';
+COMMENT ON FUNCTION cmk.check() IS
+    'What is wrong with the key registry, and what mends it; no row if nothing is';
+COMMENT ON FUNCTION cmk.destroy_data_keys(pg_catalog.text) IS
+    'Deletes every data key of this database, whose name must be given: all sealed values are lost. For who means DROP EXTENSION';
+COMMENT ON FUNCTION cmk.adopt_registry() IS
+    'Makes a registry that CREATE DATABASE ... TEMPLATE copied the registry of this database; for superusers';
+COMMENT ON FUNCTION cmk.inspect(pg_catalog.bytea) IS
     'What an envelope and the registry say about a sealed value; needs no key';
-COMMENT ON FUNCTION cmk.envelope_header(bytea) IS 'The header fields of an envelope';
+COMMENT ON FUNCTION cmk.envelope_header(pg_catalog.bytea) IS 'The header fields of an envelope';
 COMMENT ON FUNCTION cmk.registry_guard() IS
-    'Trigger function: lets only the registry''s owner change it';
+    'Trigger function: lets only the registry''s owner change it, and nobody destroy data keys by the way';
+COMMENT ON FUNCTION cmk.drop_guard() IS
+    'Event trigger function: has the library loaded, which refuses to drop data keys';
+COMMENT ON EVENT TRIGGER cmk_drop_guard IS
+    'Refuses to drop the extension while there are data keys';
+COMMENT ON TYPE cmk.grantee IS
+    'A role by oid that remembers its name; text form: the name, not quoted';
+COMMENT ON FUNCTION cmk.grantee_in(pg_catalog.cstring) IS 'I/O of type cmk.grantee';
+COMMENT ON FUNCTION cmk.grantee_out(cmk.grantee) IS 'I/O of type cmk.grantee';
+COMMENT ON FUNCTION cmk.grantee_recv(pg_catalog.internal) IS 'I/O of type cmk.grantee';
+COMMENT ON FUNCTION cmk.grantee_send(cmk.grantee) IS 'I/O of type cmk.grantee';
+COMMENT ON FUNCTION cmk.grantee_oid(cmk.grantee) IS 'Oid of the role; 0 if this server has no such role';
+COMMENT ON FUNCTION cmk.grantee_regrole(cmk.grantee) IS 'The role; - if this server has no such role';
+COMMENT ON FUNCTION cmk.grantee_key(cmk.grantee) IS 'What tells grantees apart';
 COMMENT ON FUNCTION cmk.registry_changed() IS
     'Trigger function: tells every session, at commit, to read the registry again';
 COMMENT ON FUNCTION cmk.backend_cache() IS 'Rows of the view cmk.cache';
@@ -165,6 +111,10 @@ COMMENT ON FUNCTION cmk.backend_cache_stats() IS 'The row of the view cmk.cache_
 COMMENT ON TABLE cmk.tenant IS 'Tenants and the keys they own; change it through the functions of schema cmk';
 COMMENT ON TABLE cmk.data_key IS 'Wrapped data keys; losing a row is losing the values sealed under it';
 COMMENT ON TABLE cmk.access IS 'Which database roles may encrypt and decrypt for which tenant; a null tenant means every tenant';
+COMMENT ON TABLE cmk.home IS 'The database that this registry belongs to';
+COMMENT ON COLUMN cmk.tenant.last_version IS 'Highest version that a data key of the tenant ever had';
+COMMENT ON COLUMN cmk.access.role IS
+    'By its present name. A role that this server doesn''t have gets nothing; cmk.check() lists it';
 COMMENT ON VIEW cmk.tenants IS 'Tenants with state, key and current data key version';
 COMMENT ON TABLE cmk.key_event IS 'Changes of tenants'' keys that the monitor saw, and what it warned of';
 COMMENT ON VIEW cmk.status IS
@@ -187,7 +137,7 @@ COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last failed to';
 COMMENT ON COLUMN cmk.status.hits IS 'Values sealed or opened under a data key that was at hand';
 COMMENT ON COLUMN cmk.status.misses IS 'Times a process lacked a data key';
 COMMENT ON COLUMN cmk.status.kms_calls IS
-    'Unwraps asked of KMS for values, cmk.warm and the monitor; not those of registration and rotation';
+    'Calls asked of KMS to make and unwrap data keys, those of registration and rotation included';
 COMMENT ON COLUMN cmk.status.kms_failures IS 'Those of them that failed; not those that were cancelled';
 COMMENT ON COLUMN cmk.status.waits IS 'Times a process waited for the call of another';
 COMMENT ON COLUMN cmk.status.refused IS 'Times the tenant''s call budget did not allow a call';

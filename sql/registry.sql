@@ -1,4 +1,10 @@
 -- The key registry. Losing these rows is losing the data, so a plain pg_dump carries them.
+--
+-- No table depends on another: pg_restore fills them in any order, several at a time. The functions of schema cmk keep
+-- them consistent, and cmk.check() tells where they are not.
+--
+-- The control file's schema makes search_path "pg_catalog, pg_temp" here, where nobody else may create. Names are
+-- qualified all the same.
 
 DO $$
 BEGIN
@@ -12,67 +18,123 @@ $$;
 
 CREATE SCHEMA cmk;
 
+-- A role that a right was granted to: its oid, and the name by which dumps and replication find it elsewhere. Input of
+-- a name that no role has is accepted and stands for nobody. src/pg/grantee.rs says more.
+CREATE TYPE cmk.grantee;
+
+CREATE FUNCTION cmk.grantee_in(pg_catalog.cstring) RETURNS cmk.grantee
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_in';
+CREATE FUNCTION cmk.grantee_out(cmk.grantee) RETURNS pg_catalog.cstring
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_out';
+CREATE FUNCTION cmk.grantee_recv(pg_catalog.internal) RETURNS cmk.grantee
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_recv';
+CREATE FUNCTION cmk.grantee_send(cmk.grantee) RETURNS pg_catalog.bytea
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_send';
+
+CREATE TYPE cmk.grantee (
+    INTERNALLENGTH = 68, ALIGNMENT = int4, STORAGE = plain,
+    INPUT = cmk.grantee_in, OUTPUT = cmk.grantee_out,
+    RECEIVE = cmk.grantee_recv, SEND = cmk.grantee_send);
+
+CREATE FUNCTION cmk.grantee_oid(cmk.grantee) RETURNS pg_catalog.oid
+    LANGUAGE c IMMUTABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_oid';
+CREATE FUNCTION cmk.grantee_regrole(cmk.grantee) RETURNS pg_catalog.regrole
+    LANGUAGE c IMMUTABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_oid';
+-- What makes two grantees one: the oid, or the name of somebody who isn't here.
+CREATE FUNCTION cmk.grantee_key(cmk.grantee) RETURNS pg_catalog.text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_key';
+
+CREATE CAST (cmk.grantee AS pg_catalog.oid)
+    WITH FUNCTION cmk.grantee_oid(cmk.grantee) AS IMPLICIT;
+CREATE CAST (cmk.grantee AS pg_catalog.regrole)
+    WITH FUNCTION cmk.grantee_regrole(cmk.grantee) AS ASSIGNMENT;
+
 CREATE TABLE cmk.tenant (
-    tenant      text COLLATE "C" PRIMARY KEY
-                CHECK (pg_catalog.octet_length(tenant) BETWEEN 1 AND 255 AND tenant <> '*' AND tenant !~ '[[:cntrl:]]'),
-    state       text COLLATE "C" NOT NULL DEFAULT 'pending'
-                CHECK (state IN ('pending', 'active', 'suspended', 'shredded')),
-    key_uri     text COLLATE "C" NOT NULL
-                CHECK (key_uri ~ '^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[a-z0-9-]+|local:[A-Za-z0-9_-]{1,64})$'),
-    role_arn    text COLLATE "C",
-    external_id text COLLATE "C",
-    epoch       bigint NOT NULL DEFAULT 0,
-    created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    changed_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    CHECK ((role_arn IS NULL) = (external_id IS NULL)),
-    CHECK (role_arn IS NULL OR key_uri LIKE 'arn:%')
+    tenant       pg_catalog.text COLLATE pg_catalog."C" PRIMARY KEY
+                 CHECK (pg_catalog.octet_length(tenant) OPERATOR(pg_catalog.>=) 1
+                        AND pg_catalog.octet_length(tenant) OPERATOR(pg_catalog.<=) 255
+                        AND tenant OPERATOR(pg_catalog.<>) '*'
+                        AND tenant OPERATOR(pg_catalog.!~) '[[:cntrl:]]'),
+    state        pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'pending'
+                 CHECK (state OPERATOR(pg_catalog.=) ANY ('{pending, active, suspended, shredded}')),
+    key_uri      pg_catalog.text COLLATE pg_catalog."C" NOT NULL
+                 CHECK (key_uri OPERATOR(pg_catalog.~) '^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[a-z0-9-]+|local:[A-Za-z0-9_-]{1,64})$'),
+    role_arn     pg_catalog.text COLLATE pg_catalog."C",
+    external_id  pg_catalog.text COLLATE pg_catalog."C",
+    epoch        pg_catalog.int8 NOT NULL DEFAULT 0,
+    created_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    changed_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    -- The highest version that a data key of the tenant ever had: a number is never given twice, and a restore that
+    -- lost data keys shows.
+    last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0),
+    CHECK ((role_arn IS NULL) OPERATOR(pg_catalog.=) (external_id IS NULL)),
+    CHECK (role_arn IS NULL OR key_uri OPERATOR(pg_catalog.~~) 'arn:%')
 );
 
 CREATE TABLE cmk.data_key (
-    tenant      text COLLATE "C" NOT NULL REFERENCES cmk.tenant,
-    version     integer NOT NULL CHECK (version >= 1),
-    state       text COLLATE "C" NOT NULL DEFAULT 'current'
-                CHECK (state IN ('current', 'retired', 'destroyed')),
-    dek_id      bytea NOT NULL UNIQUE GENERATED ALWAYS AS (pg_catalog.substring(commitment, 1, 16)) STORED,
-    commitment  bytea NOT NULL CHECK (pg_catalog.octet_length(commitment) = 32),
-    wrapped     bytea CHECK (pg_catalog.octet_length(wrapped) BETWEEN 1 AND 6144),
-    created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    tenant      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    version     pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 1),
+    state       pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'current'
+                CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, retired, destroyed}')),
+    dek_id      pg_catalog.bytea NOT NULL UNIQUE
+                GENERATED ALWAYS AS (pg_catalog.substring(commitment, 1, 16)) STORED,
+    commitment  pg_catalog.bytea NOT NULL
+                CHECK (pg_catalog.octet_length(commitment) OPERATOR(pg_catalog.=) 32),
+    wrapped     pg_catalog.bytea
+                CHECK (pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.>=) 1
+                       AND pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.<=) 6144),
+    created_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant, version),
-    CHECK ((state = 'destroyed') = (wrapped IS NULL))
+    CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL))
 );
 
-CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant) WHERE state = 'current';
+CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant)
+    WHERE state OPERATOR(pg_catalog.=) 'current';
 
 CREATE TABLE cmk.access (
-    tenant      text COLLATE "C" REFERENCES cmk.tenant ON DELETE CASCADE,
-    role        regrole NOT NULL,
-    encrypt     boolean NOT NULL,
-    decrypt     boolean NOT NULL,
-    granted_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    CONSTRAINT access_tenant_role_key UNIQUE (tenant, role),
+    tenant      pg_catalog.text COLLATE pg_catalog."C",
+    role        cmk.grantee NOT NULL,
+    encrypt     pg_catalog.bool NOT NULL,
+    decrypt     pg_catalog.bool NOT NULL,
+    granted_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    -- Without a primary key, a publication of all tables would forbid every revocation.
+    id          pg_catalog.uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
     CHECK (encrypt OR decrypt)
 );
 
+CREATE UNIQUE INDEX access_tenant_role_key ON cmk.access (tenant, cmk.grantee_key(role));
+CREATE UNIQUE INDEX access_every_tenant_key ON cmk.access (cmk.grantee_key(role)) WHERE tenant IS NULL;
+
 -- What the monitor saw. Nothing depends on it; old rows may be deleted.
 CREATE TABLE cmk.key_event (
-    id          uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
-    at          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    tenant      text COLLATE "C" NOT NULL,
-    event       text COLLATE "C" NOT NULL,
-    was         text COLLATE "C",
-    reason      text COLLATE "C",
-    info        text COLLATE "C"
+    id          pg_catalog.uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    at          pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tenant      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    event       pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    was         pg_catalog.text COLLATE pg_catalog."C",
+    reason      pg_catalog.text COLLATE pg_catalog."C",
+    info        pg_catalog.text COLLATE pg_catalog."C"
 );
 
 CREATE INDEX key_event_tenant_at ON cmk.key_event (tenant, at);
 
--- Without a primary key, a publication of all tables would forbid every revocation.
-ALTER TABLE cmk.access REPLICA IDENTITY FULL;
-
-CREATE UNIQUE INDEX access_every_tenant_key ON cmk.access (role) WHERE tenant IS NULL;
+-- The database that this registry belongs to. CREATE DATABASE ... TEMPLATE copies the row, and so is noticed; a dump
+-- leaves it out. A subscriber may get its publisher's row beside its own, so there is no key.
+CREATE TABLE cmk.home (
+    database    pg_catalog.oid NOT NULL
+);
+ALTER TABLE cmk.home REPLICA IDENTITY FULL;
+INSERT INTO cmk.home
+    SELECT d.oid FROM pg_catalog.pg_database d
+     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
 
 -- One statement each: they all update the same row of pg_extension.
 SELECT pg_catalog.pg_extension_config_dump('cmk.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('cmk.data_key', '');
--- A dropped role's grant would be dumped as a bare number, which may be another role where it is restored.
-SELECT pg_catalog.pg_extension_config_dump('cmk.access', 'WHERE role::oid IN (SELECT oid FROM pg_catalog.pg_roles)');
+SELECT pg_catalog.pg_extension_config_dump('cmk.key_event', '');
+-- Not the grants of dropped roles, nor those that came for a role which wasn't there and is somebody else by now: where
+-- they are restored, that name would get them.
+SELECT pg_catalog.pg_extension_config_dump('cmk.access', $$
+    WHERE CASE WHEN role::pg_catalog.oid OPERATOR(pg_catalog.=) 0
+               THEN NOT role::pg_catalog.text OPERATOR(pg_catalog.=) ANY (SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r)
+               ELSE role::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (SELECT r.oid FROM pg_catalog.pg_roles r) END$$);

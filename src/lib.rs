@@ -24,6 +24,18 @@ pgrx::pg_module_magic!();
 #[cfg(feature = "pg")]
 pgrx::extension_sql_file!("../sql/registry.sql", name = "registry", bootstrap);
 #[cfg(feature = "pg")]
+pgrx::extension_sql_file!("../sql/applications.sql", name = "applications");
+#[cfg(feature = "pg")]
+pgrx::extension_sql_file!("../sql/guards.sql", name = "guards");
+#[cfg(feature = "pg")]
+pgrx::extension_sql_file!("../sql/check.sql", name = "check");
+#[cfg(feature = "pg")]
+pgrx::extension_sql_file!(
+    "../sql/views.sql",
+    name = "views",
+    requires = [envelope_header, key_status, key_copies, backend_cache, backend_cache_stats]
+);
+#[cfg(feature = "pg")]
 pgrx::extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 
 /// What is freed is zeroed first: copies of data keys that the AWS SDK and its HTTP client leave behind

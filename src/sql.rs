@@ -12,8 +12,12 @@ mod access;
 mod bench;
 mod encrypt;
 mod inspect;
+mod maintenance;
 mod status;
 mod tenant;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
-mod trigger;
+
+/// Tells pgrx of the schema that `sql/registry.sql` creates.
+#[pgrx::pg_schema]
+mod cmk {}

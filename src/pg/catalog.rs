@@ -5,6 +5,7 @@
 //! user in the way, and always the newest committed rows plus this transaction's own, whatever the
 //! snapshot of the running statement.
 
+use super::grantee::Grantee;
 use crate::error::{Reason, Result};
 use pgrx::pg_sys;
 use pgrx::{FromDatum, IntoDatum};
@@ -20,6 +21,8 @@ pub struct Table {
 pub enum Key<'a> {
     Text(&'a str),
     Null,
+    /// Every row, without an index.
+    Any,
 }
 
 /// A row, valid for the call that it is passed to.
@@ -30,17 +33,48 @@ pub struct Row {
 }
 
 impl Row {
+    pub fn is_null(&self, number: usize) -> bool {
+        self.nulls.get(number - 1).is_none_or(|null| *null)
+    }
+
     /// Column `number`, counted from 1; `None` for null, and if the table has no such column of that type: then it
     /// isn't ours. Copies what is by reference into the current memory context.
     pub fn column<T: FromDatum + IntoDatum>(&self, number: usize) -> Option<T> {
         // SAFETY: the descriptor of the table that is being scanned; the function checks the number.
         let found = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number as i32) };
-        let role = found == pg_sys::REGROLEOID && T::type_oid() == pg_sys::OIDOID;
-        if found != T::type_oid() && !role {
+        if found != T::type_oid() {
             return None;
         }
         // SAFETY: heap_deform_tuple filled both; the type was checked.
         unsafe { T::from_datum(*self.values.get(number - 1)?, *self.nulls.get(number - 1)?) }
+    }
+}
+
+impl Row {
+    /// Column `number`, of type `cmk.grantee`; `None` for null, and if the table has another type there.
+    pub fn grantee(&self, number: usize) -> Option<Grantee> {
+        // SAFETY: the descriptor of the table that is being scanned; the function checks the number.
+        let found = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number as i32) };
+        // SAFETY: catalog look-ups in a transaction on the main thread.
+        let (len, in_cmk) = unsafe {
+            let schema = pg_sys::get_namespace_oid(c"cmk".as_ptr(), true);
+            let ours = pg_sys::GetSysCacheOid(
+                pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
+                1,
+                pg_sys::Datum::from(c"grantee".as_ptr()),
+                pg_sys::Datum::from(schema),
+                pg_sys::Datum::null(),
+                pg_sys::Datum::null(),
+            );
+            (pg_sys::get_typlen(found), ours == found)
+        };
+        let value = *self.values.get(number - 1)?;
+        let is_null = *self.nulls.get(number - 1)?;
+        if !in_cmk || usize::try_from(len).ok() != Some(size_of::<Grantee>()) || is_null {
+            return None;
+        }
+        // SAFETY: a value of our own type, of the length that was checked.
+        Some(unsafe { value.cast_mut_ptr::<Grantee>().read_unaligned() })
     }
 }
 
@@ -60,9 +94,13 @@ pub fn oid_of(relation: &CStr) -> Result<pg_sys::Oid> {
 /// Calls `visit` for each row whose first column is `key`.
 ///
 /// # Errors
-/// `not_installed`, or what `visit` returns.
+/// `not_installed`, or what `visit` returns, with which the scan ends.
 pub fn scan(table: &Table, key: &Key<'_>, mut visit: impl FnMut(&Row) -> Result<()>) -> Result<()> {
-    let (table_oid, index_oid) = (oid_of(table.name)?, oid_of(table.index)?);
+    let table_oid = oid_of(table.name)?;
+    let index_oid = match key {
+        Key::Any => pg_sys::InvalidOid,
+        _ => oid_of(table.index)?,
+    };
     // SAFETY: in a transaction on the main thread. The relation is locked while it is scanned; the scan
     // key and the descriptor outlive the scan. An ERROR in between unwinds, and the transaction's
     // resource owner releases scan and lock.
@@ -71,13 +109,16 @@ pub fn scan(table: &Table, key: &Key<'_>, mut visit: impl FnMut(&Row) -> Result<
         let relation = pg_sys::table_open(table_oid, lock);
         let descriptor = (*relation).rd_att;
         let columns = (*descriptor).natts as usize;
+        // Without indexes (ignore_system_indexes), PostgreSQL's sequential scan would never find a null.
+        let matches_null = matches!(key, Key::Null) && pg_sys::IgnoreSystemIndexes;
+        let by_key = !matches!(key, Key::Any) && !matches_null;
         let mut scan_key = scan_key(key);
         let scan = pg_sys::systable_beginscan(
             relation,
             index_oid,
-            true,
+            by_key,
             std::ptr::null_mut(),
-            1,
+            by_key.into(),
             &mut scan_key,
         );
         let mut outcome = Ok(());
@@ -97,7 +138,9 @@ pub fn scan(table: &Table, key: &Key<'_>, mut visit: impl FnMut(&Row) -> Result<
                 row.values.as_mut_ptr(),
                 row.nulls.as_mut_ptr(),
             );
-            outcome = visit(&row);
+            if !matches_null || row.nulls.first() == Some(&true) {
+                outcome = visit(&row);
+            }
         }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, lock);
@@ -110,7 +153,9 @@ fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
     let equal = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
     let (flags, argument) = match key {
         Key::Text(text) => (0, text.into_datum().unwrap_or(pg_sys::Datum::null())),
-        Key::Null => ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, pg_sys::Datum::null()),
+        Key::Null | Key::Any => {
+            ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, pg_sys::Datum::null())
+        }
     };
     // SAFETY: initialises `data`; the columns are text COLLATE "C", compared by texteq.
     unsafe {

@@ -2,11 +2,46 @@
 
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Handles query cancel, `statement_timeout`, termination and shutdown. Unwinds if the wait is over.
 pub fn tick() {
     check_for_interrupts!();
+    if GIVES_WAY.load(Relaxed) && is_database_wanted() {
+        // SAFETY: on the main thread; as after a termination, PostgreSQL's exit callbacks undo the transaction.
+        unsafe { pg_sys::proc_exit(0) };
+    }
+}
+
+/// This process goes when somebody wants to drop or copy its database.
+static GIVES_WAY: AtomicBool = AtomicBool::new(false);
+
+pub fn give_way() {
+    GIVES_WAY.store(true, Relaxed);
+}
+
+/// Whether somebody holds, or waits for, the lock on this database that DROP DATABASE, ALTER DATABASE ... RENAME and CREATE
+/// DATABASE ... TEMPLATE take before they look who is connected. In a transaction.
+pub fn is_database_wanted() -> bool {
+    let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: in a transaction on the main thread. The tag is that of LockSharedObject() for this database; the lock is
+    // let go at once.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: 0,
+            locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+            locktag_field3: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field4: 0,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        let got = pg_sys::LockAcquire(&tag, mode, false, true);
+        if got == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL {
+            return true;
+        }
+        pg_sys::LockRelease(&tag, mode, false);
+        false
+    }
 }
 
 /// The wait for a key provider's answer: `CmkKms` from PostgreSQL 17 on, before that `Extension`.

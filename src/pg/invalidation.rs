@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 /// Object ids of the registry tables as last seen; 0 before the first look.
-static TABLES: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
+static TABLES: [AtomicU32; 4] = [const { AtomicU32::new(0) }; 4];
 
 /// Once per process, or in the postmaster for all its children.
 pub fn register_callbacks() {
@@ -31,8 +31,8 @@ const AUTH_OID: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
 const AUTH_MEMBERS: i32 = pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM as i32;
 const DATABASE: i32 = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
 
-/// The tables that matter from now on; all three or it is called again.
-pub fn watch(tables: [pg_sys::Oid; 3]) {
+/// The tables that matter from now on; all of them or it is called again.
+pub fn watch(tables: [pg_sys::Oid; 4]) {
     for (slot, oid) in TABLES.iter().zip(tables) {
         slot.store(oid.to_u32(), Relaxed);
     }
@@ -47,6 +47,11 @@ pub fn generation() -> u64 {
     unsafe { pg_sys::AcceptInvalidationMessages() };
     // Both only grow, so the sum changes if either does.
     GENERATION.load(Relaxed) + shmem::words().revocations.load(Relaxed)
+}
+
+/// That of the registry alone, as of the last call of [`generation`].
+pub fn registry_generation() -> u64 {
+    GENERATION.load(Relaxed)
 }
 
 /// This transaction changed the registry.

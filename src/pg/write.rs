@@ -21,12 +21,15 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
-/// Runs one statement and returns how many rows it changed or returned.
+/// Runs one statement and returns how many rows it changed or returned. Its transaction is on disk when its commit
+/// returns, whatever `synchronous_commit` says: a suspension must not come undone in a crash.
 ///
 /// # Errors
 /// `read_only`. What PostgreSQL itself objects to is raised as PostgreSQL's error.
 pub fn execute(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize> {
     require_writable()?;
+    // SAFETY: sets a flag of this transaction.
+    unsafe { pg_sys::ForceSyncCommit() };
     Ok(Spi::connect_mut(|client| {
         let done = client.update(sql, None, arguments);
         done.expect("a fixed statement on the registry's own tables").len()

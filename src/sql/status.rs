@@ -2,9 +2,9 @@
 
 use super::tenant::unknown;
 use crate::crypto::locked;
-use crate::error::{KeyState, Result};
+use crate::error::{Error, KeyState, Reason, Result};
 use crate::keyring::Host;
-use crate::pg::backend::{Backend, keyring};
+use crate::pg::backend::{BACKEND, keyring};
 use crate::pg::datum::required;
 use crate::pg::report::SqlResult;
 use crate::pg::{expiry, registry, settings, shmem};
@@ -46,7 +46,7 @@ fn key_status(
         name!(server_wide, bool),
     ),
 > {
-    keyring().tell_hits(&Backend);
+    keyring().tell_hits(&BACKEND);
     let (record, holders) = known(tenant);
     let (seen, stats) = (record.seen(), record.stats);
     let error = seen.as_ref().and_then(|seen| seen.error.as_ref());
@@ -102,8 +102,8 @@ fn key_copies(
     let ttl = settings::ttl() as f64 / NANOS;
     let (record, holders) = known(tenant);
     // Of other sessions, and of a call whose answer is on its way, nothing is known but that all keep to the TTL.
-    let lives_on = match is_shared && !record.is_flying(Backend.now()) {
-        true => record.copies_until.saturating_sub(Backend.now()) as f64 / NANOS,
+    let lives_on = match is_shared && !record.is_flying(BACKEND.now()) {
+        true => record.copies_until.saturating_sub(BACKEND.now()) as f64 / NANOS,
         false => ttl,
     };
     let holders = holders.filter(|_| is_shared);
@@ -113,7 +113,7 @@ fn key_copies(
 
 /// A copy of the tenant's record, and how many processes hold a data key of it; `None` if that can't be known.
 fn known(tenant: &str) -> (Record, Option<i32>) {
-    let id = TenantId::new(Backend.database(), tenant);
+    let id = TenantId::new(BACKEND.database(), tenant);
     let found = shmem::with(|shared| shared.find(&id).map(|(tag, record)| (tag, *record)));
     let here = || {
         let entry = keyring().cache().get(tenant);
@@ -121,13 +121,13 @@ fn known(tenant: &str) -> (Record, Option<i32>) {
     };
     match found {
         Some((tag, record)) => {
-            let known = Backend.now() >= record.holders_known_from;
+            let known = BACKEND.now() >= record.holders_known_from;
             let holders = expiry::holders(tag).map_or_else(|| i32::from(here()), i32::from);
             (record, known.then_some(holders))
         }
         None => {
             let copies_until = shmem::words().forgotten_copies_until.load(Relaxed);
-            let known = Backend.now() >= copies_until;
+            let known = BACKEND.now() >= copies_until;
             let mut record = Record::default();
             record.copies_until = copies_until;
             (record, known.then_some(0))
@@ -138,8 +138,8 @@ fn known(tenant: &str) -> (Record, Option<i32>) {
 /// Sets the counters of this database's tenants back to zero, at once.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
 fn reset_stats() {
-    keyring().tell_hits(&Backend);
-    let database = Backend.database();
+    keyring().tell_hits(&BACKEND);
+    let database = BACKEND.database();
     shmem::with(|shared| {
         let ours = shared.records.iter_mut().filter(|record| record.database == database);
         ours.for_each(Record::reset_stats);
@@ -150,10 +150,14 @@ fn reset_stats() {
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
 fn warm(tenants: Option<VariadicArray<'_, &str>>) -> SqlResult<i32> {
     let tenants = required(tenants, "tenants")?;
+    // More than the cache holds would push one another out, and the caller chooses how many there are.
+    if tenants.len() > settings::policy().capacity {
+        return Err(Error::new(Reason::TooManyNames).into());
+    }
     let names: Result<HashSet<_>> = tenants.iter().map(|name| required(name, "tenants")).collect();
     let mut count = 0;
     for tenant in names? {
-        count += keyring().warm(&Backend, tenant)?;
+        count += keyring().warm(&BACKEND, tenant)?;
     }
     Ok(count as i32)
 }
@@ -172,7 +176,7 @@ fn backend_cache() -> TableIterator<
         name!(hits, i64),
     ),
 > {
-    let (now, ttl) = (Backend.now(), settings::ttl() as f64 / NANOS);
+    let (now, ttl) = (BACKEND.now(), settings::ttl() as f64 / NANOS);
     let mut rows = Vec::new();
     keyring().cache().for_each(|entry| {
         for key in &entry.keys {

@@ -5,17 +5,16 @@
 //! DBAs at once one wins and the other hears `tenant_busy`.
 
 use crate::crypto::commitment::Commitment;
-use crate::crypto::locked::scrub_stack;
 use crate::error::{Error, Reason, Result};
-use crate::keyring::Host;
-use crate::kms::Kms;
 use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
-use crate::kms::context::EncryptionContext;
-use crate::pg::backend::{Backend, keyring};
+use crate::kms::{AssumedRole, Custody};
+use crate::pg::backend::{BACKEND, keyring};
+use crate::pg::brake::{self, Target};
 use crate::pg::datum::required;
 use crate::pg::report::SqlResult;
 use crate::pg::{registry, write};
-use crate::registry::{Tenant, TenantState, check_tenant_name};
+use crate::registry::{Tenant, TenantState, check_tenant_name, check_tenant_name_length};
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
@@ -29,8 +28,30 @@ fn register_tenant(
 ) -> SqlResult<&'static str> {
     let (tenant, key_uri) = (required(tenant, "tenant")?, required(key_uri, "key_uri")?);
     check_tenant_name(tenant)?;
-    check_custody(key_uri, role_arn, external_id).map_err(|error| error.for_tenant(tenant))?;
+    let custody = parse_custody(key_uri, role_arn, external_id);
+    let custody = custody.map_err(|error| error.for_tenant(tenant))?;
+    let activate = required(activate, "activate")?;
+    write::require_writable()?;
+    registry::require_at_home().map_err(|error| error.for_tenant(tenant))?;
+    let (exists, lost) = (registry::is_registered(tenant)?, registry::require_no_data_keys(tenant));
+    if exists {
+        return Err(Error::new(Reason::TenantExists).for_tenant(tenant).into());
+    }
+    lost?;
 
+    // Before the first change of the registry, so that all processes know what KMS says.
+    let made = activate.then(|| {
+        let tenant = Tenant {
+            name: tenant.into(),
+            state: TenantState::Pending,
+            epoch: 0,
+            custody,
+            last_version: 0,
+            data_keys: Vec::new(),
+        };
+        keyring().make_data_key(&BACKEND, &tenant).map_err(|error| error.for_tenant(&tenant.name))
+    });
+    let made = made.transpose()?;
     const INSERT: &str = "
         INSERT INTO cmk.tenant (tenant, key_uri, role_arn, external_id) VALUES ($1, $2, $3, $4)
         ON CONFLICT DO NOTHING";
@@ -38,19 +59,30 @@ fn register_tenant(
     if write::execute(INSERT, &arguments)? == 0 {
         return Err(Error::new(Reason::TenantExists).for_tenant(tenant).into());
     }
-    if required(activate, "activate")? { Ok(make_active(tenant)?) } else { Ok("pending") }
+    let Some(made) = made else { return Ok("pending") };
+    put_data_key(tenant, 1, &made)?;
+    set_state(tenant, "pending", "active")?;
+    Ok("active")
 }
 
 /// # Errors
 /// `key_uri`, `role_arn`, `external_id`.
-fn check_custody(key_uri: &str, role_arn: Option<&str>, external_id: Option<&str>) -> Result<()> {
+fn parse_custody(
+    key_uri: &str,
+    role_arn: Option<&str>,
+    external_id: Option<&str>,
+) -> Result<Custody> {
     let key = KeyUri::parse(key_uri)?;
-    match (role_arn, external_id) {
+    let role = match (role_arn, external_id) {
         (Some(_), Some(_)) if matches!(key, KeyUri::Local(_)) => Err(Reason::RoleArn.into()),
-        (Some(arn), Some(id)) => RoleArn::parse(arn).and(ExternalId::parse(id)).map(drop),
-        (None, None) => Ok(()),
-        _ => Err(Reason::ExternalId.into()),
-    }
+        (Some(arn), Some(id)) => {
+            let (arn, external_id) = (RoleArn::parse(arn)?, ExternalId::parse(id)?);
+            Ok(Some(AssumedRole { arn, external_id, epoch: 0 }))
+        }
+        (None, None) => Ok(None),
+        _ => Err(Error::new(Reason::ExternalId)),
+    };
+    Ok(Custody { key, role: role? })
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
@@ -74,11 +106,19 @@ fn rotate_tenant(tenant: Option<&str>) -> SqlResult<i32> {
     Ok(add_data_key(&locked)?)
 }
 
-/// Waits for other changes of the tenant rather than giving up: this is the brake.
+/// Takes effect in every session at once where it has to wait for other changes of the tenant: this is the brake.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn suspend_tenant(tenant: Option<&str>) -> SqlResult<()> {
-    Ok(set_state(required(tenant, "tenant")?, "active", "suspended")?)
+    let tenant = required(tenant, "tenant")?;
+    check_tenant_name_length(tenant)?;
+    let arguments = [tenant.into()];
+    brake::suspend(tenant, &row_of_tenant(&arguments))?;
+    // What others are about to commit is what counts: a resumption, perhaps.
+    const LOCK: &str =
+        "SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE";
+    write::execute(LOCK, &arguments)?;
+    Ok(set_state(tenant, "active", "suspended")?)
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
@@ -92,19 +132,30 @@ fn resume_tenant(tenant: Option<&str>) -> SqlResult<()> {
 #[search_path(pg_catalog, pg_temp)]
 fn evict(tenant: Option<&str>) -> SqlResult<()> {
     let tenant = required(tenant, "tenant")?;
-    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $2 WHERE tenant = $1";
+    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
+    let arguments = [tenant.into()];
+    brake::evict(Some(tenant), &row_of_tenant(&arguments))?;
     if write::execute(UPDATE, &[tenant.into(), new_epoch()?.into()])? == 0 {
         return Err(unknown(tenant).into());
     }
     Ok(())
 }
 
-/// `cmk.evict` for every tenant of this database. Waits for other changes of each.
+/// `cmk.evict` for every tenant of this database.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn evict_all() -> SqlResult<()> {
+    let (table, lock) = (registry::TENANT.name, "FOR NO KEY UPDATE");
+    let target = Target { table, rows: "cmk.tenant", arguments: &[], lock };
+    brake::evict(None, &target)?;
     write::execute("UPDATE cmk.tenant SET epoch = $1", &[new_epoch()?.into()])?;
     Ok(())
+}
+
+fn row_of_tenant<'a>(tenant: &'a [DatumWithOid<'a>]) -> Target<'a> {
+    let rows = "cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1";
+    let (table, lock) = (registry::TENANT.name, "FOR NO KEY UPDATE");
+    Target { table, rows, arguments: tenant, lock }
 }
 
 /// Random, so that no epoch comes back: an eviction that was rolled back may have left data keys under its
@@ -117,12 +168,17 @@ fn new_epoch() -> Result<i64> {
 /// Locks the tenant's row until the end of the transaction and returns the tenant as it is then.
 ///
 /// # Errors
-/// `unknown_tenant`, `tenant_busy`, `tenant_state_conflict`, `read_only`.
+/// `unknown_tenant`, `tenant_busy`, `tenant_state_conflict`, `data_keys_missing`, `read_only`.
 fn lock(tenant: &str, state: TenantState) -> Result<Tenant> {
-    const LOCK: &str = "SELECT FROM cmk.tenant WHERE tenant = $1 FOR UPDATE SKIP LOCKED";
+    const LOCK: &str = "
+        SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED";
     let locked = write::execute(LOCK, &[tenant.into()])? == 1;
     let found = registry::tenant(tenant)?.ok_or_else(|| unknown(tenant))?;
     match (locked, found.state == state) {
+        // Of a tenant that lost its data keys, no state allows to make another.
+        (true, _) if found.require_all_data_keys().is_err() => {
+            Err(Error::new(Reason::DataKeysMissing).for_tenant(tenant))
+        }
         (false, _) => Err(Error::new(Reason::TenantBusy).for_tenant(tenant)),
         (true, false) => Err(state_conflict(&found)),
         (true, true) => Ok(found),
@@ -132,7 +188,7 @@ fn lock(tenant: &str, state: TenantState) -> Result<Tenant> {
 fn set_state(tenant: &str, from: &str, to: &str) -> Result<()> {
     const UPDATE: &str = "
         UPDATE cmk.tenant SET state = $3, epoch = $4, changed_at = pg_catalog.now()
-         WHERE tenant = $1 AND state = $2";
+         WHERE tenant OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) $2";
     let arguments = [tenant.into(), from.into(), to.into(), new_epoch()?.into()];
     if write::execute(UPDATE, &arguments)? == 1 {
         return Ok(());
@@ -148,32 +204,35 @@ fn state_conflict(tenant: &Tenant) -> Error {
     Error::new(Reason::TenantStateConflict).for_tenant(&tenant.name).with_info(state)
 }
 
-/// Has KMS make a data key, proves by an unwrap that it comes back, and only then stores it as the
-/// current one. Returns its version.
+/// Has KMS make a data key, and stores it as the current one. Returns its version.
 fn add_data_key(tenant: &Tenant) -> Result<i32> {
-    let named = |error: Error| error.for_tenant(&tenant.name);
-    let context = EncryptionContext::data_key(&tenant.name);
-    let (kms, custody) = (Backend.kms(None), &tenant.custody);
-    let call = || kms.generate(custody, &context);
-    let wrapped = keyring().call_kms(call).map_err(named)?;
-    let unwrapped = || kms.unwrap(custody, &wrapped, &context);
-    let commit = |dek| Commitment::to(&dek, tenant.name.as_bytes());
-    let commitment = keyring().call_kms(unwrapped).map(commit).map_err(named)?;
-    scrub_stack();
+    let version = tenant.next_version()?;
+    let made = keyring().make_data_key(&BACKEND, tenant);
+    put_data_key(&tenant.name, version, &made.map_err(|error| error.for_tenant(&tenant.name))?)?;
+    Ok(version)
+}
 
-    let newest = tenant.data_keys.iter().map(|key| key.version).max().unwrap_or(0);
-    let next = newest.checked_add(1).ok_or_else(|| Error::new(Reason::TenantStateConflict));
-    let version = next.map_err(named)?;
+fn put_data_key(
+    tenant: &str,
+    version: i32,
+    (wrapped, commitment): &(Vec<u8>, Commitment),
+) -> Result<()> {
     const RETIRE: &str = "
-        UPDATE cmk.data_key SET state = 'retired' WHERE tenant = $1 AND state = 'current'";
-    write::execute(RETIRE, &[(&*tenant.name).into()])?;
+        UPDATE cmk.data_key SET state = 'retired'
+         WHERE tenant OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) 'current'";
+    write::execute(RETIRE, &[tenant.into()])?;
     const INSERT: &str = "
         INSERT INTO cmk.data_key (tenant, version, commitment, wrapped) VALUES ($1, $2, $3, $4)";
     let commitment = commitment.as_bytes().as_slice();
-    let arguments =
-        [(&*tenant.name).into(), version.into(), commitment.into(), wrapped.as_slice().into()];
-    write::execute(INSERT, &arguments)?;
-    Ok(version)
+    let arguments = [tenant.into(), version.into(), commitment.into(), wrapped.as_slice().into()];
+    // Nothing but a trigger of somebody else could keep the row out.
+    if write::execute(INSERT, &arguments)? != 1 {
+        return Err(Reason::RegistryWrite.into());
+    }
+    const COUNT: &str = "
+        UPDATE cmk.tenant SET last_version = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
+    write::execute(COUNT, &[tenant.into(), version.into()])?;
+    Ok(())
 }
 
 /// A name that can't be registered is told apart from one that isn't.

@@ -8,7 +8,7 @@ mod tests {
     use super::fixture;
     use crate::cache::Instant;
     use crate::keyring::Host;
-    use crate::pg::backend::{Backend, keyring};
+    use crate::pg::backend::{BACKEND, keyring};
     use crate::pg::invalidation;
     use pgrx::prelude::*;
 
@@ -59,7 +59,7 @@ mod tests {
 
     #[pg_test]
     fn the_clock_never_goes_back() {
-        let read = || -> Instant { Backend.now() };
+        let read = || -> Instant { BACKEND.now() };
         let samples: Vec<_> = (0..10_000).map(|_| read()).collect();
         assert!(samples.is_sorted());
     }

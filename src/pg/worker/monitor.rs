@@ -14,8 +14,8 @@ use super::{sleep, sweeper};
 use crate::error::{KeyState, Reason, Result};
 use crate::keyring::Host;
 use crate::kms::Kms;
-use crate::pg::backend::{Backend, keyring};
-use crate::pg::{clock, elog, invalidation, registry, report, settings, shmem};
+use crate::pg::backend::{BACKEND, keyring};
+use crate::pg::{clock, elog, interrupt, invalidation, registry, report, settings, shmem};
 use crate::registry::{Tenant, TenantState};
 use crate::shared::TenantId;
 use pgrx::bgworkers::BackgroundWorker;
@@ -71,8 +71,11 @@ pub extern "C-unwind" fn cmk_encrypt_monitor_main(argument: pg_sys::Datum) {
     super::handle_signals();
     session::connect(BackgroundWorker::get_extra());
     let mut monitor = Monitor::default();
-    // A sweeper that was started again has a monitor of its own for the database.
-    while sweeper::is_alive(argument.value() as i32) {
+    interrupt::give_way();
+    // A sweeper that was started again has a monitor of its own for the database. One that gave way is started again too,
+    // and waits until the database is free.
+    while sweeper::is_alive(argument.value() as i32) && !transaction(interrupt::is_database_wanted)
+    {
         let next = monitor.round();
         sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));
     }
@@ -122,13 +125,16 @@ impl Monitor {
         let (names, database) = transaction(|| (active_tenants(), report::database()));
         let now = clock::now();
         self.list_at = now + if names.is_ok() { LIST_EVERY } else { LOOK_EVERY };
-        let is_installed = match &names {
-            Err(error) if error.reason == Reason::NotInstalled => false,
+        let (is_installed, what) = match &names {
+            Err(error) if error.reason == Reason::NotInstalled => (false, "no extension"),
+            Err(error) if error.reason == Reason::RegistryCopied => {
+                (false, "a copied registry, which cmk.adopt_registry() would adopt,")
+            }
             Err(_) => return,
-            Ok(_) => true,
+            Ok(_) => (true, ""),
         };
         if !is_installed && self.is_installed != Some(false) {
-            elog::log_line(&format!("cmk_encrypt monitor: no extension in database={database}"));
+            elog::log_line(&format!("cmk_encrypt monitor: {what} in database={database}"));
         }
         self.is_installed = Some(is_installed);
         let names = names.unwrap_or_default();
@@ -149,7 +155,7 @@ impl Monitor {
 
     /// Checks those whose time has come, the most overdue first, as far as the budget goes.
     fn check_due(&mut self) -> u64 {
-        let (database, interval) = (Backend.database(), settings::monitor_interval());
+        let (database, interval) = (BACKEND.database(), settings::monitor_interval());
         let renewals = renewals();
         let check_at = |name: &str, schedule: &Schedule| {
             let check_at = schedule.check_at(interval);
@@ -181,7 +187,7 @@ impl Monitor {
         let Some(schedule) = self.tenants.get_mut(name) else { return 0 };
         let now = clock::now();
         (schedule.checked_at, schedule.is_new, schedule.again_at) = (now, false, u64::MAX);
-        let asked = transaction(|| keyring().check_tenant(&Backend, &tenant));
+        let asked = transaction(|| keyring().check_tenant(&BACKEND, &tenant));
         let (changes, answers) = seen(name);
         let changed = changes != schedule.changes;
         // While KMS gives no answer there is nothing to ask it about.
@@ -192,7 +198,7 @@ impl Monitor {
         schedule.describe_at = now + DESCRIBE_EVERY;
         // What happened comes before what it bodes.
         self.announce();
-        if let Ok(facts) = transaction(|| Backend.kms(None).describe(&tenant.custody))
+        if let Ok(facts) = transaction(|| BACKEND.kms(None).describe(&tenant.custody))
             && !self.write(|_| try_transaction(|| events::warn(name, &facts)) == Some(true))
             && let Some(schedule) = self.tenants.get_mut(name)
         {
@@ -203,10 +209,11 @@ impl Monitor {
 }
 
 /// # Errors
-/// `not_installed`; `tenant_busy` while somebody locks the table.
+/// `not_installed`; `registry_copied`; `tenant_busy` while somebody locks the table.
 fn active_tenants() -> Result<Vec<String>> {
     registry::watch()?;
     registry::lock_own_table(registry::TENANT.name, pg_sys::AccessShareLock)?;
+    registry::require_at_home()?;
     let query = "SELECT tenant FROM cmk.tenant WHERE state OPERATOR(pg_catalog.=) 'active'";
     let names = |client: &pgrx::spi::SpiClient<'_>| {
         let rows = client.select(query, None, &[])?;
@@ -227,7 +234,7 @@ fn active_tenant(name: &str) -> Option<Tenant> {
 
 /// How often a key's state changed, and whether KMS answered last time, be it by a refusal.
 fn seen(name: &str) -> (u64, bool) {
-    let id = TenantId::new(Backend.database(), name);
+    let id = TenantId::new(BACKEND.database(), name);
     let record = shmem::with(|shared| shared.find(&id).map(|(_, record)| *record));
     let error = record.and_then(|record| record.seen()?.error);
     let state = error.and_then(|error| error.reason.key_state());

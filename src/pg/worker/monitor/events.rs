@@ -5,7 +5,7 @@ use super::session::{try_transaction, with_snapshot};
 use crate::error::{KeyState, Reason, Result, quoted};
 use crate::keyring::Host;
 use crate::kms::KeyFacts;
-use crate::pg::backend::Backend;
+use crate::pg::backend::BACKEND;
 use crate::pg::{clock, elog, registry, report, shmem, write};
 use crate::shared::TenantId;
 use crate::shared::record::{Past, Record};
@@ -44,7 +44,7 @@ pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) -> bool {
     if write::in_recovery() {
         return true;
     }
-    let database = Backend.database();
+    let database = BACKEND.database();
     let names: HashMap<TenantId, &str> =
         tenants.map(|name| (TenantId::new(database, name), name.as_str())).collect();
     let changed: Vec<Record> = shmem::with(|shared| {

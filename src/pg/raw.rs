@@ -1,0 +1,30 @@
+//! Functions that PostgreSQL calls with its own conventions: triggers, event triggers, a type's input and output. Their SQL
+//! declarations are written by hand, in `sql/`.
+
+/// Exports a C function, version 1: the body is a closure from the call's `fcinfo` to `Result<Datum>`; an error is raised.
+macro_rules! raw_function {
+    ($name:ident, $body:expr) => {
+        #[pgrx::pg_guard]
+        #[unsafe(no_mangle)]
+        pub extern "C-unwind" fn $name(
+            fcinfo: pgrx::pg_sys::FunctionCallInfo,
+        ) -> pgrx::pg_sys::Datum {
+            use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+            type Body =
+                fn(pgrx::pg_sys::FunctionCallInfo) -> crate::error::Result<pgrx::pg_sys::Datum>;
+            const BODY: Body = $body;
+            BODY(fcinfo).map_err(ErrorReport::from).unwrap_or_report()
+        }
+
+        const _: () = {
+            #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
+            extern "C" fn finfo() -> &'static pgrx::pg_sys::Pg_finfo_record {
+                const V1: pgrx::pg_sys::Pg_finfo_record =
+                    pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+                &V1
+            }
+        };
+    };
+}
+
+pub(super) use raw_function;
