@@ -61,8 +61,8 @@ def make_server(kms_process):
 
 
 @pytest.fixture(scope="session")
-def server(make_server):
-    server = make_server()
+def server(make_server, shim):
+    server = make_server(env=shim.env)
     server.make_local_key("shared")
     server.execute(f"CREATE DATABASE {DATABASE}")
     server.execute("CREATE EXTENSION cmk_encrypt", DATABASE)

@@ -1,12 +1,15 @@
 """One way to each error that SQL can reach. test_errors.py runs them all and misses none.
 
+Here are those of tenants, access, registry and arguments; provocations_keys.py adds the others.
+
 `@provokes(reason, sqlstate)`: the function does what fails. `names_tenant=False` where the error can't
 name one, because there is none or its name is what is wrong.
 """
 
+import contextlib
 from dataclasses import dataclass
 
-from support import flip, unique
+from support import unique
 
 ALL = {}
 
@@ -73,7 +76,8 @@ def unknown(stage):
 @provokes("not_installed", "42704", names_tenant=False)
 def not_installed(stage):
     dba = stage.session(dbname=stage.database(extension=False))
-    symbol = stage.dba.one("SELECT prosrc FROM pg_proc WHERE proname = 'cmk_encrypt'")
+    signature = "pg_catalog.cmk_encrypt(text, bytea, bytea)"
+    symbol = stage.dba.one("SELECT prosrc FROM pg_proc WHERE oid = %s::regprocedure", signature)
     dba.run(
         "CREATE FUNCTION orphan(text, bytea, bytea) RETURNS bytea LANGUAGE c"
         f" AS '$libdir/cmk_encrypt', '{symbol}'"
@@ -141,197 +145,67 @@ def read_only(stage):
     stage.manage("rotate_tenant")
 
 
-# The tenant's key
+# The registry
 
 
-@provokes("key_access_denied", "55000")
-def denied(stage):
+@contextlib.contextmanager
+def unguarded(dba, table="data_key"):
+    """The block may damage rows of the registry, as a bad restore or a bad disk does."""
+    for trigger in ("guard", "guard_row"):
+        dba.run(f"ALTER TABLE cmk.{table} DISABLE TRIGGER {trigger}")
+    try:
+        yield
+    finally:
+        for trigger in ("guard", "guard_row"):
+            dba.run(f"ALTER TABLE cmk.{table} ENABLE ALWAYS TRIGGER {trigger}")
+
+
+def lose(dba, tenant, table):
+    with unguarded(dba, table):
+        dba.run(f"DELETE FROM cmk.{table} WHERE tenant = %s", tenant.name)
+
+
+@provokes("data_keys_missing", "55000")
+def data_keys_missing(stage):
     stage.use()
-    stage.kms.deny(stage.tenant.key_uri)
+    lose(stage.dba, stage.tenant, "data_key")
     stage.app.encrypt(stage.tenant)
 
 
-@provokes("key_disabled", "55000")
-def disabled(stage):
-    stage.state("Disabled")
-
-
-@provokes("key_pending_deletion", "55000")
-def pending_deletion(stage):
-    stage.state("PendingDeletion")
-
-
-@provokes("key_not_found", "55000")
-def not_found(stage):
-    stage.state("Deleted")
-
-
-@provokes("key_invalid_state", "55000")
-def invalid_state(stage):
-    stage.state("PendingImport")
-
-
-@provokes("key_unusable", "F0000")
-def unusable(stage):
-    stage.use(stage.kms.key(usage="SIGN_VERIFY", spec="RSA_2048"), name=stage.expect_name())
-
-
-# The way to KMS
-
-
-@provokes("kms_unreachable", "58000")
-def unreachable(stage):
+@provokes("tenant_row_missing", "55000")
+def tenant_row_missing(stage):
     stage.use()
-    with stage.server.settings(kms_endpoint_url="http://127.0.0.1:1", kms_max_attempts=1):
-        stage.app.encrypt(stage.tenant)
+    lose(stage.dba, stage.tenant, "tenant")
+    stage.dba.run("SELECT cmk.register_tenant(%s, 'local:shared')", stage.tenant.name)
 
 
-@provokes("kms_timeout", "58000")
-def timeout(stage):
+@provokes("keys_would_be_lost", "2BP01", names_tenant=False)
+def keys_would_be_lost(stage):
     stage.use()
-    stage.cold_decrypt_under("hang")
+    stage.dba.run("DELETE FROM cmk.data_key WHERE tenant = %s", stage.tenant.name)
 
 
-@provokes("kms_server_error", "58000")
-def server_error(stage):
+@provokes("registry_copied", "55000", names_tenant=False)
+def registry_copied(stage):
+    original, copy = stage.database(), stage.database(extension=False)
+    register = "SELECT cmk.register_tenant('a', 'local:shared'), cmk.grant_access('a', 'postgres')"
+    stage.server.execute(register, original)
+    stage.server.execute(f"DROP DATABASE {copy}")
+    stage.server.execute(f"CREATE DATABASE {copy} TEMPLATE {original}")
+    stage.session(dbname=copy).encrypt("a")
+
+
+@provokes("cannot_prepare", "55000", names_tenant=False)
+def cannot_prepare(stage):
     stage.use()
-    stage.cold_decrypt_under("status", status=500, code="KMSInternalException")
+    stage.dba.run("BEGIN")
+    stage.manage("suspend_tenant")
+    stage.dba.run(f"PREPARE TRANSACTION '{stage.tenant}'")
 
 
-@provokes("kms_throttled", "53000")
-def throttled(stage):
-    stage.use()
-    stage.cold_decrypt_under("throttle")
-
-
-@provokes("call_budget_spent", "53000")
-def budget_spent(stage):
-    stage.use()
-    with stage.server.settings(tenant_call_budget=1):
-        stage.cold_decrypt()
-
-
-@provokes("credentials", "F0000")
-def credentials(stage):
-    stage.use()
-    stage.cold_decrypt_under("status", status=400, code="UnrecognizedClientException")
-
-
-@provokes("kms_rejected", "F0000")
-def rejected(stage):
-    stage.use()
-    stage.cold_decrypt_under("status", status=400, code="ValidationException")
-
-
-@provokes("endpoint", "F0000")
-def endpoint(stage):
-    stage.use()
-    with stage.server.settings(kms_endpoint_url="http://kms.example"):
-        stage.app.encrypt(stage.tenant)
-
-
-@provokes("kms_answer_mismatch", "39000")
-def answer_mismatch(stage):
-    stage.use()
-    stage.cold_decrypt_under("wrong_key_id")
-
-
-# The settings
-
-
-@provokes("settings_overridden", "F0000", names_tenant=False)
-def settings_overridden(stage):
-    stage.session(stage.app.role, options="-c cmk_encrypt.cache_ttl=1d").encrypt("anyone")
-
-
-@provokes("loaded_too_late", "F0000", names_tenant=False)
-def loaded_too_late(stage):
-    # PostgreSQL is in parallel mode while Gather runs; the function above it has not loaded the library yet.
-    table, function = unique("rows"), unique("seal")
-    late = stage.session()
-    late.run(f"CREATE TABLE {table} AS SELECT n FROM generate_series(1, 1000) n")
-    late.run(
-        f"CREATE FUNCTION {function}(n int) RETURNS bytea LANGUAGE plpgsql PARALLEL RESTRICTED"
-        " AS $$ BEGIN RETURN cmk_encrypt('anyone', int4send(n)); END $$"
-    )
-    for setting in ("parallel_setup_cost = 0", "parallel_tuple_cost = 0", "min_parallel_table_scan_size = 0"):
-        late.run(f"SET {setting}")
-    query = f"SELECT {function}(n) FROM {table}"
-    plan = late.all(f"EXPLAIN {query}")
-    assert any("Gather" in line for (line,) in plan), plan
-    late.all(query)
-
-
-# Local keys
-
-
-@provokes("local_keys_off", "F0000")
-def local_keys_off(stage):
-    stage.use("local:shared")
-    with stage.server.settings(local_keys="off"):
-        stage.app.encrypt(stage.tenant)
-
-
-@provokes("local_key_file", "F0000")
-def local_key_file(stage):
-    name = unique("open")
-    path = stage.server.make_local_key(name)
-    stage.use(f"local:{name}")
-    path.chmod(0o644)
-    stage.app.encrypt(stage.tenant)
-
-
-# The value and the registry
-
-
-@provokes("not_authentic", "39000")
-def not_authentic(stage):
-    stage.use()
-    stage.app.decrypt(stage.tenant, flip(stage.app.encrypt(stage.tenant), 8 * 60))
-
-
-@provokes("unknown_data_key", "39000")
-def unknown_data_key(stage):
-    foreign = stage.app.encrypt(stage.use())
-    stage.app.decrypt(stage.use(), foreign)
-
-
-@provokes("wrapped_key_rejected", "39000")
-def wrapped_key_rejected(stage):
-    stage.use()
-    stage.dba.run(
-        "UPDATE cmk.data_key SET wrapped = set_byte(wrapped, 40, get_byte(wrapped, 40) # 1) WHERE tenant = %s",
-        stage.tenant.name,
-    )
-    stage.app.encrypt(stage.tenant)
-
-
-@provokes("commitment_mismatch", "39000")
-def commitment_mismatch(stage):
-    # The bytes behind the dek_id, which a constraint ties to the first sixteen.
-    stage.use()
-    stage.dba.run(
-        "UPDATE cmk.data_key SET commitment = set_byte(commitment, 31, get_byte(commitment, 31) # 1)"
-        " WHERE tenant = %s",
-        stage.tenant.name,
-    )
-    stage.app.encrypt(stage.tenant)
-
-
-@provokes("not_an_envelope", "22P03")
-def not_an_envelope(stage):
-    stage.app.decrypt(stage.use(), b"plain string")
-
-
-@provokes("unknown_suite", "22P03")
-def unknown_suite(stage):
-    stage.app.decrypt(stage.use(), b"\xc1\x02" + bytes(100))
-
-
-@provokes("not_text", "22021")
-def not_text(stage):
-    stage.use()
-    stage.app.one("SELECT cmk_decrypt_text(%s, %b)", stage.tenant.name, stage.app.encrypt(stage.tenant, b"\xff"))
+@provokes("not_a_trigger_call", "39P01", names_tenant=False)
+def not_a_trigger_call(stage):
+    stage.dba.run("SELECT cmk.registry_guard()")
 
 
 # Arguments
@@ -378,3 +252,20 @@ def access_argument(stage):
 @provokes("null_argument", "22004", names_tenant=False)
 def null_argument(stage):
     stage.app.one("SELECT cmk_encrypt(NULL, 'x')")
+
+
+@provokes("unknown_role", "42704", names_tenant=False)
+def unknown_role(stage):
+    stage.use("local:shared")
+    stage.dba.run("SELECT cmk.grant_access(%s, %s)", stage.tenant.name, unique("nobody"))
+
+
+@provokes("too_many_names", "22023", names_tenant=False)
+def too_many_names(stage):
+    forgive = "array_fill('no_grant'::text, ARRAY[257])"
+    stage.app.one(f"SELECT cmk_try_decrypt('a', 'x', forgive => {forgive})")
+
+
+@provokes("database_name", "22023", names_tenant=False)
+def database_name(stage):
+    stage.dba.run("SELECT cmk.destroy_data_keys('another')")

@@ -139,7 +139,7 @@ def test_a_security_definer_function_acts_with_its_owners_grant(app, session, ro
     user, function = session(role()), unique("reveal")
     dba.run(
         f"CREATE FUNCTION {function}(v bytea) RETURNS bytea LANGUAGE sql SECURITY DEFINER"
-        f" SET search_path = pg_catalog AS $$ SELECT public.cmk_decrypt('{tenant}', v) $$"
+        f" SET search_path = pg_catalog AS $$ SELECT pg_catalog.cmk_decrypt('{tenant}', v) $$"
     )
     dba.run(f"ALTER FUNCTION {function} OWNER TO {app.role}")
     assert may(user, *sealed, False, False)
@@ -151,7 +151,7 @@ def test_a_security_definer_function_takes_the_callers_grant_away(app, role, dba
     function = unique("reveal")
     dba.run(
         f"CREATE FUNCTION {function}(v bytea) RETURNS bytea LANGUAGE sql SECURITY DEFINER"
-        f" AS $$ SELECT public.cmk_decrypt('{sealed[0]}', v) $$"
+        f" AS $$ SELECT pg_catalog.cmk_decrypt('{sealed[0]}', v) $$"
     )
     dba.run(f"ALTER FUNCTION {function} OWNER TO {role('NOLOGIN')}")
     with fails("42501", "no_grant", sealed[0]):
@@ -189,6 +189,7 @@ def test_a_nobody_can_call_no_function_of_the_administration(session, role, dba)
         " FROM unnest(proargtypes) t)), nspname"
         f" FROM ({extension_objects(dba, 'pg_proc')}) p JOIN pg_namespace n ON n.oid = pronamespace"
         " WHERE prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)"
+        " AND 'internal'::regtype <> ALL (proargtypes)"
     )
     nobody = session(role())
     guarded = [call for call, schema in functions if schema == "cmk"]
@@ -197,11 +198,11 @@ def test_a_nobody_can_call_no_function_of_the_administration(session, role, dba)
         with fails_with("42501"):
             nobody.all(f"SELECT {call}")
     for call, schema in functions:
-        assert schema in ("cmk", "public"), call
+        assert schema in ("cmk", "pg_catalog"), call
     # The others are for applications: they answer to everybody, and refuse without a grant.
-    names = {call.split("(")[0] for call, schema in functions if schema == "public"}
+    names = {call.split("(")[0] for call, schema in functions if schema == "pg_catalog"}
     assert names == {
-        f"public.{name}"
+        f"pg_catalog.{name}"
         for name in ("cmk_encrypt", "cmk_decrypt", "cmk_encrypt_text", "cmk_decrypt_text", "cmk_try_decrypt",
                      "cmk_try_decrypt_text")
     }
@@ -212,10 +213,9 @@ def test_a_nobody_gets_nothing_from_the_functions_for_applications(session, role
     nobody = session(role())
     with fails("42501", "no_grant", sealed[0]):
         nobody.one(f"SELECT {function}(%s, %b)", sealed[0].name, sealed[1])
-    for value in ("'x'::bytea", "'x'::text"):
-        suffix = "_text" if "text" in value else ""
+    for call in ("cmk_encrypt(%s, 'x'::bytea)", "cmk_encrypt(%s, 'x'::text)", "cmk_encrypt_text(%s, 'x'::text)"):
         with fails("42501", "no_grant", sealed[0]):
-            nobody.one(f"SELECT cmk_encrypt{suffix}(%s, {value})", sealed[0].name)
+            nobody.one(f"SELECT {call}", sealed[0].name)
 
 
 def test_a_nobody_can_read_and_write_no_table_view_or_sequence(session, role, dba):

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from provocations import ALL, OUT_OF_REACH
+from provocations import OUT_OF_REACH
+from provocations_keys import ALL
 from server import ROOT
 from stage import Stage
 from support import fails

@@ -124,16 +124,13 @@ def test_a_data_key_of_an_eviction_that_was_rolled_back_does_not_survive_the_nex
 
 
 @each_eviction
-def test_a_prepared_eviction_holds_when_it_commits(drill, users, warm, kms, eviction):
-    asked = kms.calls(warm.key_uri)
+def test_an_eviction_cannot_be_prepared(drill, users, warm, eviction):
     drill.dba.run("BEGIN")
     drill.dba.run(eviction.format(warm))
-    drill.dba.run(f"PREPARE TRANSACTION '{warm}'")
+    with fails("55000", "cannot_prepare"):
+        drill.dba.run(f"PREPARE TRANSACTION '{warm}'")
+    assert drill.dba.usable()
     read(users, warm)
-    assert kms.calls(warm.key_uri) == asked
-    users[0].run(f"COMMIT PREPARED '{warm}'")
-    kms.state(warm.key_uri, "Disabled")
-    go_dark(users, warm)
 
 
 @each_eviction

@@ -113,6 +113,7 @@ def test_a_database_that_cannot_be_watched_is_named_in_the_log(make_server):
 
 def test_a_monitor_outlives_the_extension(watched):
     monitor = until(watched.monitor, BACK)
+    watched.dba.run("SELECT cmk.destroy_data_keys('postgres')")
     watched.dba.run("DROP EXTENSION cmk_encrypt")
     until(lambda: "cmk_encrypt monitor: no extension in database=postgres" in watched.log(), 5, "a round without")
     watched.dba.run("CREATE EXTENSION cmk_encrypt")

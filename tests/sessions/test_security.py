@@ -114,7 +114,7 @@ def test_no_index_or_materialized_view_is_built_from_plaintext(dba, local_tenant
     kind = "text" if function.endswith("_text") else "bytea"
     dba.run(
         f"CREATE FUNCTION {name}_f(v bytea) RETURNS {kind} LANGUAGE plpgsql IMMUTABLE"
-        f" AS $$ BEGIN RETURN public.{function}('{tenant}', v); END $$"
+        f" AS $$ BEGIN RETURN pg_catalog.{function}('{tenant}', v); END $$"
     )
     with fails("42501", "security_restricted_operation"):
         dba.run(f"CREATE INDEX ON {name} ({name}_f(sealed))")
@@ -125,8 +125,8 @@ def test_no_index_or_materialized_view_is_built_from_plaintext(dba, local_tenant
 
 def test_decrypt_is_neither_immutable_nor_leakproof(dba):
     rows = dba.all(
-        "SELECT proname, provolatile::text, proleakproof FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
-        " AND proname LIKE 'cmk\\_%'"
+        "SELECT DISTINCT proname, provolatile::text, proleakproof FROM pg_proc"
+        " WHERE pronamespace = 'pg_catalog'::regnamespace AND proname LIKE 'cmk\\_%'"
     )
     assert sorted(rows) == [
         ("cmk_decrypt", "s", False), ("cmk_decrypt_text", "s", False),
@@ -140,7 +140,8 @@ def test_every_object_of_the_extension_has_a_comment(dba):
         "SELECT pg_describe_object(classid, objid, 0) FROM pg_depend d"
         " WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'"
         " AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cmk_encrypt')"
-        " AND classid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_namespace'::regclass)"
+        " AND classid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_namespace'::regclass, 'pg_type'::regclass,"
+        " 'pg_event_trigger'::regclass)"
         " AND obj_description(objid, classid::regclass::name) IS NULL"
     ) == []
 
@@ -199,11 +200,26 @@ def test_a_schema_laid_out_before_the_extension_is_not_adopted(session, database
         dba.run("CREATE EXTENSION cmk_encrypt")
 
 
+LAID_OUT = "CREATE FUNCTION {}.cmk_decrypt(text, bytea, bytea DEFAULT '') RETURNS bytea LANGUAGE sql AS 'SELECT $2'"
+
+
 def test_a_function_laid_out_before_the_extension_is_not_adopted(session, database):
     dba = session(dbname=database(extension=False))
-    dba.run("CREATE FUNCTION public.cmk_decrypt(text, bytea, bytea) RETURNS bytea LANGUAGE sql AS 'SELECT $2'")
+    dba.run(LAID_OUT.format("pg_catalog"))
     with fails_with("42723"):
         dba.run("CREATE EXTENSION cmk_encrypt")
+
+
+def test_a_function_laid_out_elsewhere_is_neither_adopted_nor_called(session, role, database):
+    dba, owner = session(dbname=database(extension=False)), role()
+    dba.run(f"ALTER DATABASE {dba.connection.info.dbname} OWNER TO {owner}")
+    session(owner, dbname=dba.connection.info.dbname).run(LAID_OUT.format("public"))
+    dba.run("CREATE EXTENSION cmk_encrypt")
+    with fails("42704", "unknown_tenant", "a"):
+        dba.run("SELECT cmk_decrypt('a'::text, %b)", b"\xc1\x01" + bytes(100))
+    assert dba.all(
+        "SELECT FROM pg_depend WHERE deptype = 'e' AND objid = 'public.cmk_decrypt(text, bytea, bytea)'::regprocedure"
+    ) == []
 
 
 # The search for secrets

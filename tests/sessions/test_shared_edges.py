@@ -141,7 +141,7 @@ def test_the_bound_covers_copies_of_open_transactions(crowded, connect):
     admin.run("ROLLBACK")
 
 
-@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK", "PREPARE TRANSACTION 'evicted'"])
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_what_was_asked_for_under_an_uncommitted_eviction_serves_nobody_else(crowded, connect, kms, end):
     tenant, evictor, other = crowded.tenant(), connect(), connect()
     assert other.one(READ, tenant.name) == CANARY
@@ -150,8 +150,6 @@ def test_what_was_asked_for_under_an_uncommitted_eviction_serves_nobody_else(cro
     assert evictor.one(READ, tenant.name) == CANARY
     kms.state(tenant.key_uri, "Disabled")
     evictor.run(end)
-    if end.startswith("PREPARE"):
-        evictor.run("COMMIT PREPARED 'evicted'")
     if end == "ROLLBACK":
         assert other.one(READ, tenant.name) == CANARY, "nothing was evicted"
         crowded.evict(tenant)

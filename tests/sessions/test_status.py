@@ -13,14 +13,14 @@ QUICK = {"cmk_encrypt.failure_ttl": "200ms", "cmk_encrypt.kms_max_attempts": "1"
 
 
 @pytest.fixture(scope="module")
-def shared(make_server, kms_process):
+def shared(make_server, kms_process, shim):
     conf = {**QUICK, "shared_preload_libraries": "cmk_encrypt"}
-    return Drill(make_server(conf), kms_process, preloaded=True)
+    return Drill(make_server(conf, shim.env), kms_process, preloaded=True)
 
 
 @pytest.fixture(scope="module")
-def private(make_server, kms_process):
-    return Drill(make_server(QUICK), kms_process, preloaded=False)
+def private(make_server, kms_process, shim):
+    return Drill(make_server(QUICK, shim.env), kms_process, preloaded=False)
 
 
 @pytest.fixture
