@@ -18,9 +18,9 @@ use super::datum::alloc;
 use crate::keyring::Host;
 use crate::registry::Role;
 use pgrx::{pg_guard, pg_sys};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 type Context = pg_sys::MemoryContext;
 type Query = *mut pg_sys::QueryDesc;
@@ -29,11 +29,16 @@ type Direction = pg_sys::ScanDirection::Type;
 thread_local! {
     /// Executors that are alive: their memory context, and the role that each was started as.
     static STARTED: RefCell<Vec<(Context, Role)>> = const { RefCell::new(Vec::new()) };
-    /// What was last found, for the next value of the same query. Null: nothing.
-    static LAST: Cell<(Context, Option<Role>)> = const { Cell::new((std::ptr::null_mut(), None)) };
     /// Queries that are being run as another role than they were started as.
     static AROUND: RefCell<Vec<Around>> = const { RefCell::new(Vec::new()) };
 }
+
+/// What was last found, for the next value of the same query: its memory context and the role. No context: nothing.
+/// Asked for every value, so not a thread's own: PostgreSQL has one.
+static LAST_CONTEXT: AtomicUsize = AtomicUsize::new(0);
+static LAST_ROLE: AtomicU32 = AtomicU32::new(0);
+/// Whether there may be anything in [`AROUND`].
+static IS_AROUND: AtomicBool = AtomicBool::new(false);
 
 #[derive(Clone, Copy)]
 struct Around {
@@ -170,7 +175,7 @@ extern "C-unwind" fn forget(context: *mut c_void) {
         started.borrow_mut().retain(|(of, _)| *of != context);
     });
     let _ = AROUND.try_with(|around| around.borrow_mut().retain(|entry| entry.context != context));
-    let _ = LAST.try_with(|last| last.set((std::ptr::null_mut(), None)));
+    LAST_CONTEXT.store(0, Relaxed);
 }
 
 macro_rules! on_run {
@@ -218,19 +223,23 @@ unsafe fn enter(query: Query, here: usize) -> bool {
     // Two of them need the rights of both; that is nobody's case, and nobody's right.
     let role = if around().is_none_or(|of| of == starter) { starter } else { NOBODY };
     AROUND.with_borrow_mut(|around| around.push(Around { frame: here, context, role }));
+    IS_AROUND.store(true, Relaxed);
     true
 }
 
 /// The role of a query around the present call that runs as another role than it was started as.
 #[inline]
 pub fn around() -> Option<Role> {
+    if IS_AROUND.load(Relaxed) { find_around() } else { None }
+}
+
+#[cold]
+fn find_around() -> Option<Role> {
     AROUND.with_borrow_mut(|around| {
-        if around.is_empty() {
-            return None;
-        }
         // The stack grows downwards: what lies below this frame belongs to a query that an ERROR has ended.
         let here = 0_u8;
         around.retain(|entry| entry.frame > (&raw const here) as usize);
+        IS_AROUND.store(!around.is_empty(), Relaxed);
         around.last().map(|entry| entry.role)
     })
 }
@@ -243,8 +252,10 @@ pub fn around() -> Option<Role> {
 pub unsafe fn starter(call: pg_sys::FunctionCallInfo) -> Option<Role> {
     // SAFETY: the caller's promise; PostgreSQL fills in where the call state lies.
     let context = unsafe { (*call).flinfo.as_ref()?.fn_mcxt };
-    let (last, role) = LAST.get();
-    if last == context && !context.is_null() { role } else { find(context) }
+    match LAST_CONTEXT.load(Relaxed) == context as usize {
+        true => Some(Role(LAST_ROLE.load(Relaxed))),
+        false => find(context),
+    }
 }
 
 #[cold]
@@ -262,8 +273,9 @@ fn find(context: Context) -> Option<Role> {
     });
     // A context below an executor's may go before it; only what is told of its end is remembered.
     let is_executor = STARTED.with_borrow(|started| started.iter().any(|(of, _)| *of == context));
-    if is_executor {
-        LAST.set((context, role));
+    if let Some(Role(oid)) = role.filter(|_| is_executor) {
+        LAST_CONTEXT.store(context as usize, Relaxed);
+        LAST_ROLE.store(oid, Relaxed);
     }
     role
 }
