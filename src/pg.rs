@@ -17,6 +17,7 @@ pub mod invalidation;
 mod raw;
 pub mod registry;
 pub mod report;
+mod role;
 pub mod settings;
 pub mod shmem;
 mod undumpable;

@@ -1,6 +1,7 @@
 //! This backend: its keyring, and what the keyring asks of it.
 
 use super::interrupt::{self, WaitEvent};
+use super::role::current_role;
 use super::{brake, clock, executor, expiry, invalidation, registry, report, settings, shmem};
 use crate::cache::Instant;
 use crate::crypto::key::SecretKey;
@@ -98,7 +99,6 @@ extern "C-unwind" fn on_transaction_end(
 /// Zeroes every data key before the process goes, and lets go of whoever waits for it.
 #[pg_guard]
 extern "C-unwind" fn on_exit(_code: i32, _argument: pg_sys::Datum) {
-    brake::release();
     KEYRING.tell_hits(&BACKEND);
     KEYRING.cache().clear();
     end_flights_of(BACKEND.process_id());
@@ -134,9 +134,8 @@ impl Backend {
 }
 
 unsafe extern "C" {
-    // Bound again because they can't raise an ERROR and are called for every value: pgrx's bindings
-    // set up a jump target around each call.
-    safe fn GetUserId() -> pg_sys::Oid;
+    // Bound again because it can't raise an ERROR and is called for every value: pgrx's binding sets up a
+    // jump target around each call.
     safe fn InSecurityRestrictedOperation() -> bool;
 }
 
@@ -169,7 +168,7 @@ impl Host for Backend {
 
     #[inline]
     fn role(&self) -> Role {
-        Role(GetUserId().to_u32())
+        current_role()
     }
 
     #[inline]

@@ -6,10 +6,8 @@
 //! a commit may itself wait, for a synchronous standby. In both cases it goes when all processes have been told to read
 //! the registry.
 
-use super::backend::{self, BACKEND};
-use super::{catalog, shmem, write};
+use super::{catalog, clock, shmem, write};
 use crate::error::{Result, quoted};
-use crate::keyring::Host;
 use crate::shared::TenantId;
 use crate::shared::brake::Brake;
 use pgrx::datum::DatumWithOid;
@@ -18,7 +16,7 @@ use pgrx::spi::Spi;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::{CStr, c_void};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// This process has one on, or one to pull at commit.
 static IS_ON: AtomicBool = AtomicBool::new(false);
@@ -38,12 +36,12 @@ enum Effect {
 
 impl Effect {
     fn apply(self, level: i32) {
-        let (database, process) = (BACKEND.database(), BACKEND.process_id());
+        let (database, process) = (database(), process());
         shmem::with(|shared| match self {
             // Where there is no room for one more, it takes effect with the commit only.
             Self::Brake(brake) => drop(shared.pull_brake(brake.by(process, level))),
             Self::Eviction(tenant) => {
-                shared.evict_now(database, tenant.as_ref(), BACKEND.now());
+                shared.evict_now(database, tenant.as_ref(), clock::now());
             }
         });
     }
@@ -69,7 +67,7 @@ pub fn subtransaction_ended(committed: bool) {
         true => effects.iter_mut().for_each(|(of, _)| *of = (*of).min(level - 1)),
         false => effects.retain(|(of, _)| *of < level),
     });
-    let process = BACKEND.process_id();
+    let process = process();
     shmem::with(|shared| match committed {
         true => shared.keep_brakes(process, level),
         false => shared.lift_brakes(process, level),
@@ -80,7 +78,7 @@ pub fn subtransaction_ended(committed: bool) {
 pub fn release() {
     if IS_ON.swap(false, Relaxed) {
         AT_COMMIT.with_borrow_mut(Vec::clear);
-        shmem::with(|shared| shared.lift_brakes(BACKEND.process_id(), 0));
+        shmem::with(|shared| shared.lift_brakes(process(), 0));
     }
 }
 
@@ -118,7 +116,7 @@ pub struct Target<'a> {
 /// # Errors
 /// `read_only`, `not_installed`.
 pub fn suspend(tenant: &str, target: &Target<'_>) -> Result<()> {
-    let database = BACKEND.database();
+    let database = database();
     let brake = Brake::suspension(database, TenantId::new(database, tenant));
     pull("suspension", target, Effect::Brake(brake))
 }
@@ -133,7 +131,7 @@ pub fn revoke(
     rights: (bool, bool),
     target: &Target<'_>,
 ) -> Result<()> {
-    let database = BACKEND.database();
+    let database = database();
     let id = tenant.map(|tenant| TenantId::new(database, tenant));
     let brake = Brake::revocation(database, id, role.to_u32(), rights);
     pull("revocation", target, Effect::Brake(brake))
@@ -145,8 +143,32 @@ pub fn revoke(
 /// # Errors
 /// `read_only`, `not_installed`.
 pub fn evict(tenant: Option<&str>, target: &Target<'_>) -> Result<()> {
-    let id = tenant.map(|tenant| TenantId::new(BACKEND.database(), tenant));
+    let id = tenant.map(|tenant| TenantId::new(database(), tenant));
     pull("eviction", target, Effect::Eviction(id))
+}
+
+/// A brake goes with its process, should that end in the middle.
+fn lift_at_exit() {
+    static REGISTERED: AtomicU32 = AtomicU32::new(0);
+    if REGISTERED.swap(process(), Relaxed) != process() {
+        // SAFETY: on the main thread of a backend; the callback takes no argument.
+        unsafe { pg_sys::before_shmem_exit(Some(on_exit), pg_sys::Datum::from(0_usize)) };
+    }
+}
+
+#[pg_guard]
+extern "C-unwind" fn on_exit(_code: i32, _argument: pg_sys::Datum) {
+    release();
+}
+
+fn process() -> u32 {
+    // SAFETY: set once when the process starts.
+    unsafe { pg_sys::MyProcPid as u32 }
+}
+
+fn database() -> u32 {
+    // SAFETY: set once when the process connects to a database.
+    unsafe { pg_sys::MyDatabaseId.to_u32() }
 }
 
 /// The present subtransaction's level.
@@ -159,8 +181,7 @@ fn pull(what: &str, target: &Target<'_>, effect: Effect) -> Result<()> {
     write::require_writable()?;
     let is_shared = shmem::is_shared();
     if is_shared {
-        // Its exit callback lifts the brake should this process go in the middle.
-        backend::keyring();
+        lift_at_exit();
         IS_ON.store(true, Relaxed);
     }
     let table = catalog::oid_of(target.table)?;

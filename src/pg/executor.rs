@@ -13,9 +13,8 @@
 //! pgrx's guards, which would make their ERRORs anew and lose half of them. An ERROR jumps over the frames of the hooks, so
 //! they hold nothing that has to be dropped.
 
-use super::backend::BACKEND;
 use super::datum::alloc;
-use crate::keyring::Host;
+use super::role::current_role;
 use crate::registry::Role;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
@@ -94,10 +93,6 @@ pub fn install() {
             context = (*context).parent;
         }
     }
-}
-
-fn current_role() -> Role {
-    BACKEND.role()
 }
 
 unsafe extern "C-unwind" fn on_start(query: Query, flags: c_int) {
