@@ -41,7 +41,7 @@ pub fn map(len: usize, sharing: Sharing) -> (NonNull<u8>, Protection) {
             if secret.is_some() || libc::madvise(base, len, libc::MADV_DONTDUMP) == 0 {
                 granted.undumpable = len;
             }
-            if sharing == Sharing::Private {
+            if secret.is_none() && sharing == Sharing::Private {
                 libc::madvise(base, len, libc::MADV_DONTFORK);
             }
         }

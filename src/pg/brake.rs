@@ -38,8 +38,7 @@ impl Effect {
     fn apply(self, level: i32) {
         let (database, process) = (database(), process());
         shmem::with(|shared| match self {
-            // Where there is no room for one more, it takes effect with the commit only.
-            Self::Brake(brake) => drop(shared.pull_brake(brake.by(process, level))),
+            Self::Brake(brake) => shared.pull_brake(brake.by(process, level)),
             Self::Eviction(tenant) => {
                 shared.evict_now(database, tenant.as_ref(), clock::now());
             }

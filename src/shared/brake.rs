@@ -57,14 +57,12 @@ impl Brake {
 }
 
 impl Shared<'_> {
-    /// False if there is no room.
-    pub fn pull_brake(&mut self, brake: Brake) -> bool {
-        let Some(place) = self.brakes.iter_mut().find(|brake| brake.process == 0) else {
-            return false;
-        };
-        *place = brake;
-        self.words.revocations.fetch_add(1, Relaxed);
-        true
+    /// Where there is no room for one more, it takes effect with the commit only.
+    pub fn pull_brake(&mut self, brake: Brake) {
+        if let Some(place) = self.brakes.iter_mut().find(|brake| brake.process == 0) {
+            *place = brake;
+            self.words.revocations.fetch_add(1, Relaxed);
+        }
     }
 
     /// At the end of a process's transaction, or of a subtransaction that is undone: all that were pulled at `level` or

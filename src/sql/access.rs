@@ -1,12 +1,13 @@
 //! `cmk.grant_access` and `cmk.revoke_access`.
 
-use crate::error::{Error, Reason, Result};
+use super::tenant::unknown;
+use crate::error::{Reason, Result};
 use crate::pg::brake::{self, Target};
 use crate::pg::datum::{RegRole, required};
 use crate::pg::grantee::Role;
 use crate::pg::report::SqlResult;
 use crate::pg::{registry, write};
-use crate::registry::{check_tenant_name, check_tenant_name_length};
+use crate::registry::check_tenant_name_length;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
@@ -142,13 +143,10 @@ fn revoke(change: &Change<'_>) -> Result<()> {
 }
 
 /// # Errors
-/// `unknown_tenant`.
+/// `unknown_tenant`, `tenant_name`.
 fn require_registered(tenant: Option<&str>) -> Result<()> {
     match tenant {
-        Some(name) if !registry::is_registered(name)? => {
-            check_tenant_name(name)?;
-            Err(Error::new(Reason::UnknownTenant).for_tenant(name))
-        }
+        Some(name) if !registry::is_registered(name)? => Err(unknown(name)),
         _ => Ok(()),
     }
 }

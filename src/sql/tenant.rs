@@ -33,11 +33,10 @@ fn register_tenant(
     let activate = required(activate, "activate")?;
     write::require_writable()?;
     registry::require_at_home().map_err(|error| error.for_tenant(tenant))?;
-    let (exists, lost) = (registry::is_registered(tenant)?, registry::require_no_data_keys(tenant));
-    if exists {
+    if registry::is_registered(tenant)? {
         return Err(Error::new(Reason::TenantExists).for_tenant(tenant).into());
     }
-    lost?;
+    registry::require_no_data_keys(tenant)?;
 
     // Before the first change of the registry, so that all processes know what KMS says.
     let made = activate.then(|| {
