@@ -15,6 +15,8 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 TOOLS=$TARGET/tools
 VENV=$TARGET/venv
 PGRX_VERSION=0.18.1
+# The crates that build without PostgreSQL.
+CRATES=(-p cmk-error -p cmk-crypto -p cmk-envelope -p cmk-kms -p cmk-keyring)
 DEFAULT_PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config
 
 export CARGO_TARGET_DIR=$TARGET
@@ -111,7 +113,7 @@ build_package() {
     use_pgrx "$1"
     rm -rf "$stage"
     cargo pgrx package --pg-config "$1" --profile "$2" --out-dir "$stage" \
-        --no-default-features --features "pg$major ${3:-}" >&2
+        --features "pg$major ${3:-}" >&2
     printf '%s\n' "$stage"
 }
 

@@ -33,12 +33,6 @@ step() {
     times+=("$((SECONDS - start))")
 }
 
-layers() {
-    python3 scripts/check_layers.py --self-test
-    python3 scripts/check_layers.py
-    scripts/check_tree.sh
-}
-
 lint() { cargo clippy --locked --all-targets "$@" -- -D warnings; }
 
 in_backend_tests() {
@@ -48,7 +42,7 @@ in_backend_tests() {
         backend_tests=$(as_server mktemp -d /tmp/cmk_encrypt.XXXXXX)
         runas=(--runas postgres --pgdata "$backend_tests/data")
     fi
-    cargo pgrx test pg15 --no-default-features "${runas[@]}"
+    cargo pgrx test pg15 "${runas[@]}"
 }
 
 # build_and_install PG_CONFIG PROFILE
@@ -75,19 +69,16 @@ step "what is missing" scripts/setup.sh test
 pg15=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
 
 step "formatting" cargo fmt --all --check
-step "layers" layers
-step "lint: core" lint
-step "lint: core and net" lint --features net
-step "lint: fake KMS" lint -p fake_kms
-step "tests: core" cargo test --locked
-step "tests: a million C2SP vectors" cargo test --release --locked --test c2sp_xaes
-step "tests: core and net" cargo test --locked --features net
+step "tracked files" scripts/check_tree.sh
+step "lint: crates" lint --workspace --exclude cmk_encrypt
+step "tests: crates" cargo test --locked "${CRATES[@]}"
+step "tests: a million C2SP vectors" cargo test --release --locked -p cmk-crypto --test c2sp_xaes
 step "tests: golden envelopes, read by Python" pytest tests/crosscheck
 step "tests: fuzzing, a few seconds" tests/fuzz/smoke.sh
 step "tests: fake KMS, and roto-aws beside it" env CMK_TEST_ROTO_AWS="$VENV/bin/roto-server" \
     cargo test --locked -p fake_kms
 use_pgrx "$pg15"
-step "lint: PostgreSQL 15" lint --features "pg15 pg_test"
+step "lint: PostgreSQL 15" lint -p cmk_encrypt --features "pg15 pg_test"
 step "tests: in the backend" in_backend_tests
 step "build: release for PostgreSQL 15" build_and_install "$pg15" release
 step "lint: SQL" lint_sql

@@ -24,14 +24,14 @@ mod undumpable;
 mod worker;
 pub mod write;
 
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+use report::IntoSql;
 
 /// What the library does when it is loaded: names its settings and listens for changes. Nothing starts.
 #[pgrx::pg_guard]
 #[inline(never)]
 pub extern "C-unwind" fn init() {
     undumpable::close(settings::is_preloading());
-    settings::define().map_err(ErrorReport::from).unwrap_or_report();
+    settings::define().or_raise();
     invalidation::register_callbacks();
     backend::register_callbacks();
     executor::install();

@@ -1,21 +1,21 @@
 //! This backend: its keyring, and what the keyring asks of it.
 
 use super::interrupt::{self, WaitEvent};
+use super::report::IntoSql;
 use super::role::current_role;
 use super::{brake, clock, executor, expiry, invalidation, registry, report, settings, shmem};
-use crate::cache::Instant;
-use crate::crypto::key::SecretKey;
-use crate::error::{Error, Reason, Result};
-use crate::keyring::{Host, Keyring, Policy};
-use crate::kms::arn::KeyUri;
-use crate::kms::aws::{AwsKms, Clients};
-use crate::kms::context::EncryptionContext;
-use crate::kms::{Custody, KeyFacts, Kms};
-use crate::registry::{Permissions, Role, Tenant};
-use crate::shared::record::Change;
-use crate::shared::{Awaited, Shared, Tag};
+use cmk_crypto::key::SecretKey;
+use cmk_error::Instant;
+use cmk_error::{Error, Reason, Result};
+use cmk_keyring::shared::record::Change;
+use cmk_keyring::shared::{Awaited, Shared, Tag};
+use cmk_keyring::tenant::{Permissions, Role, Tenant};
+use cmk_keyring::{Host, Keyring, Policy};
+use cmk_kms::aws::{AwsKms, Clients};
+use cmk_kms::context::EncryptionContext;
+use cmk_kms::key_uri::KeyUri;
+use cmk_kms::{Custody, KeyFacts, Kms};
 use once_cell::sync::Lazy;
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::{pg_guard, pg_sys};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -77,7 +77,7 @@ extern "C-unwind" fn on_transaction_end(
     }
     if event == XACT_EVENT_PRE_PREPARE && (invalidation::is_uncommitted() || brake::is_on()) {
         let refused: Result<()> = Err(Reason::CannotPrepare.into());
-        refused.map_err(ErrorReport::from).unwrap_or_report();
+        refused.or_raise();
     }
     if !matches!(event, XACT_EVENT_ABORT | XACT_EVENT_COMMIT | XACT_EVENT_PREPARE) {
         return;

@@ -7,9 +7,9 @@
 //! the registry.
 
 use super::{catalog, clock, shmem, write};
-use crate::error::{Result, quoted};
-use crate::shared::TenantId;
-use crate::shared::brake::Brake;
+use cmk_error::{Result, quoted};
+use cmk_keyring::shared::TenantId;
+use cmk_keyring::shared::brake::Brake;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::Spi;

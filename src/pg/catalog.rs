@@ -6,7 +6,7 @@
 //! snapshot of the running statement.
 
 use super::grantee::Grantee;
-use crate::error::{Reason, Result};
+use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use pgrx::{FromDatum, IntoDatum};
 use std::ffi::CStr;

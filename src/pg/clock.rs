@@ -1,6 +1,6 @@
 //! The two clocks.
 
-use crate::cache::Instant;
+use cmk_error::Instant;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Monotonic, and on Linux it counts a suspended machine's sleep, which must not lengthen a data key's life.

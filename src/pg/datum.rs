@@ -2,7 +2,7 @@
 //! one allocation, in PostgreSQL's memory, and no call that could raise an ERROR (pgrx sets up a jump
 //! target around each of those, which costs as much as a third of the cipher).
 
-use crate::error::{Error, Reason, Result};
+use cmk_error::{Error, Reason, Result};
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, FromDatum};
 use pgrx::pg_sys;

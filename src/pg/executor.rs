@@ -15,7 +15,7 @@
 
 use super::datum::alloc;
 use super::role::current_role;
-use crate::registry::Role;
+use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::{CStr, c_int, c_void};

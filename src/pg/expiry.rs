@@ -6,9 +6,9 @@
 //! `timer_settime`.
 
 use super::{clock, elog, shmem};
-use crate::cache::Instant;
-use crate::crypto::locked;
-use crate::shared::Tag;
+use cmk_crypto::locked;
+use cmk_error::Instant;
+use cmk_keyring::shared::Tag;
 use std::mem::{MaybeUninit, zeroed};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};

@@ -7,7 +7,7 @@
 //! good: a role that somebody creates later is not the one that was meant.
 
 use super::raw::raw_function;
-use crate::error::{Reason, Result};
+use cmk_error::{Reason, Result};
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, CString};
 

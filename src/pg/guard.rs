@@ -5,9 +5,9 @@
 
 use super::catalog::{self, Key};
 use super::raw::raw_function;
+use super::report::IntoSql;
 use super::{invalidation, registry};
-use crate::error::{Error, Reason, Result};
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+use cmk_error::{Error, Reason, Result};
 use pgrx::{FromDatum, PgRelation, PgTrigger, PgTriggerOperation, pg_guard, pg_sys};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -242,5 +242,5 @@ extern "C-unwind" fn before_drop(relation: pg_sys::Oid) {
         true => Err(Error::new(Reason::KeysWouldBeLost)),
         false => Ok(()),
     };
-    refused.map_err(ErrorReport::from).unwrap_or_report();
+    refused.or_raise();
 }

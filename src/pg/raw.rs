@@ -9,11 +9,11 @@ macro_rules! raw_function {
         pub extern "C-unwind" fn $name(
             fcinfo: pgrx::pg_sys::FunctionCallInfo,
         ) -> pgrx::pg_sys::Datum {
-            use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+            use crate::pg::report::IntoSql;
             type Body =
-                fn(pgrx::pg_sys::FunctionCallInfo) -> crate::error::Result<pgrx::pg_sys::Datum>;
+                fn(pgrx::pg_sys::FunctionCallInfo) -> cmk_error::Result<pgrx::pg_sys::Datum>;
             const BODY: Body = $body;
-            BODY(fcinfo).map_err(ErrorReport::from).unwrap_or_report()
+            BODY(fcinfo).or_raise()
         }
 
         const _: () = {

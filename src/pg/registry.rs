@@ -2,12 +2,12 @@
 
 use super::catalog::{self, Key, Row, Table};
 use super::{invalidation, shmem};
-use crate::crypto::commitment::Commitment;
-use crate::error::{Error, Reason, Result};
-use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
-use crate::kms::{AssumedRole, Custody};
-use crate::registry::{DataKey, DataKeyState, Permissions, Role, Tenant, TenantState};
-use crate::shared::TenantId;
+use cmk_crypto::commitment::Commitment;
+use cmk_error::{Error, Reason, Result};
+use cmk_keyring::shared::TenantId;
+use cmk_keyring::tenant::{DataKey, DataKeyState, Permissions, Role, Tenant, TenantState};
+use cmk_kms::key_uri::{ExternalId, KeyUri, RoleArn};
+use cmk_kms::{AssumedRole, Custody};
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::CStr;
 

@@ -1,9 +1,12 @@
 //! From an [`Error`] to PostgreSQL's error: the only place that chooses SQLSTATEs for the server.
 
+// pgrx keeps an error's code, detail and hint only if it is returned as its own, large, type.
+#![allow(clippy::result_large_err)]
+
 use super::elog::log_line;
-use crate::error::{Error, SqlState};
-use crate::shared::record::Change;
-use pgrx::pg_sys::panic::ErrorReport;
+use cmk_error::{Error, SqlState};
+use cmk_keyring::shared::record::Change;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
 
@@ -33,14 +36,34 @@ const fn code(state: SqlState) -> PgSqlErrorCode {
     }
 }
 
-/// `?` turns an [`Error`] into what PostgreSQL shows.
-impl From<Error> for ErrorReport {
-    #[cold]
-    fn from(error: Error) -> Self {
-        let entry = error.reason.entry();
-        ErrorReport::new(code(entry.sqlstate), error.message(), "cmk_encrypt")
-            .set_detail(error.detail())
-            .set_hint(entry.hint)
+/// What PostgreSQL shows of an error.
+#[cold]
+fn report(error: &Error) -> ErrorReport {
+    let entry = error.reason.entry();
+    ErrorReport::new(code(entry.sqlstate), error.message(), "cmk_encrypt")
+        .set_detail(error.detail())
+        .set_hint(entry.hint)
+}
+
+/// Turns a result into that of an SQL function.
+pub trait IntoSql<T> {
+    /// # Errors
+    /// The same, in PostgreSQL's form.
+    fn into_sql(self) -> SqlResult<T>;
+
+    /// The same where no result can be returned: raises the error.
+    fn or_raise(self) -> T;
+}
+
+impl<T> IntoSql<T> for Result<T, Error> {
+    #[inline]
+    fn into_sql(self) -> SqlResult<T> {
+        self.map_err(|error| report(&error))
+    }
+
+    #[inline]
+    fn or_raise(self) -> T {
+        self.into_sql().unwrap_or_report()
     }
 }
 
@@ -49,7 +72,7 @@ pub fn log_change(tenant: &str, change: Change, error: Option<&Error>) {
     let (from, to) = (change.from.unwrap_or("unknown"), change.to.unwrap_or("unknown"));
     let detail = match error {
         Some(error) => error.clone().for_tenant(tenant).detail(),
-        None => format!("tenant={}", crate::error::quoted(tenant)),
+        None => format!("tenant={}", cmk_error::quoted(tenant)),
     };
     log_line(&format!("cmk_encrypt key_state={to} was={from} {detail} database={}", database()));
 }
@@ -70,5 +93,5 @@ pub fn database() -> String {
         }
         CStr::from_ptr(name)
     };
-    crate::error::quoted(&name.to_string_lossy())
+    cmk_error::quoted(&name.to_string_lossy())
 }

@@ -1,6 +1,6 @@
 //! The current role, which is asked for every value.
 
-use crate::registry::Role;
+use cmk_keyring::tenant::Role;
 use pgrx::pg_sys;
 
 unsafe extern "C" {

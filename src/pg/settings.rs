@@ -2,10 +2,10 @@
 //! server, never from a session. A session that could set an endpoint could read data keys, and one that
 //! could set the TTL would make the revocation bound nobody's promise.
 
-use crate::error::{Reason, Result};
-use crate::keyring::Policy;
-use crate::kms::aws::AwsSettings;
-use crate::kms::local::LocalKms;
+use cmk_error::{Reason, Result};
+use cmk_keyring::Policy;
+use cmk_kms::aws::AwsSettings;
+use cmk_kms::local::LocalKms;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 use std::ffi::{CStr, CString};
 use std::time::Duration;

@@ -5,12 +5,12 @@
 //! all processes inherit, so that it can be locked and left out of core dumps as a whole.
 
 use super::settings;
-use crate::cache::Instant;
-use crate::crypto::pages::{self, Sharing};
-use crate::shared::brake::{BRAKES, Brake};
-use crate::shared::record::Record;
-use crate::shared::vault::Slot;
-use crate::shared::{Shared, Words};
+use cmk_crypto::pages::{self, Sharing};
+use cmk_error::Instant;
+use cmk_keyring::shared::brake::{BRAKES, Brake};
+use cmk_keyring::shared::record::Record;
+use cmk_keyring::shared::vault::Slot;
+use cmk_keyring::shared::{Shared, Words};
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ptr::NonNull;

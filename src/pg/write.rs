@@ -2,7 +2,7 @@
 //!
 //! The functions that get here are SECURITY DEFINER with a pinned `search_path`; all names are qualified.
 
-use crate::error::{Reason, Result};
+use cmk_error::{Reason, Result};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::spi::Spi;

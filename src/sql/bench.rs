@@ -1,8 +1,8 @@
 //! Yardsticks for `make bench`; compiled with the feature `bench` only.
 
-use crate::crypto::aead::Cipher;
-use crate::crypto::key::SecretKey;
-use crate::pg::report::SqlResult;
+use crate::pg::report::{IntoSql, SqlResult};
+use cmk_crypto::aead::Cipher;
+use cmk_crypto::key::SecretKey;
 use pgrx::pg_extern;
 use std::hint::black_box;
 use std::time::Instant;
@@ -16,7 +16,7 @@ fn bench_identity(value: &[u8]) -> &[u8] {
 /// Nanoseconds a call of the bare cipher on `bytes` bytes already in memory, the best of 5 runs.
 #[pg_extern(schema = "cmk", volatile, strict, parallel_unsafe)]
 fn bench_cipher(bytes: i32, calls: i32) -> SqlResult<f64> {
-    let cipher = Cipher::new(&SecretKey::generate()?);
+    let cipher = Cipher::new(&SecretKey::generate().into_sql()?);
     let plaintext = vec![7; bytes.unsigned_abs() as usize];
     let mut out = plaintext.clone();
     let mut best = f64::INFINITY;
@@ -25,7 +25,7 @@ fn bench_cipher(bytes: i32, calls: i32) -> SqlResult<f64> {
         for i in 0..calls {
             let mut nonce = [0; 24];
             nonce[..4].copy_from_slice(&i.to_ne_bytes());
-            black_box(cipher.seal(&nonce, b"", black_box(&plaintext), &mut out)?);
+            black_box(cipher.seal(&nonce, b"", black_box(&plaintext), &mut out).into_sql()?);
         }
         best = best.min(start.elapsed().as_nanos() as f64 / f64::from(calls));
     }

@@ -3,12 +3,12 @@
 //! Not STRICT, unlike what one would expect: a STRICT function returns NULL for a NULL tenant, so an
 //! unset `current_setting('app.tenant', true)` would silently store nothing. Only the value may be NULL.
 
-use crate::envelope::{Envelope, OVERHEAD};
-use crate::error::{Error, Reason, Result};
 use crate::pg::backend::{Backend, in_security_restricted_operation, keyring};
 use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg, required};
-use crate::pg::report::SqlResult;
-use crate::registry::TENANT_NAME_MAX;
+use crate::pg::report::{IntoSql, SqlResult};
+use cmk_envelope::{Envelope, OVERHEAD};
+use cmk_error::{Error, Reason, Result};
+use cmk_keyring::tenant::TENANT_NAME_MAX;
 use pgrx::{Array, pg_extern, pg_sys};
 
 #[pg_extern(sql = false)]
@@ -19,7 +19,7 @@ fn cmk_encrypt(
     call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Bytea>> {
     let Some(plaintext) = plaintext else { return Ok(None) };
-    Ok(Some(seal(tenant, plaintext.0, aad, call)?))
+    seal(tenant, plaintext.0, aad, call).map(Some).into_sql()
 }
 
 #[pg_extern(sql = false)]
@@ -30,7 +30,7 @@ fn cmk_encrypt_text(
     call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Bytea>> {
     let Some(plaintext) = plaintext else { return Ok(None) };
-    Ok(Some(seal(tenant, plaintext.0, aad, call)?))
+    seal(tenant, plaintext.0, aad, call).map(Some).into_sql()
 }
 
 #[pg_extern(sql = false)]
@@ -41,7 +41,7 @@ fn cmk_decrypt(
     call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Bytea>> {
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(Some(open(tenant, ciphertext.0, aad, call)?))
+    open(tenant, ciphertext.0, aad, call).map(Some).into_sql()
 }
 
 #[pg_extern(sql = false)]
@@ -52,7 +52,7 @@ fn cmk_decrypt_text(
     call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Text>> {
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(Some(open_text(tenant, ciphertext.0, aad, call)?))
+    open_text(tenant, ciphertext.0, aad, call).map(Some).into_sql()
 }
 
 #[pg_extern(sql = false)]
@@ -63,9 +63,9 @@ fn cmk_try_decrypt(
     forgive: Option<Array<'_, &str>>,
     call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Bytea>> {
-    let forgiven = Forgiven::parse(forgive)?;
+    let forgiven = Forgiven::parse(forgive).into_sql()?;
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(forgiven.apply(open(tenant, ciphertext.0, aad, call))?)
+    forgiven.apply(open(tenant, ciphertext.0, aad, call)).into_sql()
 }
 
 #[pg_extern(sql = false)]
@@ -76,9 +76,9 @@ fn cmk_try_decrypt_text(
     forgive: Option<Array<'_, &str>>,
     call: pg_sys::FunctionCallInfo,
 ) -> SqlResult<Option<Text>> {
-    let forgiven = Forgiven::parse(forgive)?;
+    let forgiven = Forgiven::parse(forgive).into_sql()?;
     let Some(ciphertext) = ciphertext else { return Ok(None) };
-    Ok(forgiven.apply(open_text(tenant, ciphertext.0, aad, call))?)
+    forgiven.apply(open_text(tenant, ciphertext.0, aad, call)).into_sql()
 }
 
 /// The result is allocated before the keyring is asked: nothing may wait or jump while it holds a key.

@@ -1,6 +1,7 @@
 //! `cmk.inspect`: what an envelope says about itself, without any key.
 
-use crate::envelope::Envelope;
+use crate::pg::report::IntoSql;
+use cmk_envelope::Envelope;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -21,7 +22,7 @@ fn envelope_header(
     >,
     ErrorReport,
 > {
-    let envelope = Envelope::parse(ciphertext)?;
+    let envelope = Envelope::parse(ciphertext).into_sql()?;
     Ok(TableIterator::once((
         envelope.suite().into(),
         envelope.dek_id().0.to_vec(),

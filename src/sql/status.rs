@@ -1,15 +1,15 @@
 //! What is known of tenants' keys, and what this backend holds in its cache. Never key bytes.
 
-use super::tenant::unknown;
-use crate::crypto::locked;
-use crate::error::{Error, KeyState, Reason, Result};
-use crate::keyring::Host;
+use crate::admin::tenant::unknown;
 use crate::pg::backend::{BACKEND, keyring};
 use crate::pg::datum::required;
-use crate::pg::report::SqlResult;
+use crate::pg::report::{IntoSql, SqlResult};
 use crate::pg::{expiry, registry, settings, shmem};
-use crate::shared::TenantId;
-use crate::shared::record::Record;
+use cmk_crypto::locked;
+use cmk_error::{Error, KeyState, Reason, Result};
+use cmk_keyring::Host;
+use cmk_keyring::shared::TenantId;
+use cmk_keyring::shared::record::Record;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::HashSet;
@@ -96,8 +96,9 @@ fn key_copies(
     >,
     ErrorReport,
 > {
-    let tenant = required(tenant, "tenant")?;
-    let registered = registry::tenant(tenant)?.ok_or_else(|| unknown(tenant))?;
+    let tenant = required(tenant, "tenant").into_sql()?;
+    let registered = registry::tenant(tenant).and_then(|it| it.ok_or_else(|| unknown(tenant)));
+    let registered = registered.into_sql()?;
     let is_shared = shmem::is_shared();
     let ttl = settings::ttl() as f64 / NANOS;
     let (record, holders) = known(tenant);
@@ -149,15 +150,15 @@ fn reset_stats() {
 /// Has every data key of these tenants at hand, so that what follows asks no KMS. Returns how many there are.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
 fn warm(tenants: Option<VariadicArray<'_, &str>>) -> SqlResult<i32> {
-    let tenants = required(tenants, "tenants")?;
+    let tenants = required(tenants, "tenants").into_sql()?;
     // More than the cache holds would push one another out, and the caller chooses how many there are.
     if tenants.len() > settings::policy().capacity {
-        return Err(Error::new(Reason::TooManyNames).into());
+        return Err(Error::new(Reason::TooManyNames)).into_sql();
     }
     let names: Result<HashSet<_>> = tenants.iter().map(|name| required(name, "tenants")).collect();
     let mut count = 0;
-    for tenant in names? {
-        count += keyring().warm(&BACKEND, tenant)?;
+    for tenant in names.into_sql()? {
+        count += keyring().warm(&BACKEND, tenant).into_sql()?;
     }
     Ok(count as i32)
 }

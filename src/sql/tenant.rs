@@ -1,20 +1,8 @@
 //! A tenant's life: register, activate, rotate, suspend, resume, evict.
-//!
-//! Everything is part of the caller's transaction: a rollback leaves nothing, a commit tells every
-//! backend. `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two
-//! DBAs at once one wins and the other hears `tenant_busy`.
 
-use crate::crypto::commitment::Commitment;
-use crate::error::{Error, Reason, Result};
-use crate::kms::arn::{ExternalId, KeyUri, RoleArn};
-use crate::kms::{AssumedRole, Custody};
-use crate::pg::backend::{BACKEND, keyring};
-use crate::pg::brake::{self, Target};
+use crate::admin::{data_key, tenant as admin};
 use crate::pg::datum::required;
-use crate::pg::report::SqlResult;
-use crate::pg::{registry, write};
-use crate::registry::{Tenant, TenantState, check_tenant_name, check_tenant_name_length};
-use pgrx::datum::DatumWithOid;
+use crate::pg::report::{IntoSql, SqlResult};
 use pgrx::prelude::*;
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
@@ -26,218 +14,44 @@ fn register_tenant(
     external_id: default!(Option<&str>, "NULL"),
     activate: default!(Option<bool>, true),
 ) -> SqlResult<&'static str> {
-    let (tenant, key_uri) = (required(tenant, "tenant")?, required(key_uri, "key_uri")?);
-    check_tenant_name(tenant)?;
-    let custody = parse_custody(key_uri, role_arn, external_id);
-    let custody = custody.map_err(|error| error.for_tenant(tenant))?;
-    let activate = required(activate, "activate")?;
-    write::require_writable()?;
-    registry::require_at_home().map_err(|error| error.for_tenant(tenant))?;
-    if registry::is_registered(tenant)? {
-        return Err(Error::new(Reason::TenantExists).for_tenant(tenant).into());
-    }
-    registry::require_no_data_keys(tenant)?;
-
-    // Before the first change of the registry, so that all processes know what KMS says.
-    let made = activate.then(|| {
-        let tenant = Tenant {
-            name: tenant.into(),
-            state: TenantState::Pending,
-            epoch: 0,
-            custody,
-            last_version: 0,
-            data_keys: Vec::new(),
-        };
-        keyring().make_data_key(&BACKEND, &tenant).map_err(|error| error.for_tenant(&tenant.name))
-    });
-    let made = made.transpose()?;
-    const INSERT: &str = "
-        INSERT INTO cmk.tenant (tenant, key_uri, role_arn, external_id) VALUES ($1, $2, $3, $4)
-        ON CONFLICT DO NOTHING";
-    let arguments = [tenant.into(), key_uri.into(), role_arn.into(), external_id.into()];
-    if write::execute(INSERT, &arguments)? == 0 {
-        return Err(Error::new(Reason::TenantExists).for_tenant(tenant).into());
-    }
-    let Some(made) = made else { return Ok("pending") };
-    put_data_key(tenant, 1, &made)?;
-    set_state(tenant, "pending", "active")?;
-    Ok("active")
-}
-
-/// # Errors
-/// `key_uri`, `role_arn`, `external_id`.
-fn parse_custody(
-    key_uri: &str,
-    role_arn: Option<&str>,
-    external_id: Option<&str>,
-) -> Result<Custody> {
-    let key = KeyUri::parse(key_uri)?;
-    let role = match (role_arn, external_id) {
-        (Some(_), Some(_)) if matches!(key, KeyUri::Local(_)) => Err(Reason::RoleArn.into()),
-        (Some(arn), Some(id)) => {
-            let (arn, external_id) = (RoleArn::parse(arn)?, ExternalId::parse(id)?);
-            Ok(Some(AssumedRole { arn, external_id, epoch: 0 }))
-        }
-        (None, None) => Ok(None),
-        _ => Err(Error::new(Reason::ExternalId)),
-    };
-    Ok(Custody { key, role: role? })
+    let tenant = required(tenant, "tenant").into_sql()?;
+    let key_uri = required(key_uri, "key_uri").into_sql()?;
+    let activate = required(activate, "activate").into_sql()?;
+    admin::register(tenant, key_uri, role_arn, external_id, activate).into_sql()
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn activate_tenant(tenant: Option<&str>) -> SqlResult<&'static str> {
-    Ok(make_active(required(tenant, "tenant")?)?)
+    required(tenant, "tenant").and_then(admin::activate).into_sql()
 }
 
-fn make_active(tenant: &str) -> Result<&'static str> {
-    let locked = lock(tenant, TenantState::Pending)?;
-    add_data_key(&locked)?;
-    set_state(tenant, "pending", "active")?;
-    Ok("active")
-}
-
-/// New values are sealed under a new data key; the old one goes on opening old values.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn rotate_tenant(tenant: Option<&str>) -> SqlResult<i32> {
-    let locked = lock(required(tenant, "tenant")?, TenantState::Active)?;
-    Ok(add_data_key(&locked)?)
+    required(tenant, "tenant").and_then(data_key::rotate).into_sql()
 }
 
-/// Takes effect in every session at once where it has to wait for other changes of the tenant: this is the brake.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn suspend_tenant(tenant: Option<&str>) -> SqlResult<()> {
-    let tenant = required(tenant, "tenant")?;
-    check_tenant_name_length(tenant)?;
-    let arguments = [tenant.into()];
-    brake::suspend(tenant, &row_of_tenant(&arguments))?;
-    // What others are about to commit is what counts: a resumption, perhaps.
-    const LOCK: &str =
-        "SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE";
-    write::execute(LOCK, &arguments)?;
-    Ok(set_state(tenant, "active", "suspended")?)
+    required(tenant, "tenant").and_then(admin::suspend).into_sql()
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn resume_tenant(tenant: Option<&str>) -> SqlResult<()> {
-    Ok(set_state(required(tenant, "tenant")?, "suspended", "active")?)
+    required(tenant, "tenant").and_then(admin::resume).into_sql()
 }
 
-/// From commit on, no backend uses a data key of this tenant without asking KMS again.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn evict(tenant: Option<&str>) -> SqlResult<()> {
-    let tenant = required(tenant, "tenant")?;
-    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
-    let arguments = [tenant.into()];
-    brake::evict(Some(tenant), &row_of_tenant(&arguments))?;
-    if write::execute(UPDATE, &[tenant.into(), new_epoch()?.into()])? == 0 {
-        return Err(unknown(tenant).into());
-    }
-    Ok(())
+    required(tenant, "tenant").and_then(admin::evict).into_sql()
 }
 
-/// `cmk.evict` for every tenant of this database.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn evict_all() -> SqlResult<()> {
-    let (table, lock) = (registry::TENANT.name, "FOR NO KEY UPDATE");
-    let target = Target { table, rows: "cmk.tenant", arguments: &[], lock };
-    brake::evict(None, &target)?;
-    write::execute("UPDATE cmk.tenant SET epoch = $1", &[new_epoch()?.into()])?;
-    Ok(())
-}
-
-fn row_of_tenant<'a>(tenant: &'a [DatumWithOid<'a>]) -> Target<'a> {
-    let rows = "cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1";
-    let (table, lock) = (registry::TENANT.name, "FOR NO KEY UPDATE");
-    Target { table, rows, arguments: tenant, lock }
-}
-
-/// Random, so that no epoch comes back: an eviction that was rolled back may have left data keys under its
-/// epoch in shared memory.
-fn new_epoch() -> Result<i64> {
-    let random = getrandom::u64().map_err(|_| Reason::SystemRandom)?;
-    Ok((random >> 1) as i64)
-}
-
-/// Locks the tenant's row until the end of the transaction and returns the tenant as it is then.
-///
-/// # Errors
-/// `unknown_tenant`, `tenant_busy`, `tenant_state_conflict`, `data_keys_missing`, `read_only`.
-fn lock(tenant: &str, state: TenantState) -> Result<Tenant> {
-    const LOCK: &str = "
-        SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED";
-    let locked = write::execute(LOCK, &[tenant.into()])? == 1;
-    let found = registry::tenant(tenant)?.ok_or_else(|| unknown(tenant))?;
-    match (locked, found.state == state) {
-        // Of a tenant that lost its data keys, no state allows to make another.
-        (true, _) if found.require_all_data_keys().is_err() => {
-            Err(Error::new(Reason::DataKeysMissing).for_tenant(tenant))
-        }
-        (false, _) => Err(Error::new(Reason::TenantBusy).for_tenant(tenant)),
-        (true, false) => Err(state_conflict(&found)),
-        (true, true) => Ok(found),
-    }
-}
-
-fn set_state(tenant: &str, from: &str, to: &str) -> Result<()> {
-    const UPDATE: &str = "
-        UPDATE cmk.tenant SET state = $3, epoch = $4, changed_at = pg_catalog.now()
-         WHERE tenant OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) $2";
-    let arguments = [tenant.into(), from.into(), to.into(), new_epoch()?.into()];
-    if write::execute(UPDATE, &arguments)? == 1 {
-        return Ok(());
-    }
-    Err(match registry::tenant(tenant)? {
-        Some(found) => state_conflict(&found),
-        None => unknown(tenant),
-    })
-}
-
-fn state_conflict(tenant: &Tenant) -> Error {
-    let state = format!("state={}", tenant.state.name());
-    Error::new(Reason::TenantStateConflict).for_tenant(&tenant.name).with_info(state)
-}
-
-/// Has KMS make a data key, and stores it as the current one. Returns its version.
-fn add_data_key(tenant: &Tenant) -> Result<i32> {
-    let version = tenant.next_version()?;
-    let made = keyring().make_data_key(&BACKEND, tenant);
-    put_data_key(&tenant.name, version, &made.map_err(|error| error.for_tenant(&tenant.name))?)?;
-    Ok(version)
-}
-
-fn put_data_key(
-    tenant: &str,
-    version: i32,
-    (wrapped, commitment): &(Vec<u8>, Commitment),
-) -> Result<()> {
-    const RETIRE: &str = "
-        UPDATE cmk.data_key SET state = 'retired'
-         WHERE tenant OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) 'current'";
-    write::execute(RETIRE, &[tenant.into()])?;
-    const INSERT: &str = "
-        INSERT INTO cmk.data_key (tenant, version, commitment, wrapped) VALUES ($1, $2, $3, $4)";
-    let commitment = commitment.as_bytes().as_slice();
-    let arguments = [tenant.into(), version.into(), commitment.into(), wrapped.as_slice().into()];
-    // Nothing but a trigger of somebody else could keep the row out.
-    if write::execute(INSERT, &arguments)? != 1 {
-        return Err(Reason::RegistryWrite.into());
-    }
-    const COUNT: &str = "
-        UPDATE cmk.tenant SET last_version = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
-    write::execute(COUNT, &[tenant.into(), version.into()])?;
-    Ok(())
-}
-
-/// A name that can't be registered is told apart from one that isn't.
-pub fn unknown(tenant: &str) -> Error {
-    match check_tenant_name(tenant) {
-        Ok(()) => Error::new(Reason::UnknownTenant).for_tenant(tenant),
-        Err(error) => error,
-    }
+    admin::evict_all().into_sql()
 }

@@ -6,10 +6,10 @@ use pgrx::prelude::*;
 #[pg_schema]
 mod tests {
     use super::fixture;
-    use crate::cache::Instant;
-    use crate::keyring::Host;
     use crate::pg::backend::{BACKEND, keyring};
     use crate::pg::invalidation;
+    use cmk_error::Instant;
+    use cmk_keyring::Host;
     use pgrx::prelude::*;
 
     fn count(query: &str) -> i64 {

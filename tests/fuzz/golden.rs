@@ -1,9 +1,9 @@
 //! The golden envelopes of `tests/vectors/`, which the fuzz targets start from and judge by.
 
-use cmk_encrypt::crypto::aead::Cipher;
-use cmk_encrypt::crypto::key::SecretKey;
-use cmk_encrypt::envelope::Envelope;
-use cmk_encrypt::error::{Reason, Result};
+use cmk_crypto::aead::Cipher;
+use cmk_crypto::key::SecretKey;
+use cmk_envelope::Envelope;
+use cmk_error::{Reason, Result};
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 use std::sync::LazyLock;

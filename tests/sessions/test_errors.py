@@ -1,4 +1,4 @@
-"""Every error: SQLSTATE, DETAIL and HINT as src/error/reason.rs has them, and a session that lives on."""
+"""Every error: SQLSTATE, DETAIL and HINT as crates/error/src/reason.rs has them, and a session that lives on."""
 
 import re
 

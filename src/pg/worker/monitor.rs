@@ -11,13 +11,13 @@ mod events;
 mod session;
 
 use super::{sleep, sweeper};
-use crate::error::{KeyState, Reason, Result};
-use crate::keyring::Host;
-use crate::kms::Kms;
 use crate::pg::backend::{BACKEND, keyring};
 use crate::pg::{clock, elog, interrupt, invalidation, registry, report, settings, shmem};
-use crate::registry::{Tenant, TenantState};
-use crate::shared::TenantId;
+use cmk_error::{KeyState, Reason, Result};
+use cmk_keyring::Host;
+use cmk_keyring::shared::TenantId;
+use cmk_keyring::tenant::{Tenant, TenantState};
+use cmk_kms::Kms;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{Spi, pg_guard, pg_sys};
 use session::{transaction, try_transaction, with_snapshot};

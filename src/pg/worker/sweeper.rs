@@ -2,9 +2,9 @@
 //! that the settings name. While it isn't running no data key is shared, so that none outlives its time.
 
 use super::sleep;
-use crate::error::quoted;
 use crate::pg::{clock, elog, settings, shmem};
-use crate::shared::vault;
+use cmk_error::quoted;
+use cmk_keyring::shared::vault;
 use pgrx::bgworkers::{
     BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
 };

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use cmk_encrypt::envelope::{Envelope, MAGIC, OVERHEAD, SUITE_1};
+use cmk_envelope::{Envelope, MAGIC, OVERHEAD, SUITE_1};
 use golden::GOLDEN;
 use libfuzzer_sys::fuzz_target;
 

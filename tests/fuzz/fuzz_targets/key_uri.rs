@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use cmk_encrypt::kms::arn::{ExternalId, KeyUri, RoleArn};
+use cmk_kms::key_uri::{ExternalId, KeyUri, RoleArn};
 use libfuzzer_sys::fuzz_target;
 
 fn only(text: &str, punctuation: &[u8]) -> bool {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use arbitrary::Arbitrary;
-use cmk_encrypt::envelope::Envelope;
+use cmk_envelope::Envelope;
 use golden::GOLDEN;
 use libfuzzer_sys::fuzz_target;
 

@@ -2,13 +2,13 @@
 //! for warnings a line in the log. (A change of state is logged by the process that saw it.)
 
 use super::session::{try_transaction, with_snapshot};
-use crate::error::{KeyState, Reason, Result, quoted};
-use crate::keyring::Host;
-use crate::kms::KeyFacts;
 use crate::pg::backend::BACKEND;
 use crate::pg::{clock, elog, registry, report, shmem, write};
-use crate::shared::TenantId;
-use crate::shared::record::{Past, Record};
+use cmk_error::{KeyState, Reason, Result, quoted};
+use cmk_keyring::Host;
+use cmk_keyring::shared::TenantId;
+use cmk_keyring::shared::record::{Past, Record};
+use cmk_kms::KeyFacts;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 

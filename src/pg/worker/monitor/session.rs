@@ -1,7 +1,7 @@
 //! The monitor's connection: a superuser's, in a database that others may own.
 
-use crate::error::quoted;
 use crate::pg::elog;
+use cmk_error::quoted;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};

@@ -1,0 +1,250 @@
+//! The envelope: the bytes that stand in a column.
+//!
+//! ```text
+//! offset  length  field
+//!      0       1  magic 0xC1, which occurs in no UTF-8 text
+//!      1       1  suite 0x01: XAES-256-GCM, HKDF-SHA-256 commitment
+//!      2      16  dek_id, the first half of the data key's commitment
+//!     18      24  nonce, random, drawn here
+//!     42       n  ciphertext
+//!   42+n      16  tag
+//!
+//! AAD = "cmk_encrypt/v1" ‖ header[0..18] ‖ len32(tenant) ‖ tenant ‖ len32(aad) ‖ aad
+//! ```
+//!
+//! Lengths are big-endian. The AAD is not stored. Every part is length-prefixed or of fixed length, so
+//! that no two different triples of header, tenant and aad give the same bytes.
+
+use cmk_crypto::aead::{Cipher, TAG_LEN};
+use cmk_crypto::commitment::{DEK_ID_LEN, DekId};
+use cmk_crypto::nonce::{NONCE_LEN, NonceSource};
+use cmk_error::{Reason, Result};
+
+pub const MAGIC: u8 = 0xC1;
+pub const SUITE_1: u8 = 0x01;
+
+const HEADER_LEN: usize = 2 + DEK_ID_LEN;
+const CIPHERTEXT_AT: usize = HEADER_LEN + NONCE_LEN;
+
+/// What an envelope is longer than its plaintext, in bytes.
+pub const OVERHEAD: usize = CIPHERTEXT_AT + TAG_LEN;
+
+const DOMAIN: &[u8; 14] = b"cmk_encrypt/v1";
+
+/// A well-formed envelope, borrowed. Well-formed says nothing about authentic.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    header: &'a [u8; HEADER_LEN],
+    nonce: &'a [u8; NONCE_LEN],
+    ciphertext: &'a [u8],
+    tag: &'a [u8; TAG_LEN],
+}
+
+impl<'a> Envelope<'a> {
+    /// Splits `bytes` into the fields. Total over all inputs: never panics, never allocates.
+    ///
+    /// # Errors
+    /// `not_an_envelope` for a wrong magic or fewer than [`OVERHEAD`] bytes, `unknown_suite`.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let [MAGIC, suite, ..] = bytes else { return Err(Reason::NotAnEnvelope.into()) };
+        if *suite != SUITE_1 {
+            return Err(Reason::UnknownSuite.into());
+        }
+        Self::split(bytes).ok_or_else(|| Reason::NotAnEnvelope.into())
+    }
+
+    #[inline]
+    fn split(bytes: &'a [u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_first_chunk()?;
+        let (nonce, rest) = rest.split_first_chunk()?;
+        let (ciphertext, tag) = rest.split_last_chunk()?;
+        Some(Self { header, nonce, ciphertext, tag })
+    }
+
+    pub fn suite(&self) -> u8 {
+        self.header[1]
+    }
+
+    #[inline]
+    pub fn dek_id(&self) -> DekId {
+        let mut id = [0; DEK_ID_LEN];
+        id.copy_from_slice(&self.header[2..]);
+        DekId(id)
+    }
+
+    /// Length of the plaintext in bytes.
+    #[inline]
+    pub fn plaintext_len(&self) -> usize {
+        self.ciphertext.len()
+    }
+
+    /// Opens the envelope into `out`, which is [`plaintext_len`](Self::plaintext_len) bytes and stays
+    /// untouched on failure.
+    ///
+    /// # Errors
+    /// `not_authentic`.
+    #[inline]
+    pub fn open(&self, cipher: &Cipher, tenant: &[u8], aad: &[u8], out: &mut [u8]) -> Result<()> {
+        with_aad(self.header, tenant, aad, |aad| {
+            cipher.open(self.nonce, aad, self.ciphertext, self.tag, out)
+        })
+    }
+}
+
+/// Seals `plaintext` into `out`, which is [`OVERHEAD`] bytes longer.
+///
+/// # Errors
+/// `system_random`; `too_large` if `out` has another length.
+#[inline]
+#[allow(clippy::too_many_arguments)] // every one is part of the statement in the module's header
+pub fn seal(
+    cipher: &Cipher,
+    dek_id: DekId,
+    nonces: &mut NonceSource,
+    pid: u32,
+    tenant: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+    out: &mut [u8],
+) -> Result<()> {
+    let nonce = nonces.draw(pid)?;
+    let mut header = [MAGIC; HEADER_LEN];
+    header[1] = SUITE_1;
+    header[2..].copy_from_slice(&dek_id.0);
+
+    let split = out.split_first_chunk_mut::<CIPHERTEXT_AT>();
+    let Some((head, rest)) = split else { return Err(Reason::TooLarge.into()) };
+    let Some((body, tag)) = rest.split_last_chunk_mut() else {
+        return Err(Reason::TooLarge.into());
+    };
+    head[..HEADER_LEN].copy_from_slice(&header);
+    head[HEADER_LEN..].copy_from_slice(&nonce);
+    *tag = with_aad(&header, tenant, aad, |aad| cipher.seal(&nonce, aad, plaintext, body))?;
+    Ok(())
+}
+
+/// Builds the AAD for the length of a call: on the stack for all common lengths.
+#[inline]
+fn with_aad<R>(
+    header: &[u8; HEADER_LEN],
+    tenant: &[u8],
+    aad: &[u8],
+    use_it: impl FnOnce(&[u8]) -> Result<R>,
+) -> Result<R> {
+    const ON_STACK: usize = 384;
+    let len = DOMAIN.len() + HEADER_LEN + 4 + tenant.len() + 4 + aad.len();
+    let fill = |buffer: &mut [u8]| {
+        let mut rest = buffer;
+        let mut put = |part: &[u8]| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(part.len());
+            head.copy_from_slice(part);
+            rest = tail;
+        };
+        put(DOMAIN);
+        put(header);
+        // A PostgreSQL value is shorter than 1 GiB, so a length always fits 32 bits.
+        put(&(tenant.len() as u32).to_be_bytes());
+        put(tenant);
+        put(&(aad.len() as u32).to_be_bytes());
+        put(aad);
+    };
+    if len <= ON_STACK {
+        let mut buffer = [0; ON_STACK];
+        fill(&mut buffer[..len]);
+        use_it(&buffer[..len])
+    } else {
+        // The caller's aad may be large, and a failed allocation must not abort the server.
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(len).map_err(|_| Reason::OutOfMemory)?;
+        buffer.resize(len, 0);
+        fill(&mut buffer);
+        use_it(&buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cmk_crypto::commitment::Commitment;
+    use cmk_crypto::key::SecretKey;
+
+    struct Fixture {
+        cipher: Cipher,
+        dek_id: DekId,
+        nonces: NonceSource,
+    }
+
+    fn fixture() -> Fixture {
+        let key = SecretKey::generate().unwrap();
+        let dek_id = Commitment::to(&key, b"acme").dek_id();
+        Fixture { cipher: Cipher::new(&key), dek_id, nonces: NonceSource::new() }
+    }
+
+    impl Fixture {
+        fn seal(&mut self, tenant: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+            let mut out = vec![0; plaintext.len() + OVERHEAD];
+            let Self { cipher, dek_id, nonces } = self;
+            seal(cipher, *dek_id, nonces, 1, tenant, aad, plaintext, &mut out).unwrap();
+            out
+        }
+
+        fn open(&self, tenant: &[u8], aad: &[u8], bytes: &[u8]) -> Result<Vec<u8>> {
+            let envelope = Envelope::parse(bytes)?;
+            let mut out = vec![0; envelope.plaintext_len()];
+            envelope.open(&self.cipher, tenant, aad, &mut out)?;
+            Ok(out)
+        }
+    }
+
+    #[test]
+    fn opens_what_it_sealed() {
+        let mut f = fixture();
+        for plaintext in [&b""[..], b"x", &[7; 1000]] {
+            for aad in [&b""[..], b"row 7", &[9; 5000]] {
+                let sealed = f.seal(b"acme", aad, plaintext);
+                assert_eq!(sealed.len(), plaintext.len() + 58);
+                assert_eq!(f.open(b"acme", aad, &sealed).unwrap(), plaintext);
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_truncation_and_extension_is_refused() {
+        let mut f = fixture();
+        let sealed = f.seal(b"acme", b"aad", b"the plaintext");
+        for bit in 0..sealed.len() * 8 {
+            let mut bad = sealed.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let expected = match bit / 8 {
+                0 => Reason::NotAnEnvelope,
+                1 => Reason::UnknownSuite,
+                _ => Reason::NotAuthentic,
+            };
+            assert_eq!(f.open(b"acme", b"aad", &bad).unwrap_err().reason, expected, "bit {bit}");
+        }
+        for len in 0..sealed.len() {
+            let reason = f.open(b"acme", b"aad", &sealed[..len]).unwrap_err().reason;
+            let short = len < OVERHEAD;
+            assert_eq!(reason, if short { Reason::NotAnEnvelope } else { Reason::NotAuthentic });
+        }
+        let longer = [sealed.as_slice(), b"\0"].concat();
+        assert_eq!(f.open(b"acme", b"aad", &longer).unwrap_err().reason, Reason::NotAuthentic);
+    }
+
+    #[test]
+    fn tenant_and_aad_cannot_be_shifted_into_each_other() {
+        let mut f = fixture();
+        let sealed = f.seal(b"ab", b"c", b"value");
+        for (tenant, aad) in [(&b"a"[..], &b"bc"[..]), (b"abc", b""), (b"ab", b"C"), (b"", b"abc")]
+        {
+            assert_eq!(f.open(tenant, aad, &sealed).unwrap_err().reason, Reason::NotAuthentic);
+        }
+    }
+
+    #[test]
+    fn sealing_twice_gives_different_bytes() {
+        let mut f = fixture();
+        assert_ne!(f.seal(b"acme", b"", b"same"), f.seal(b"acme", b"", b"same"));
+    }
+}

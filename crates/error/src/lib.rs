@@ -1,0 +1,146 @@
+//! Failures, and every way an operation can fail.
+//!
+//! A [`Reason`] is what programs branch on: it stands in the DETAIL of the SQL error as
+//! `reason=key_disabled`. [`Reason::entry`] gives each one its SQLSTATE, its message and its hint in a
+//! single exhaustive match. No variant can hold plaintext, key bytes or the text of a foreign error;
+//! the only free text is [`Error::info`], which carries identifiers that are safe to log.
+
+mod reason;
+
+pub use reason::{Entry, KeyState, Reason, SqlState};
+
+use std::fmt;
+
+/// Nanoseconds of a clock that never goes back and counts while the machine sleeps.
+pub type Instant = u64;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure: a reason, whom it concerns, and identifiers that help to find it elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub reason: Reason,
+    tenant: Option<Box<str>>,
+    info: Option<Box<str>>,
+}
+
+impl Error {
+    pub fn new(reason: Reason) -> Self {
+        Self { reason, tenant: None, info: None }
+    }
+
+    /// Names the tenant, unless one is named already or the name is longer than any registered one can
+    /// be: an error is no place for a gigabyte.
+    #[must_use]
+    pub fn for_tenant(mut self, tenant: &str) -> Self {
+        const LONGEST: usize = 255;
+        if self.tenant.is_none() && tenant.len() <= LONGEST {
+            self.tenant = Some(tenant.into());
+        }
+        self
+    }
+
+    /// Adds identifiers in `key=value` form, for instance an AWS request id. Never secrets, never
+    /// text that came from outside unchecked.
+    #[must_use]
+    pub fn with_info(mut self, info: impl Into<Box<str>>) -> Self {
+        self.info = Some(info.into());
+        self
+    }
+
+    pub fn info(&self) -> Option<&str> {
+        self.info.as_deref()
+    }
+
+    /// What [`Error::info`] says where this process lacks what a call takes: file descriptors, threads, memory.
+    pub const OWN_RESOURCES: &'static str = "cause=runtime";
+
+    /// See [`Reason::concerns_one_process`].
+    pub fn concerns_one_process(&self) -> bool {
+        self.reason.concerns_one_process() || self.info() == Some(Self::OWN_RESOURCES)
+    }
+
+    /// The primary message: lower case, no full stop.
+    pub fn message(&self) -> String {
+        let text = self.reason.entry().message;
+        match &self.tenant {
+            Some(tenant) => text.replace('%', &format!("{tenant:?}")),
+            None => text.replace(" of tenant %", "").replace(" for tenant %", "").replace(" %", ""),
+        }
+    }
+
+    /// `reason=NAME tenant=NAME key=value …`: what programs parse.
+    pub fn detail(&self) -> String {
+        let mut detail = format!("reason={}", self.reason.name());
+        if let Some(tenant) = &self.tenant {
+            detail += " tenant=";
+            detail += &quoted(tenant);
+        }
+        if let Some(info) = &self.info {
+            detail += " ";
+            detail += info;
+        }
+        detail
+    }
+
+    pub const fn hint(&self) -> &'static str {
+        self.reason.entry().hint
+    }
+}
+
+/// A tenant's name as it stands in `key=value` lines: quoted if it could pass for another field.
+pub fn quoted(tenant: &str) -> String {
+    let plain = tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:@/".contains(&b));
+    if plain { tenant.to_owned() } else { format!("{tenant:?}") }
+}
+
+impl From<Reason> for Error {
+    #[cold]
+    fn from(reason: Reason) -> Self {
+        Self::new(reason)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message(), self.detail())
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_resolve_back() {
+        let names: HashSet<_> = Reason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_name(reason.name()), Some(*reason));
+        }
+    }
+
+    #[test]
+    fn messages_follow_the_style_of_postgresql() {
+        for reason in Reason::ALL {
+            let Entry { message, hint, .. } = reason.entry();
+            assert!(!message.ends_with('.'), "{message}");
+            assert!(
+                message.starts_with("KMS") || message.starts_with(char::is_lowercase),
+                "{message}"
+            );
+            assert!(hint.ends_with('.'), "{hint}");
+            assert!(!Error::new(*reason).message().contains('%'));
+        }
+    }
+
+    #[test]
+    fn detail_quotes_names_that_could_forge_another_field() {
+        let error =
+            Error::new(Reason::KeyDisabled).for_tenant("a reason=x\n").with_info("request_id=1");
+        assert_eq!(error.detail(), "reason=key_disabled tenant=\"a reason=x\\n\" request_id=1");
+    }
+}

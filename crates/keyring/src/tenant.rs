@@ -1,0 +1,175 @@
+//! What the registry says of a tenant, as plain data. Reading and writing it is the host's job.
+
+use cmk_crypto::commitment::{Commitment, DekId};
+use cmk_error::{Error, Reason, Result};
+use cmk_kms::Custody;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
+/// A snapshot of one tenant's rows.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub name: Box<str>,
+    pub state: TenantState,
+    /// Drawn anew by `cmk.evict`: a cached data key of another epoch is not used.
+    pub epoch: i64,
+    pub custody: Custody,
+    /// Highest version that a data key of the tenant ever had.
+    pub last_version: i32,
+    pub data_keys: Vec<DataKey>,
+}
+
+/// A data key as the registry holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataKey {
+    pub version: i32,
+    pub state: DataKeyState,
+    pub commitment: Commitment,
+    /// `None` once destroyed.
+    pub wrapped: Option<Box<[u8]>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TenantState {
+    Pending,
+    Active,
+    Suspended,
+    Shredded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataKeyState {
+    /// Seals new values; at most one a tenant.
+    Current,
+    /// Opens old values.
+    Retired,
+    /// Shredded.
+    Destroyed,
+}
+
+/// What a database role may do with a tenant's values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    pub encrypt: bool,
+    pub decrypt: bool,
+}
+
+/// A database role, by PostgreSQL's object id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Role(pub u32);
+
+impl TenantState {
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Pending, Self::Active, Self::Suspended, Self::Shredded];
+        all.into_iter().find(|state| state.name() == name)
+    }
+
+    /// The names stand in CHECK constraints of the registry.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Shredded => "shredded",
+        }
+    }
+
+    /// # Errors
+    /// Unless the tenant is active, the reason for its state.
+    #[inline]
+    pub fn require_active(self) -> Result<(), Reason> {
+        match self {
+            Self::Active => Ok(()),
+            Self::Pending => Err(Reason::TenantPending),
+            Self::Suspended => Err(Reason::TenantSuspended),
+            Self::Shredded => Err(Reason::TenantShredded),
+        }
+    }
+}
+
+impl DataKeyState {
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "current" => Self::Current,
+            "retired" => Self::Retired,
+            "destroyed" => Self::Destroyed,
+            _ => return None,
+        })
+    }
+}
+
+impl Tenant {
+    /// # Errors
+    /// `unknown_data_key`: the value was sealed for another tenant; `data_keys_missing` if it may be one that the
+    /// registry lost.
+    pub fn data_key(&self, id: DekId) -> Result<&DataKey> {
+        let found = self.data_keys.iter().find(|key| key.commitment.dek_id() == id);
+        found.ok_or_else(|| {
+            let complete = self.require_all_data_keys();
+            complete.err().unwrap_or_else(|| self.error(Reason::UnknownDataKey))
+        })
+    }
+
+    /// # Errors
+    /// `tenant_pending` if no data key was ever made; `data_keys_missing`.
+    pub fn current_data_key(&self) -> Result<&DataKey> {
+        let found = self.data_keys.iter().find(|key| key.state == DataKeyState::Current);
+        found.ok_or_else(|| match self.state {
+            TenantState::Pending => self.error(Reason::TenantPending),
+            _ => self.error(Reason::DataKeysMissing),
+        })
+    }
+
+    /// Every version up to the highest must be there, destroyed ones included, and the tenant that is past `pending` has
+    /// at least one.
+    ///
+    /// # Errors
+    /// `data_keys_missing`, for instance after a restore that left `cmk.data_key` out.
+    pub fn require_all_data_keys(&self) -> Result<()> {
+        let expected = self.last_version.max((self.state != TenantState::Pending).into());
+        let known = self.data_keys.iter().filter(|key| key.version <= expected).count();
+        if known < expected as usize { Err(self.error(Reason::DataKeysMissing)) } else { Ok(()) }
+    }
+
+    /// The version of the next data key.
+    ///
+    /// # Errors
+    /// `data_keys_missing`; `tenant_state_conflict` when the numbers are used up.
+    pub fn next_version(&self) -> Result<i32> {
+        self.require_all_data_keys()?;
+        let newest = self.data_keys.iter().map(|key| key.version).max().unwrap_or(0);
+        let next = newest.max(self.last_version).checked_add(1);
+        next.ok_or_else(|| self.error(Reason::TenantStateConflict))
+    }
+
+    fn error(&self, reason: Reason) -> Error {
+        Error::new(reason).for_tenant(&self.name)
+    }
+}
+
+/// Longest tenant name, in bytes.
+pub const TENANT_NAME_MAX: usize = 255;
+
+/// Checks a tenant name. Names are compared byte by byte: no case folding, no Unicode normalisation.
+///
+/// # Errors
+/// `tenant_name` for an empty, too long or reserved name, or one with characters that can't be seen: control characters,
+/// and those of Unicode's categories Cf, Zl and Zp, which reorder or hide what a log shows of their neighbours.
+pub fn check_tenant_name(name: &str) -> Result<()> {
+    let valid = (1..=TENANT_NAME_MAX).contains(&name.len())
+        && !name.chars().any(is_invisible)
+        && name != "*";
+    if valid { Ok(()) } else { Err(Reason::TenantName.into()) }
+}
+
+/// What brakes check: a tenant that is registered under whatever name can be suspended.
+///
+/// # Errors
+/// `tenant_name` for a name that is longer than any registered one.
+pub fn check_tenant_name_length(name: &str) -> Result<()> {
+    if name.len() <= TENANT_NAME_MAX { Ok(()) } else { Err(Reason::TenantName.into()) }
+}
+
+fn is_invisible(c: char) -> bool {
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
+    matches!(c.general_category(), Control | Format | LineSeparator | ParagraphSeparator)
+}

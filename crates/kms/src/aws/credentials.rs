@@ -1,0 +1,120 @@
+//! Where credentials come from, and how long they are believed.
+
+use crate::AssumedRole;
+use aws_config::SdkConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use sha2::{Digest, Sha256};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+/// Lifetime asked for an assumed role's credentials: the least that STS allows, because a trust policy
+/// that the tenant changes takes effect when the last session ends.
+const SESSION: Duration = Duration::from_secs(900);
+
+/// Longest that our own credentials are used without asking for them anew.
+const OWN: Duration = Duration::from_secs(3600);
+
+/// The server's own identity: the SDK's default chain, and whom it last said that we are.
+#[derive(Debug)]
+pub struct Identity {
+    chain: Capped,
+    last: Mutex<Option<Fingerprint>>,
+}
+
+/// A hash of credentials, to compare them by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl Identity {
+    pub fn new(chain: SharedCredentialsProvider) -> Self {
+        Self { chain: Capped { provider: chain, longest: OWN }, last: Mutex::new(None) }
+    }
+
+    /// Whom it last said that we are; `None` if it wasn't asked or had no answer.
+    pub fn last(&self) -> Option<Fingerprint> {
+        *self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl ProvideCredentials for Identity {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let credentials = self.chain.provide_credentials().await?;
+            let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            *last = Some(fingerprint(&credentials));
+            Ok(credentials)
+        })
+    }
+}
+
+fn fingerprint(credentials: &Credentials) -> Fingerprint {
+    let mut hash = Sha256::new();
+    let token = credentials.session_token().unwrap_or_default();
+    for part in [credentials.access_key_id(), credentials.secret_access_key(), token] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    Fingerprint(hash.finalize().into())
+}
+
+/// A role of the tenant's account, assumed with the server's own identity.
+pub async fn assumed(role: &AssumedRole, config: &SdkConfig) -> SharedCredentialsProvider {
+    let provider = AssumeRoleProvider::builder(role.arn.as_str())
+        .external_id(role.external_id.as_str())
+        .session_name("cmk_encrypt")
+        .session_length(SESSION)
+        .configure(config)
+        .build()
+        .await;
+    let provider = SharedCredentialsProvider::new(provider);
+    SharedCredentialsProvider::new(Capped { provider, longest: SESSION })
+}
+
+/// A provider whose word on when its credentials expire is believed up to a limit only: an answer that says the year 9999
+/// would outlive every revocation.
+#[derive(Debug)]
+struct Capped {
+    provider: SharedCredentialsProvider,
+    longest: Duration,
+}
+
+impl ProvideCredentials for Capped {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let mut credentials = self.provider.provide_credentials().await?;
+            let latest = SystemTime::now() + self.longest;
+            if let Some(expiry) = credentials.expiry_mut() {
+                *expiry = latest.min(*expiry);
+            }
+            Ok(credentials)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_is_believed_within_the_limit_only() {
+        let longest = Duration::from_secs(900);
+        let now = SystemTime::now();
+        for (claimed, within) in [(60, 59..=60), (900_000_000, 899..=901)] {
+            let expiry = Some(now + Duration::from_secs(claimed));
+            let said = Credentials::new("AKIAFAKE", "fake", None, expiry, "test");
+            let capped = Capped { provider: SharedCredentialsProvider::new(said), longest };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let got = runtime.block_on(capped.provide_credentials()).unwrap();
+            let left = got.expiry().unwrap().duration_since(now).unwrap().as_secs();
+            assert!(within.contains(&left), "{left}");
+        }
+    }
+}

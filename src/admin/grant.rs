@@ -1,0 +1,125 @@
+//! Which database roles may encrypt and decrypt values of which tenants.
+
+use super::tenant::unknown;
+use crate::pg::brake::{self, Target};
+use crate::pg::grantee::Role;
+use crate::pg::{registry, write};
+use cmk_error::{Reason, Result};
+use cmk_keyring::tenant::check_tenant_name_length;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
+
+/// The tenant argument that stands for every tenant, those to come included. NULL in the table.
+const EVERY_TENANT: &str = "*";
+
+/// What to allow or take back, checked.
+pub struct Change<'a> {
+    /// `None`: every tenant.
+    pub tenant: Option<&'a str>,
+    pub role: Role,
+    pub encrypt: bool,
+    pub decrypt: bool,
+}
+
+impl<'a> Change<'a> {
+    /// # Errors
+    /// `access_argument`, `tenant_name`, `read_only`.
+    pub fn new(tenant: &'a str, role: Role, encrypt: bool, decrypt: bool) -> Result<Self> {
+        write::require_writable()?;
+        if !(encrypt || decrypt) {
+            return Err(Reason::AccessArgument.into());
+        }
+        if tenant == EVERY_TENANT {
+            return Ok(Self { tenant: None, role, encrypt, decrypt });
+        }
+        check_tenant_name_length(tenant)?;
+        Ok(Self { tenant: Some(tenant), role, encrypt, decrypt })
+    }
+
+    fn arguments(&self) -> [DatumWithOid<'_>; 5] {
+        [
+            self.tenant.into(),
+            self.role.name.as_str().into(),
+            self.encrypt.into(),
+            self.decrypt.into(),
+            self.role.oid.into(),
+        ]
+    }
+}
+
+/// Rows of `cmk.access` that a change is about: of the role, and under its name those of roles that are gone.
+const OF_GRANT: &str = "
+    (a.tenant OPERATOR(pg_catalog.=) $1 OR a.tenant IS NULL AND $1 IS NULL)
+    AND (a.role::pg_catalog.oid OPERATOR(pg_catalog.=) $5 AND $5 OPERATOR(pg_catalog.<>) 0
+         OR (a.role::pg_catalog.text OPERATOR(pg_catalog.=) $2
+             OR a.role::pg_catalog.text OPERATOR(pg_catalog.=) pg_catalog.concat($2, ' (dropped)'))
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
+                             WHERE r.oid OPERATOR(pg_catalog.=) a.role::pg_catalog.oid))";
+
+/// # Errors
+/// `unknown_role`, `unknown_tenant`, `tenant_name`, `read_only`.
+pub fn grant(change: &Change<'_>) -> Result<()> {
+    let Change { tenant, role, .. } = change;
+    role.require()?;
+    require_registered(*tenant)?;
+    let arguments = change.arguments();
+    // A grant that came for a role of this name when there was none has had no effect, and is to have none now.
+    let gone = "a.role::pg_catalog.oid OPERATOR(pg_catalog.<>) $5";
+    let tidy = format!("DELETE FROM cmk.access a WHERE {OF_GRANT} AND {gone}");
+    write::execute(&tidy, &arguments)?;
+    let conflict = match tenant {
+        Some(_) => "(tenant, cmk.grantee_key(role))",
+        None => "(cmk.grantee_key(role)) WHERE tenant IS NULL",
+    };
+    let grant = format!(
+        "INSERT INTO cmk.access AS a (tenant, role, encrypt, decrypt)
+         VALUES ($1, $2::pg_catalog.text::cmk.grantee, $3, $4)
+         ON CONFLICT {conflict} DO UPDATE
+         SET encrypt = a.encrypt OR excluded.encrypt, decrypt = a.decrypt OR excluded.decrypt"
+    );
+    write::execute(&grant, &arguments[..4])?;
+    Ok(())
+}
+
+/// Takes back what is named and leaves the rest; a grant of nothing goes altogether. The role may be gone.
+///
+/// # Errors
+/// `unknown_tenant`, `unknown_role` if there was no such grant; `tenant_name`, `read_only`.
+pub fn revoke(change: &Change<'_>) -> Result<()> {
+    let arguments = change.arguments();
+    let rows = format!("cmk.access a WHERE {OF_GRANT}");
+    let (table, lock) = (registry::ACCESS.name, "FOR UPDATE");
+    let target = Target { table, rows: &rows, arguments: &arguments, lock };
+    // Of a role that is gone, a grant has no effect anyway.
+    if change.role.oid != pg_sys::InvalidOid {
+        brake::revoke(change.tenant, change.role.oid, (change.encrypt, change.decrypt), &target)?;
+    }
+    // All or what is left of it: a row that allows nothing isn't representable.
+    let nothing_left = "(NOT a.encrypt OR $3) AND (NOT a.decrypt OR $4)";
+    let deleted = write::execute(
+        &format!("DELETE FROM cmk.access a WHERE {OF_GRANT} AND {nothing_left}"),
+        &arguments,
+    )?;
+    let reduced = write::execute(
+        &format!(
+            "UPDATE cmk.access a SET encrypt = a.encrypt AND NOT $3, decrypt = a.decrypt AND NOT $4
+              WHERE {OF_GRANT}"
+        ),
+        &arguments,
+    )?;
+    // What is gone may be taken back; what never was is a slip of the pen. Looked at last, for the brake waits for nobody.
+    if deleted + reduced == 0 {
+        require_registered(change.tenant)?;
+        change.role.require()?;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// `unknown_tenant`, `tenant_name`.
+fn require_registered(tenant: Option<&str>) -> Result<()> {
+    match tenant {
+        Some(name) if !registry::is_registered(name)? => Err(unknown(name)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,21 @@
+//! What happens to the registry as a whole.
+
+use crate::pg::{guard, registry, write};
+use cmk_error::{Reason, Result};
+
+/// Makes a registry that CREATE DATABASE ... TEMPLATE copied the registry of this database.
+///
+/// # Errors
+/// `registry_write` unless the caller is a superuser, whatever was granted to him; `read_only`.
+pub fn adopt() -> Result<()> {
+    const ADOPT: &str = "
+        INSERT INTO cmk.home
+        SELECT d.oid FROM pg_catalog.pg_database d
+         WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()";
+    if !registry::caller_is_superuser() {
+        return Err(Reason::RegistryWrite.into());
+    }
+    guard::permitted(|| write::execute("DELETE FROM cmk.home", &[]))?;
+    write::execute(ADOPT, &[])?;
+    Ok(())
+}
