@@ -115,7 +115,7 @@ reasons! {
         "Shredding is final: values sealed under these data keys can never be decrypted again.";
     KeyAccessDenied = "key_access_denied", ObjectNotInPrerequisiteState,
         "the key of tenant % does not allow us to use it",
-        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the lent role does not trust us under this external id or our own policy lacks sts:AssumeRole. The owner can restore access.";
+        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the assumed role does not trust us under this external id or our own policy lacks sts:AssumeRole. The owner can restore access.";
     KeyDisabled = "key_disabled", ObjectNotInPrerequisiteState,
         "the key of tenant % is disabled",
         "The key's owner can enable it again; the data is intact.";
@@ -190,7 +190,7 @@ reasons! {
         "Retry later; cmk_encrypt.tenant_call_budget limits the KMS calls for a tenant in a minute, and cmk.status counts them.";
     Credentials = "credentials", ConfigFileError,
         "the server has no valid AWS credentials for tenant %",
-        "Give the PostgreSQL service an instance profile, web identity or environment credentials, and check the tenant's role_arn and external_id.";
+        "Give the PostgreSQL service an instance profile, web identity or environment credentials, and check role_arn and external_id in the options of the tenant's key.";
     KeyUnusable = "key_unusable", ConfigFileError,
         "the key of tenant % is not a symmetric encryption key",
         "Register a KMS key with key spec SYMMETRIC_DEFAULT and key usage ENCRYPT_DECRYPT.";
@@ -244,10 +244,13 @@ reasons! {
         "A tenant name has 1 to 255 bytes, no control or invisible formatting characters, and is not \"*\".";
     KeyUri = "key_uri", InvalidParameterValue,
         "key URI is not valid",
-        "Pass a full KMS key ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (no alias: it can be retargeted), or local:NAME.";
+        "Pass a full KMS key ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (no alias: it can be retargeted), or local:NAME, of a provider that this build has.";
+    KeyOptions = "key_options", InvalidParameterValue,
+        "options of the key are not valid",
+        "They are a JSON object of texts. AWS keys take role_arn and external_id; local keys take none.";
     RoleArn = "role_arn", InvalidParameterValue,
         "role ARN is not valid",
-        "Pass arn:aws:iam::ACCOUNT:role/NAME, for a KMS key; a local key has no role.";
+        "Pass arn:aws:iam::ACCOUNT:role/NAME.";
     ExternalId = "external_id", InvalidParameterValue,
         "role_arn needs an external_id, and the other way round",
         "It has 2 to 1224 characters, letters, digits and _+=,.@:/-. Without one, another customer's role could be used for this tenant (the confused deputy).";
