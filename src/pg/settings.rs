@@ -35,6 +35,10 @@ static KMS_CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static KMS_ATTEMPT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
 static KMS_OPERATION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static KMS_MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(3);
+/// Clients of AWS KMS that a backend keeps, one a Region and assumed role. Of more, the one not used
+/// for longest is dropped, and its role is assumed anew by the next call. A client takes 0.1 MB: the
+/// default is 25 MB in a backend that has served as many roles, and nothing in others.
+static KMS_CLIENTS: GucSetting<i32> = GucSetting::<i32>::new(256);
 static LOCAL_KEYS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOCAL_KEY_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
@@ -143,6 +147,13 @@ pub fn define() -> Result<()> {
         &KMS_MAX_ATTEMPTS,
         1,
         10,
+    );
+    number(
+        c"cmk_encrypt.kms_clients",
+        c"KMS clients, one a Region and assumed role, that a backend keeps at most.",
+        &KMS_CLIENTS,
+        1,
+        10_000,
     );
     number(
         c"cmk_encrypt.cache_size",
@@ -336,6 +347,7 @@ pub fn aws() -> AwsSettings {
         attempt_timeout: duration(&KMS_ATTEMPT_TIMEOUT),
         operation_timeout: duration(&KMS_OPERATION_TIMEOUT),
         max_attempts: KMS_MAX_ATTEMPTS.get().unsigned_abs(),
+        max_clients: KMS_CLIENTS.get().unsigned_abs() as usize,
     }
 }
 
