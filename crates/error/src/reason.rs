@@ -40,9 +40,12 @@ pub enum SqlState {
     ConfigFileError,
 }
 
-/// What a failed KMS call says about the tenant's key; decides what happens to cached data keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The state of a tenant's key as last seen; decides what happens to cached data keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum KeyState {
+    /// KMS did what it was asked.
+    Usable,
     /// The owner took the key away: cached data keys are purged now.
     Revoked,
     /// KMS did not answer in time or failed: cached data keys serve until their hard TTL.
@@ -54,19 +57,19 @@ pub enum KeyState {
 }
 
 impl KeyState {
-    pub const USABLE: &'static str = "usable";
+    /// Every state, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Usable, Self::Revoked, Self::Unreachable, Self::Throttled, Self::Misconfigured];
 
-    /// The names of the states a key can be seen in, as SQL shows them.
-    pub const NAMES: [&'static str; 5] =
-        [Self::USABLE, "revoked", "unreachable", "throttled", "misconfigured"];
-
+    /// As SQL shows it.
     pub const fn name(self) -> &'static str {
-        Self::NAMES[1 + self as usize]
-    }
-
-    /// The place of a name among [`KeyState::NAMES`].
-    pub fn number(name: &str) -> Option<u8> {
-        Self::NAMES.iter().position(|of| *of == name).map(|at| at as u8)
+        match self {
+            Self::Usable => "usable",
+            Self::Revoked => "revoked",
+            Self::Unreachable => "unreachable",
+            Self::Throttled => "throttled",
+            Self::Misconfigured => "misconfigured",
+        }
     }
 }
 
@@ -161,6 +164,9 @@ reasons! {
     NotInstalled = "not_installed", UndefinedObject,
         "the key registry does not exist in this database",
         "Run CREATE EXTENSION cmk_encrypt.";
+    RegistryUnusable = "registry_unusable", SystemError,
+        "the key registry cannot be used",
+        "Its tables are not those of this version of the extension; run ALTER EXTENSION cmk_encrypt UPDATE, or restore schema cmk.";
     UnknownRole = "unknown_role", UndefinedObject,
         "role does not exist",
         "Give the role's name as pg_roles shows it; a number is a name like any other.";

@@ -1,8 +1,8 @@
-//! What the registry says of a tenant, as plain data. Reading and writing it is the host's job.
+//! What the registry says of a tenant, as plain data. Reading and writing it is the process's job.
 
 use cmk_crypto::commitment::{Commitment, DekId};
 use cmk_error::{Error, Reason, Result};
-use cmk_kms::Custody;
+use cmk_kms::{CustomerKey, Purpose};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 /// A snapshot of one tenant's rows.
@@ -12,7 +12,7 @@ pub struct Tenant {
     pub state: TenantState,
     /// Drawn anew by `cmk.evict`: a cached data key of another epoch is not used.
     pub epoch: i64,
-    pub custody: Custody,
+    pub customer_key: CustomerKey,
     /// Highest version that a data key of the tenant ever had.
     pub last_version: i32,
     pub data_keys: Vec<DataKey>,
@@ -21,7 +21,10 @@ pub struct Tenant {
 /// A data key as the registry holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataKey {
+    /// Counts the data keys that the tenant ever had, whatever their purpose.
     pub version: i32,
+    /// What it is for.
+    pub purpose: Purpose,
     pub state: DataKeyState,
     pub commitment: Commitment,
     /// `None` once destroyed.
@@ -48,7 +51,7 @@ pub enum DataKeyState {
 
 /// What a database role may do with a tenant's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Permissions {
+pub struct Grant {
     pub encrypt: bool,
     pub decrypt: bool,
 }
@@ -102,21 +105,32 @@ impl Tenant {
     /// `unknown_data_key`: the value was sealed for another tenant; `data_keys_missing` if it may be one that the
     /// registry lost.
     pub fn data_key(&self, id: DekId) -> Result<&DataKey> {
-        let found = self.data_keys.iter().find(|key| key.commitment.dek_id() == id);
+        let found = self
+            .data_keys
+            .iter()
+            .find(|key| key.commitment.dek_id() == id && key.purpose == Purpose::Values);
         found.ok_or_else(|| {
             let complete = self.require_all_data_keys();
             complete.err().unwrap_or_else(|| self.error(Reason::UnknownDataKey))
         })
     }
 
+    /// The data key that seals new values.
+    ///
     /// # Errors
     /// `tenant_pending` if no data key was ever made; `data_keys_missing`.
     pub fn current_data_key(&self) -> Result<&DataKey> {
-        let found = self.data_keys.iter().find(|key| key.state == DataKeyState::Current);
-        found.ok_or_else(|| match self.state {
+        self.current(Purpose::Values).ok_or_else(|| match self.state {
             TenantState::Pending => self.error(Reason::TenantPending),
             _ => self.error(Reason::DataKeysMissing),
         })
+    }
+
+    /// The current data key of a purpose.
+    pub fn current(&self, purpose: Purpose) -> Option<&DataKey> {
+        let is_current =
+            |key: &&DataKey| key.state == DataKeyState::Current && key.purpose == purpose;
+        self.data_keys.iter().find(is_current)
     }
 
     /// Every version up to the highest must be there, destroyed ones included, and the tenant that is past `pending` has

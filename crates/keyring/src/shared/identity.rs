@@ -3,12 +3,18 @@
 use crate::tenant::{DataKey, Tenant};
 use sha2::{Digest, Sha256};
 
-/// Names a tenant of a database: a hash, so that no name lies in shared memory.
+/// Drawn when the server starts. Without it, whoever may register tenants could choose a name whose
+/// record takes the place of another tenant's.
+#[derive(Clone, Copy, Debug)]
+pub struct Salt(pub [u8; 16]);
+
+/// Names a tenant of a database: a salted hash, so that no name lies in shared memory and nobody can
+/// aim at another tenant's place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct TenantId(pub(super) [u8; 16]);
 
-/// Names a data key with everything that vouches for it: tenant, epoch, custody, commitment.
+/// Names a data key with everything that vouches for it: tenant, epoch, customer key, commitment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Fingerprint(pub(super) [u8; 32]);
@@ -16,34 +22,29 @@ pub struct Fingerprint(pub(super) [u8; 32]);
 /// Which tenant, as the caller's snapshot of the registry has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject {
+    /// The tenant.
     pub id: TenantId,
     /// PostgreSQL's object id of the database.
     pub database: u32,
-    /// Another custody is another key: what was known of the old one is forgotten.
-    pub(super) custody: u64,
+    /// A hash of the customer managed key. Another one: what was known of the old key is forgotten.
+    pub(super) customer_key: u64,
     /// Distinguishes what was unwrapped before `cmk.evict` from what came after.
     pub(super) epoch: u64,
 }
 
 impl Subject {
-    pub fn new(database: u32, tenant: &Tenant) -> Self {
-        let custody = hash(&[
-            tenant.custody.key.to_string().as_bytes(),
-            tenant.custody.role.as_ref().map_or("", |role| role.arn.as_str()).as_bytes(),
-            tenant.custody.role.as_ref().map_or("", |role| role.external_id.as_str()).as_bytes(),
-        ]);
-        Self {
-            id: TenantId::new(database, &tenant.name),
-            database,
-            custody: word(&custody),
-            epoch: tenant.epoch as u64,
-        }
+    /// `id` is the tenant's, made with this server's salt.
+    pub fn new(id: TenantId, database: u32, tenant: &Tenant) -> Self {
+        let key = &tenant.customer_key;
+        let customer_key = first_word(&hash(&[key.uri().as_bytes(), key.options().as_bytes()]));
+        Self { id, database, customer_key, epoch: tenant.epoch as u64 }
     }
 
+    /// The name of one of the tenant's data keys.
     pub fn fingerprint(&self, data_key: &DataKey) -> Fingerprint {
         Fingerprint(hash(&[
             &self.id.0,
-            &self.custody.to_be_bytes(),
+            &self.customer_key.to_be_bytes(),
             &self.epoch.to_be_bytes(),
             data_key.commitment.as_bytes(),
         ]))
@@ -51,8 +52,9 @@ impl Subject {
 }
 
 impl TenantId {
-    pub fn new(database: u32, name: &str) -> Self {
-        let hash = hash(&[&database.to_be_bytes(), name.as_bytes()]);
+    /// `database` is PostgreSQL's object id of the database.
+    pub fn new(salt: &Salt, database: u32, name: &str) -> Self {
+        let hash = hash(&[&salt.0, &database.to_be_bytes(), name.as_bytes()]);
         let mut id = [0; 16];
         id.copy_from_slice(&hash[..16]);
         Self(id)
@@ -69,6 +71,7 @@ pub(super) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-pub(super) fn word(hash: &[u8]) -> u64 {
+/// The first 64 bits of a hash.
+pub(super) fn first_word(hash: &[u8]) -> u64 {
     hash.iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
 }

@@ -1,19 +1,22 @@
-//! A host whose registry, clock and KMS are plain fields, for several processes at once.
+//! A process whose registry, clock and KMS are plain fields, for several processes at once.
 
-use crate::shared::record::{Change, Record};
-use crate::shared::vault::Slot;
-use crate::shared::{Awaited, Shared, Tag, Words};
-use crate::tenant::{DataKey, Permissions, Tenant};
-use crate::tenant::{DataKeyState, Role, TenantState};
-use crate::{Host, Keyring, Policy};
+use crate::keyring::Keyring;
+use crate::policy::Policy;
+use crate::process::Process;
+use crate::shared::call::{AwaitedCall, CallPermit};
+use crate::shared::counters::SharedCounters;
+use crate::shared::data_keys::DataKeySlot;
+use crate::shared::history::Change;
+use crate::shared::identity::TenantId;
+use crate::shared::record::Record;
+use crate::shared::table::SharedKeyring;
+use crate::shared::tag::Tag;
+use crate::tenant::{DataKey, DataKeyState, Grant, Role, Tenant, TenantState};
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
-use cmk_envelope::Envelope;
-use cmk_envelope::OVERHEAD;
+use cmk_envelope::{Envelope, OVERHEAD};
 use cmk_error::{Error, Instant, Reason, Result};
-use cmk_kms::context::EncryptionContext;
-use cmk_kms::key_uri::KeyUri;
-use cmk_kms::{Custody, Kms};
+use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose};
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,16 +25,17 @@ use std::time::Duration;
 
 pub const SECOND: u64 = 1_000_000_000;
 pub const TTL: u64 = 300;
+pub const REFRESH_WAIT: u64 = SECOND / 10;
 
 /// Tests run side by side, but of all data keys of a process one can be in use at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-pub struct FakeHost {
+pub struct FakeProcess {
     _alone: MutexGuard<'static, ()>,
     pub now: Cell<Instant>,
     pub generation: Cell<u64>,
     pub tenants: RefCell<HashMap<String, Tenant>>,
-    pub permissions: Cell<Permissions>,
+    pub grant: Cell<Grant>,
     pub outage: Cell<Option<Reason>>,
     pub calls: Cell<u32>,
     /// Runs once, in the middle of the next KMS call.
@@ -39,26 +43,32 @@ pub struct FakeHost {
     pub capacity: usize,
     pub soft_ttl: Cell<u64>,
     pub budget: Cell<u32>,
-    pub process: Cell<u32>,
-    pub words: Words,
+    pub pid: Cell<u32>,
+    pub open_call: Cell<Option<CallPermit>>,
+    pub counters: SharedCounters,
     pub records: RefCell<Vec<Record>>,
-    pub slots: RefCell<Vec<Slot>>,
+    pub slots: RefCell<Vec<DataKeySlot>>,
     /// Runs whenever a process waits for another.
     pub during_wait: RefCell<Option<Happening>>,
-    pub told: RefCell<Vec<Change>>,
+    pub logged: RefCell<Vec<Change>>,
 }
 
-pub type Happening = Box<dyn FnOnce(&FakeHost)>;
+pub type Happening = Box<dyn FnOnce(&FakeProcess)>;
 
 /// "Wraps" a key as itself.
-pub struct FakeKms<'a>(&'a FakeHost);
+pub struct FakeKms<'a>(&'a FakeProcess);
 
 impl Kms for FakeKms<'_> {
-    fn generate(&self, _: &Custody, _: &EncryptionContext<'_>) -> Result<Vec<u8>> {
+    fn generate(&self, _: &CustomerKey, _: &EncryptionContext<'_>) -> Result<Vec<u8>> {
         unreachable!("reads never make keys")
     }
 
-    fn unwrap(&self, _: &Custody, wrapped: &[u8], _: &EncryptionContext<'_>) -> Result<SecretKey> {
+    fn unwrap(
+        &self,
+        _: &CustomerKey,
+        wrapped: &[u8],
+        _: &EncryptionContext<'_>,
+    ) -> Result<SecretKey> {
         self.0.calls.set(self.0.calls.get() + 1);
         if let Some(happen) = self.0.during_call.take() {
             happen(self.0);
@@ -70,15 +80,15 @@ impl Kms for FakeKms<'_> {
     }
 }
 
-impl Host for FakeHost {
+impl Process for FakeProcess {
     fn now(&self) -> Instant {
         self.now.get()
     }
     fn wall_clock(&self) -> i64 {
         self.now.get() as i64 / 1000
     }
-    fn process_id(&self) -> u32 {
-        self.process.get()
+    fn pid(&self) -> u32 {
+        self.pid.get()
     }
     fn database(&self) -> u32 {
         5
@@ -90,7 +100,7 @@ impl Host for FakeHost {
         [None, None]
     }
     fn generation(&self) -> u64 {
-        self.generation.get() + self.words.revocations.load(std::sync::atomic::Ordering::Relaxed)
+        self.generation.get() + self.counters.notices.load(std::sync::atomic::Ordering::Relaxed)
     }
     fn registry_generation(&self) -> u64 {
         self.generation.get()
@@ -102,9 +112,9 @@ impl Host for FakeHost {
         Policy {
             ttl: TTL * SECOND,
             soft_ttl: self.soft_ttl.get(),
-            refresh_wait: SECOND / 10,
+            refresh_wait: REFRESH_WAIT,
             failure_ttl: 4 * SECOND,
-            patience: 6 * SECOND,
+            call_timeout: 6 * SECOND,
             budget: self.budget.get(),
             capacity: self.capacity,
         }
@@ -112,24 +122,33 @@ impl Host for FakeHost {
     fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
         Ok(self.tenants.borrow().get(name).cloned())
     }
-    fn permissions(&self, _: Role, _: &str) -> Result<Permissions> {
-        Ok(self.permissions.get())
+    fn grant(&self, _: Role, _: &str) -> Result<Grant> {
+        Ok(self.grant.get())
     }
     fn kms(&self, _: Option<Duration>) -> impl Kms {
         FakeKms(self)
     }
-    fn shared<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
+    fn transaction_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
         let (mut records, mut slots) = (self.records.borrow_mut(), self.slots.borrow_mut());
         let (records, slots) = (&mut records, &mut slots);
-        work(&mut Shared { words: &self.words, records, slots, brakes: &mut [] })
+        work(&mut SharedKeyring { counters: &self.counters, records, slots, brakes: &mut [] })
     }
-    fn is_alone(&self) -> bool {
+    fn has_uncommitted_registry_changes(&self) -> bool {
         false
     }
-    fn common<R>(&self, work: impl FnOnce(&mut Shared<'_>) -> R) -> R {
-        self.shared(work)
+    fn read_server_memory<R>(&self, work: impl FnOnce(&SharedKeyring<'_>) -> R) -> R {
+        self.server_memory(|shared| work(shared))
     }
-    fn wait(&self, _: Awaited) {
+    fn tenant_id(&self, name: &str) -> TenantId {
+        TenantId::new(&self.counters.salt(), self.database(), name)
+    }
+    fn set_open_call(&self, permit: Option<CallPermit>) {
+        self.open_call.set(permit);
+    }
+    fn server_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
+        self.transaction_memory(work)
+    }
+    fn wait(&self, _: AwaitedCall) {
         match self.during_wait.take() {
             Some(happen) => happen(self),
             None => self.pass(1),
@@ -140,46 +159,47 @@ impl Host for FakeHost {
         tag
     }
     fn erase_at(&self, _: Instant) {}
-    fn tell(&self, _: &str, change: Change, _: Option<&Error>) {
+    fn log_state_change(&self, _: &str, change: Change, _: Option<&Error>) {
         if change.is_news() {
-            self.told.borrow_mut().push(change);
+            self.logged.borrow_mut().push(change);
         }
     }
 }
 
-impl FakeHost {
+impl FakeProcess {
     pub fn new(tenants: &[&str]) -> Self {
-        let host = Self {
+        let process = Self {
             _alone: ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
             now: Cell::new(1000 * SECOND),
             generation: Cell::new(1),
             tenants: RefCell::default(),
-            permissions: Cell::new(Permissions { encrypt: true, decrypt: true }),
+            grant: Cell::new(Grant { encrypt: true, decrypt: true }),
             outage: Cell::new(None),
             calls: Cell::new(0),
             during_call: RefCell::new(None),
             capacity: 10,
             soft_ttl: Cell::new(TTL * SECOND),
             budget: Cell::new(0),
-            process: Cell::new(1),
-            words: Words::new(),
+            pid: Cell::new(1),
+            open_call: Cell::new(None),
+            counters: SharedCounters::new(),
             records: RefCell::new(vec![Record::default(); 64]),
             slots: RefCell::default(),
             during_wait: RefCell::new(None),
-            told: RefCell::default(),
+            logged: RefCell::default(),
         };
         for name in tenants {
             let tenant = Tenant {
                 name: (*name).into(),
                 state: TenantState::Active,
                 epoch: 0,
-                custody: Custody { key: KeyUri::parse("local:k").unwrap(), role: None },
+                customer_key: CustomerKey::parse("local:k", "{}", 0).unwrap(),
                 last_version: 1,
                 data_keys: vec![data_key(name, 1)],
             };
-            host.tenants.borrow_mut().insert((*name).into(), tenant);
+            process.tenants.borrow_mut().insert((*name).into(), tenant);
         }
-        host
+        process
     }
 
     pub fn change(&self, name: &str, change: impl FnOnce(&mut Tenant)) {
@@ -189,13 +209,13 @@ impl FakeHost {
 
     /// With a shared keyring for so many data keys.
     pub fn sharing(self, keys: usize) -> Self {
-        self.slots.borrow_mut().resize_with(keys, Slot::default);
+        self.slots.borrow_mut().resize_with(keys, DataKeySlot::default);
         self
     }
 
     /// From now on this process calls.
-    pub fn be(&self, process: u32) {
-        self.process.set(process);
+    pub fn be(&self, pid: u32) {
+        self.pid.set(pid);
     }
 
     pub fn pass(&self, seconds: u64) {
@@ -207,25 +227,26 @@ pub fn data_key(tenant: &str, version: i32) -> DataKey {
     let dek = SecretKey::generate().unwrap();
     DataKey {
         version,
+        purpose: Purpose::Values,
         state: DataKeyState::Current,
         commitment: Commitment::to(&dek, tenant.as_bytes()),
         wrapped: Some(dek.expose_secret().as_slice().into()),
     }
 }
 
-pub fn seal(keyring: &Keyring, host: &FakeHost, tenant: &str) -> Result<Vec<u8>> {
+pub fn seal(keyring: &Keyring, process: &FakeProcess, tenant: &str) -> Result<Vec<u8>> {
     let mut out = vec![0; 5 + OVERHEAD];
-    keyring.seal(host, tenant, b"", b"value", &mut out).map(|()| out)
+    keyring.seal(process, tenant, b"", b"value", &mut out).map(|()| out)
 }
 
 pub fn open(
     keyring: &Keyring,
-    host: &FakeHost,
+    process: &FakeProcess,
     tenant: &str,
     bytes: &[u8],
 ) -> Result<Vec<u8>, Reason> {
     let envelope = Envelope::parse(bytes).unwrap();
     let mut out = vec![0; envelope.plaintext_len()];
-    let done = keyring.open(host, tenant, b"", &envelope, &mut out);
+    let done = keyring.open(process, tenant, b"", &envelope, &mut out);
     done.map(|()| out).map_err(|error| error.reason)
 }
