@@ -51,8 +51,10 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
-COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool) IS
     'Registers a tenant and its key (KMS key ARN or local:NAME) and, unless told not to, makes its first data key';
+COMMENT ON FUNCTION cmk.alter_tenant_options(pg_catalog.text, pg_catalog.jsonb) IS
+    'Changes the role or external id by which a tenant''s key is used, once KMS unwraps the current data key that way';
 COMMENT ON FUNCTION cmk.activate_tenant(pg_catalog.text) IS
     'Makes the first data key of a pending tenant, once its key policy lets us';
 COMMENT ON FUNCTION cmk.rotate_tenant(pg_catalog.text) IS
@@ -113,6 +115,12 @@ COMMENT ON TABLE cmk.data_key IS 'Wrapped data keys; losing a row is losing the 
 COMMENT ON TABLE cmk.access IS 'Which database roles may encrypt and decrypt for which tenant; a null tenant means every tenant';
 COMMENT ON TABLE cmk.home IS 'The database that this registry belongs to';
 COMMENT ON COLUMN cmk.tenant.last_version IS 'Highest version that a data key of the tenant ever had';
+COMMENT ON COLUMN cmk.tenant.key_uri IS 'The key that wraps the tenant''s data keys';
+COMMENT ON COLUMN cmk.tenant.options IS
+    'How the key is used: role_arn and external_id of an AWS key';
+COMMENT ON COLUMN cmk.data_key.purpose IS
+    'values: seals and opens values; index: makes search tokens. One of each is current';
+COMMENT ON COLUMN cmk.data_key.wrapped_by IS 'The URI of the key that wrapped it';
 COMMENT ON COLUMN cmk.access.role IS
     'By its present name. A role that this server doesn''t have gets nothing; cmk.check() lists it';
 COMMENT ON VIEW cmk.tenants IS 'Tenants with state, key and current data key version';
@@ -123,6 +131,7 @@ COMMENT ON VIEW cmk.cache IS 'Data keys cached by this session; never key bytes'
 COMMENT ON VIEW cmk.cache_stats IS 'Counters of this session''s cache since it started';
 
 COMMENT ON COLUMN cmk.tenants.state IS 'pending, active, suspended or shredded';
+COMMENT ON COLUMN cmk.tenants.options IS 'Role and external id of an AWS key';
 COMMENT ON COLUMN cmk.tenants.version IS 'Of the data key that seals new values';
 COMMENT ON COLUMN cmk.tenants.data_keys IS 'How many there are; none costs anything until it is used';
 
@@ -130,7 +139,7 @@ COMMENT ON COLUMN cmk.status.tenant_state IS 'As in cmk.tenants';
 COMMENT ON COLUMN cmk.status.key_state IS
     'usable, revoked, unreachable, throttled or misconfigured, as KMS last said; null if it was not asked since the server started, or that is forgotten';
 COMMENT ON COLUMN cmk.status.reason IS 'Why it is not usable, as in the DETAIL of errors';
-COMMENT ON COLUMN cmk.status.info IS 'aws_code, request_id or cause of the last failure';
+COMMENT ON COLUMN cmk.status.info IS 'kms_code, request_id or cause of the last failure';
 COMMENT ON COLUMN cmk.status.since IS 'Beginning of key_state, whatever its reason';
 COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last unwrapped a data key';
 COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last failed to';
@@ -154,12 +163,12 @@ COMMENT ON COLUMN cmk.key_event.event IS
 COMMENT ON COLUMN cmk.key_event.was IS 'The state before; null if not known';
 COMMENT ON COLUMN cmk.key_event.reason IS 'Why, as in the DETAIL of errors';
 COMMENT ON COLUMN cmk.key_event.info IS
-    'aws_code, request_id or cause; dark_in_seconds, from this event to the end of the last cached data key; at, the time a warning is about';
+    'kms_code, request_id or cause; dark_in_seconds, from this event to the end of the last cached data key; at, the time a warning is about';
 
 COMMENT ON COLUMN cmk.cache.age IS 'Since the beginning of the KMS call that last vouched for it';
 COMMENT ON COLUMN cmk.cache.expires_in IS 'Until it is zeroed, unless it is renewed';
 COMMENT ON COLUMN cmk.cache_stats.entries IS 'Places taken, also by data keys that were zeroed at their TTL and not asked for since';
 COMMENT ON COLUMN cmk.cache_stats.capacity IS 'cmk_encrypt.cache_size';
-COMMENT ON COLUMN cmk.cache_stats.evictions IS 'Data keys that went for want of room';
+COMMENT ON COLUMN cmk.cache_stats.dropped_for_room IS 'Data keys that went for want of room';
 COMMENT ON COLUMN cmk.cache_stats.memory_locked IS 'Data keys can''t be swapped out; null before there was one';
 COMMENT ON COLUMN cmk.cache_stats.expiry_timer IS 'Data keys are zeroed on time even while the session sleeps';

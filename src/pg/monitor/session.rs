@@ -1,6 +1,6 @@
 //! The monitor's connection: a superuser's, in a database that others may own.
 
-use crate::pg::elog;
+use crate::pg::{compat, elog};
 use cmk_error::quoted;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys::panic::CaughtError;
@@ -24,13 +24,12 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"session_replication_role", c"replica"),
     (c"client_min_messages", c"error"),
     (c"synchronous_commit", c"local"),
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
-    (c"transaction_timeout", c"0"),
 ];
 
 pub fn connect(database: &str) {
     BackgroundWorker::connect_worker_to_spi(Some(database), None);
-    for (name, value) in SETTINGS {
+    let more = compat::MORE_TIMEOUTS.iter().map(|name| (*name, c"0"));
+    for (name, value) in SETTINGS.iter().copied().chain(more) {
         // SAFETY: C strings; on the main thread, once, outside of a transaction.
         unsafe {
             pg_sys::SetConfigOption(

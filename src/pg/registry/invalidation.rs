@@ -5,7 +5,7 @@
 //! the commit record; on rollback it undoes it locally. Here it only counts [`generation`] up: the
 //! keyring compares and reads the registry again.
 
-use super::shmem;
+use crate::pg::shared_memory::access;
 use pgrx::{pg_guard, pg_sys};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -38,7 +38,7 @@ pub fn watch(tables: [pg_sys::Oid; 4]) {
     }
 }
 
-/// The generation of the registry and of revocations, after taking in what other backends committed meanwhile, also in the
+/// The generation of the registry and of notices, after taking in what other backends committed meanwhile, also in the
 /// middle of a statement.
 #[inline]
 pub fn generation() -> u64 {
@@ -46,7 +46,7 @@ pub fn generation() -> u64 {
     // pending messages it is one comparison.
     unsafe { pg_sys::AcceptInvalidationMessages() };
     // Both only grow, so the sum changes if either does.
-    GENERATION.load(Relaxed) + shmem::words().revocations.load(Relaxed)
+    GENERATION.load(Relaxed) + access::notices()
 }
 
 /// That of the registry alone, as of the last call of [`generation`].
@@ -59,7 +59,7 @@ static DIRTY: AtomicBool = AtomicBool::new(false);
 
 /// True from a change of the registry to the end of the transaction. What it sees is nobody else's yet: a data key
 /// unwrapped under an uncommitted eviction would outlive the commit in other sessions.
-pub fn is_uncommitted() -> bool {
+pub fn has_uncommitted_changes() -> bool {
     DIRTY.load(Relaxed)
 }
 

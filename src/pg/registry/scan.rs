@@ -5,17 +5,12 @@
 //! user in the way, and always the newest committed rows plus this transaction's own, whatever the
 //! snapshot of the running statement.
 
-use super::grantee::Grantee;
-use cmk_error::{Reason, Result};
+use super::tables::Table;
+use crate::pg::grantee::Grantee;
+use cmk_error::{Error, Reason, Result};
 use pgrx::pg_sys;
 use pgrx::{FromDatum, IntoDatum};
 use std::ffi::CStr;
-
-/// A table and the unique index that finds rows by their first column.
-pub struct Table {
-    pub name: &'static CStr,
-    pub index: &'static CStr,
-}
 
 /// What to look for in the first column.
 pub enum Key<'a> {
@@ -51,6 +46,22 @@ impl Row {
 }
 
 impl Row {
+    /// The text of column `number`, of type `jsonb`; `None` for null, and if the table has another type there.
+    pub fn json_text(&self, number: usize) -> Option<String> {
+        // SAFETY: the descriptor of the table that is being scanned; the function checks the number.
+        let found = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number as i32) };
+        if found != pg_sys::JSONBOID || self.is_null(number) {
+            return None;
+        }
+        let value = *self.values.get(number - 1)?;
+        // SAFETY: a jsonb, as was checked; its output function returns a C string in the current memory context.
+        let text = unsafe {
+            let output = pg_sys::Oid::from(pg_sys::F_JSONB_OUT);
+            CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, value))
+        };
+        text.to_str().ok().map(str::to_owned)
+    }
+
     /// Column `number`, of type `cmk.grantee`; `None` for null, and if the table has another type there.
     pub fn grantee(&self, number: usize) -> Option<Grantee> {
         // SAFETY: the descriptor of the table that is being scanned; the function checks the number.
@@ -146,6 +157,20 @@ pub fn scan(table: &Table, key: &Key<'_>, mut visit: impl FnMut(&Row) -> Result<
         pg_sys::table_close(relation, lock);
         outcome
     }
+}
+
+/// Whether a row whose first column is `key` fulfils `condition`. The first one ends the scan.
+///
+/// # Errors
+/// `not_installed`.
+pub fn any(table: &Table, key: &Key<'_>, condition: impl Fn(&Row) -> bool) -> Result<bool> {
+    let mut found = false;
+    let scanned = scan(table, key, |row| {
+        found = condition(row);
+        // Any error ends a scan; this one goes nowhere.
+        if found { Err(Error::new(Reason::TenantExists)) } else { Ok(()) }
+    });
+    if found { Ok(true) } else { scanned.map(|()| false) }
 }
 
 fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {

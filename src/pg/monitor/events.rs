@@ -2,12 +2,14 @@
 //! for warnings a line in the log. (A change of state is logged by the process that saw it.)
 
 use super::session::{try_transaction, with_snapshot};
-use crate::pg::backend::BACKEND;
-use crate::pg::{clock, elog, registry, report, shmem, write};
+use crate::pg::registry::tables::KEY_EVENT;
+use crate::pg::registry::{lock, write};
+use crate::pg::shared_memory::access;
+use crate::pg::{clock, elog, identity, report};
 use cmk_error::{KeyState, Reason, Result, quoted};
-use cmk_keyring::Host;
-use cmk_keyring::shared::TenantId;
-use cmk_keyring::shared::record::{Past, Record};
+use cmk_keyring::shared::history::PastChange;
+use cmk_keyring::shared::identity::TenantId;
+use cmk_keyring::shared::record::Record;
 use cmk_kms::KeyFacts;
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -28,41 +30,37 @@ struct Event<'a> {
     at: f64,
 }
 
-/// When an event is worth a row.
+/// When an event is written down.
 #[derive(Clone, Copy, PartialEq)]
-enum Worth {
+enum When {
     Always,
     /// Unless the last row about the tenant's state says the same, and of a revoked key why; without a row the key was
     /// usable.
-    IfStateDiffers,
+    StateDiffers,
     /// Unless the last row of its kind says the same.
-    IfInfoDiffers,
+    InfoDiffers,
 }
 
-/// Tells of every change of state since the last one told. False if an ERROR kept one from being written.
-pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) -> bool {
+/// Makes every change of state known since the last one that was. False if an ERROR kept one from being
+/// written.
+pub fn announce<'a, N: Iterator<Item = (TenantId, &'a str)>>(tenants: impl Fn() -> N) -> bool {
     if write::in_recovery() {
         return true;
     }
-    let database = BACKEND.database();
-    let names: HashMap<TenantId, &str> =
-        tenants.map(|name| (TenantId::new(database, name), name.as_str())).collect();
-    let changed: Vec<Record> = shmem::with(|shared| {
-        let ours =
-            |record: &&Record| record.changes != record.announced && names.contains_key(&record.id);
-        shared.records.iter().filter(ours).copied().collect()
+    let mut changed: Vec<Record> = Vec::new();
+    access::in_chunks(|range| {
+        let database = identity::database();
+        changed.extend(access::read(|shared| shared.unannounced(range.clone(), database)));
     });
+    if changed.is_empty() {
+        return true;
+    }
+    let names: HashMap<TenantId, &str> = tenants().collect();
     let mut written = true;
     for record in changed {
         let Some(name) = names.get(&record.id) else { continue };
         match try_transaction(|| publish_changes(name, &record)) {
-            Some(Ok(())) => shmem::with(|shared| {
-                if let Some((_, current)) = shared.find(&record.id)
-                    && current.generation == record.generation
-                {
-                    current.announced = record.changes;
-                }
-            }),
+            Some(Ok(())) => access::with(|shared| shared.announced(&record)),
             Some(Err(_)) => {}
             None => written = false,
         }
@@ -71,27 +69,28 @@ pub fn announce<'a>(tenants: impl Iterator<Item = &'a String>) -> bool {
 }
 
 fn publish_changes(tenant: &str, record: &Record) -> Result<()> {
-    let mut changes = record.unannounced().peekable();
-    while let Some(Past { at, change, reason }) = changes.next() {
-        let last = changes.peek().is_none();
+    let mut changes = record.history.unannounced().peekable();
+    while let Some(PastChange { at, change, reason }) = changes.next() {
+        let is_last = changes.peek().is_none();
         let event = Event {
             tenant,
-            event: change.to.unwrap_or(KeyState::USABLE),
-            was: change.from,
+            event: change.to.unwrap_or(KeyState::Usable).name(),
+            was: change.from.map(KeyState::name),
             reason: reason.map(Reason::name),
-            info: if last { info_of(record, at) } else { None },
+            info: if is_last { info_of(record, at) } else { None },
             at: at as f64 / 1e6,
         };
         // After a restart nobody knows what was before, but the table does.
-        let worth = if change.from.is_none() { Worth::IfStateDiffers } else { Worth::Always };
-        publish(&event, worth)?;
+        let when = if change.from.is_none() { When::StateDiffers } else { When::Always };
+        publish(&event, when)?;
     }
     Ok(())
 }
 
-/// What is known beyond its reason of the present state, which was entered `at`: microseconds since the Unix epoch.
+/// What is known beyond its reason of the present state, which was entered `at`: microseconds since the Unix
+/// epoch.
 fn info_of(record: &Record, at: i64) -> Option<String> {
-    let error = record.seen()?.error?;
+    let error = record.last_state()?.error?;
     let info = error.info().map(str::to_owned);
     if error.reason.key_state() == Some(KeyState::Revoked) {
         return info;
@@ -120,7 +119,7 @@ pub fn warn(tenant: &str, facts: &KeyFacts) -> bool {
             line = line + " " + info;
         }
         let event = Event { tenant, event: warning, was: None, reason: None, info, at: now };
-        match publish(&event, Worth::IfInfoDiffers) {
+        match publish(&event, When::InfoDiffers) {
             Ok(false) => {}
             Err(error) if error.reason == Reason::TenantBusy => return false,
             // On a standby, which can't remember, each time.
@@ -130,11 +129,11 @@ pub fn warn(tenant: &str, facts: &KeyFacts) -> bool {
     true
 }
 
-/// Writes an event down and notifies. False if it wasn't worth it.
+/// Writes an event down and notifies. False if there was no need to.
 ///
 /// # Errors
 /// `read_only` on a standby; `not_installed`; `tenant_busy` while somebody locks the table.
-fn publish(event: &Event<'_>, worth: Worth) -> Result<bool> {
+fn publish(event: &Event<'_>, when: When) -> Result<bool> {
     // Anyone may listen, and anyone may notify: what happened to whom is for those to read who may.
     const PUBLISH: &str = "
         WITH last AS (
@@ -156,11 +155,11 @@ fn publish(event: &Event<'_>, worth: Worth) -> Result<bool> {
         SELECT pg_catalog.pg_notify('cmk_key_events',
                    pg_catalog.json_build_object('id', id, 'event', $3)::text)
           FROM published";
-    registry::lock_own_table(registry::KEY_EVENT, pg_sys::RowExclusiveLock)?;
-    let worth = match worth {
-        Worth::Always => "",
-        Worth::IfStateDiffers => "state",
-        Worth::IfInfoDiffers => "info",
+    lock::lock_own_table(KEY_EVENT, pg_sys::RowExclusiveLock)?;
+    let when = match when {
+        When::Always => "",
+        When::StateDiffers => "state",
+        When::InfoDiffers => "info",
     };
     with_snapshot(|| {
         let arguments = [
@@ -170,8 +169,8 @@ fn publish(event: &Event<'_>, worth: Worth) -> Result<bool> {
             event.was.into(),
             event.reason.into(),
             event.info.as_deref().into(),
-            KeyState::NAMES.to_vec().into(),
-            worth.into(),
+            KeyState::ALL.map(KeyState::name).to_vec().into(),
+            when.into(),
         ];
         Ok(write::execute(PUBLISH, &arguments)? > 0)
     })

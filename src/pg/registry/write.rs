@@ -25,13 +25,14 @@ pub fn in_recovery() -> bool {
 /// returns, whatever `synchronous_commit` says: a suspension must not come undone in a crash.
 ///
 /// # Errors
-/// `read_only`. What PostgreSQL itself objects to is raised as PostgreSQL's error.
+/// `read_only`, `registry_unusable`. What PostgreSQL itself objects to is raised as PostgreSQL's error.
 pub fn execute(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize> {
     require_writable()?;
     // SAFETY: sets a flag of this transaction.
     unsafe { pg_sys::ForceSyncCommit() };
-    Ok(Spi::connect_mut(|client| {
-        let done = client.update(sql, None, arguments);
-        done.expect("a fixed statement on the registry's own tables").len()
-    }))
+    Spi::connect_mut(|client| match client.update(sql, None, arguments) {
+        Ok(rows) => Ok(rows.len()),
+        // SPI itself refused: the statement isn't one for the tables that there are.
+        Err(_) => Err(Reason::RegistryUnusable.into()),
+    })
 }

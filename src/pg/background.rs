@@ -1,9 +1,6 @@
-//! Background workers of a preloaded library: one that keeps the shared keyring clean and starts the
-//! others, and one monitor a database.
+//! What our background workers have in common.
 
-mod monitor;
-mod sweeper;
-
+use super::{compat, keyring_worker};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::c_int;
@@ -11,10 +8,10 @@ use std::time::Duration;
 
 /// In the postmaster, while it loads the library.
 pub fn register() {
-    BackgroundWorkerBuilder::new("cmk_encrypt keyring")
-        .set_type("cmk_encrypt keyring")
+    BackgroundWorkerBuilder::new(keyring_worker::NAME)
+        .set_type(keyring_worker::NAME)
         .set_library("cmk_encrypt")
-        .set_function("cmk_encrypt_keyring_main")
+        .set_function("cmk_encrypt_keyring_worker_main")
         .set_start_time(BgWorkerStartTime::PostmasterStart)
         .set_restart_time(Some(Duration::from_secs(1)))
         .enable_shmem_access(None)
@@ -28,25 +25,17 @@ unsafe extern "C-unwind" {
 }
 
 /// SIGTERM ends the worker at the next interrupt check, also in the middle of a KMS call.
-fn handle_signals() {
+pub fn handle_signals() {
     // SAFETY: at the start of a worker, with all signals blocked.
     unsafe {
-        #[cfg(not(feature = "pg18"))]
-        {
-            pg_sys::pqsignal(libc::SIGTERM, Some(die));
-            pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
-        }
-        #[cfg(feature = "pg18")]
-        {
-            pg_sys::pqsignal_be(libc::SIGTERM, Some(die));
-            pg_sys::pqsignal_be(libc::SIGHUP, Some(SignalHandlerForConfigReload));
-        }
+        compat::set_signal_handler(libc::SIGTERM, die);
+        compat::set_signal_handler(libc::SIGHUP, SignalHandlerForConfigReload);
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
 
 /// Sleeps until the latch is set or `timeout` is over, then takes in what changed in the configuration.
-fn sleep(timeout: Duration) {
+pub fn sleep(timeout: Duration) {
     let wake_on = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // Rounded up: waking before the time would only mean to sleep again.
     let millis = timeout.as_millis() as std::ffi::c_long + 1;

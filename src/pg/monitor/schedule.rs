@@ -4,24 +4,26 @@
 //!
 //! It is a superuser in a database that others may own, so it trusts none of the database's settings and
 //! touches no table that isn't the extension's. Each step is a transaction of its own. If one fails that only
-//! reads, the worker ends and the sweeper starts another; what can't be written is tried again later, and the keys
-//! are watched meanwhile.
+//! reads, the worker ends and the keyring worker starts another; what can't be written is tried again later,
+//! and the keys are watched meanwhile.
 
-mod events;
-mod session;
-
-use super::{sleep, sweeper};
-use crate::pg::backend::{BACKEND, keyring};
-use crate::pg::{clock, elog, interrupt, invalidation, registry, report, settings, shmem};
-use cmk_error::{KeyState, Reason, Result};
-use cmk_keyring::Host;
-use cmk_keyring::shared::TenantId;
+use super::events;
+use super::session::{connect, transaction, try_transaction, with_snapshot};
+use crate::pg::background::{handle_signals, sleep};
+use crate::pg::process::{THIS_PROCESS, keyring};
+use crate::pg::providers::InterruptibleKms;
+use crate::pg::registry::tables::{DATA_KEY, TENANT};
+use crate::pg::registry::{invalidation, lock, read};
+use crate::pg::settings::values;
+use crate::pg::shared_memory::access;
+use crate::pg::{clock, elog, interrupt, keyring_worker, report};
+use cmk_error::{Instant, KeyState, Reason, Result};
+use cmk_keyring::shared::identity::TenantId;
 use cmk_keyring::tenant::{Tenant, TenantState};
 use cmk_kms::Kms;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{Spi, pg_guard, pg_sys};
-use session::{transaction, try_transaction, with_snapshot};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -38,6 +40,8 @@ const WRITE_PAUSE_MAX: u64 = 300 * SECOND;
 
 /// When to do what about a tenant.
 struct Schedule {
+    /// The tenant's name in shared memory.
+    id: TenantId,
     checked_at: u64,
     /// Share of an interval by which the checks of tenants are kept apart.
     spread: f64,
@@ -68,13 +72,14 @@ struct Monitor {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn cmk_encrypt_monitor_main(argument: pg_sys::Datum) {
-    super::handle_signals();
-    session::connect(BackgroundWorker::get_extra());
+    handle_signals();
+    connect(BackgroundWorker::get_extra());
     let mut monitor = Monitor::default();
     interrupt::give_way();
-    // A sweeper that was started again has a monitor of its own for the database. One that gave way is started again too,
+    // A keyring worker that was started again has a monitor of its own for the database. One that gave way is started again too,
     // and waits until the database is free.
-    while sweeper::is_alive(argument.value() as i32) && !transaction(interrupt::is_database_wanted)
+    while keyring_worker::is_alive(argument.value() as i32)
+        && !transaction(interrupt::is_database_wanted)
     {
         let next = monitor.round();
         sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));
@@ -103,7 +108,10 @@ impl Monitor {
     }
 
     fn announce(&mut self) {
-        self.write(|monitor| events::announce(monitor.tenants.keys()));
+        self.write(|monitor| {
+            let names = || monitor.tenants.iter().map(|(name, of)| (of.id, name.as_str()));
+            events::announce(names)
+        });
     }
 
     /// Writes, unless that failed lately. False if nothing was written.
@@ -141,7 +149,9 @@ impl Monitor {
         self.tenants.retain(|name, _| names.contains(name));
         for name in names {
             let spread = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+            let id = read::tenant_id(&name);
             let new = || Schedule {
+                id,
                 checked_at: now,
                 spread,
                 is_new: true,
@@ -155,15 +165,14 @@ impl Monitor {
 
     /// Checks those whose time has come, the most overdue first, as far as the budget goes.
     fn check_due(&mut self) -> u64 {
-        let (database, interval) = (BACKEND.database(), settings::monitor_interval());
+        let interval = values::monitor_interval();
         let renewals = renewals();
-        let check_at = |name: &str, schedule: &Schedule| {
+        let check_at = |schedule: &Schedule| {
             let check_at = schedule.check_at(interval);
-            let renew_at = renewals.get(&TenantId::new(database, name));
-            renew_at.map_or(check_at, |renew_at| check_at.min(*renew_at))
+            renewals.get(&schedule.id).map_or(check_at, |renew_at| check_at.min(*renew_at))
         };
         let now = clock::now();
-        let times = self.tenants.iter().map(|(name, schedule)| (check_at(name, schedule), name));
+        let times = self.tenants.iter().map(|(name, schedule)| (check_at(schedule), name));
         let (mut due, later): (Vec<_>, Vec<_>) = times.partition(|(at, _)| *at <= now);
         let next = later.into_iter().map(|(at, _)| at).min().unwrap_or(u64::MAX);
         due.sort_unstable();
@@ -173,7 +182,7 @@ impl Monitor {
             if now < self.call_at {
                 return self.call_at.min(next);
             }
-            let cost = 60 * SECOND / u64::from(settings::monitor_budget());
+            let cost = 60 * SECOND / u64::from(values::monitor_budget());
             let calls = self.check(&name);
             self.call_at = self.call_at.max(now.saturating_sub(SECOND)) + calls * cost;
         }
@@ -187,8 +196,8 @@ impl Monitor {
         let Some(schedule) = self.tenants.get_mut(name) else { return 0 };
         let now = clock::now();
         (schedule.checked_at, schedule.is_new, schedule.again_at) = (now, false, u64::MAX);
-        let asked = transaction(|| keyring().check_tenant(&BACKEND, &tenant));
-        let (changes, answers) = seen(name);
+        let asked = transaction(|| keyring().check_tenant(&THIS_PROCESS, &tenant));
+        let (changes, answers) = last_seen(&schedule.id);
         let changed = changes != schedule.changes;
         // While KMS gives no answer there is nothing to ask it about.
         if !answers || !(changed || now >= schedule.describe_at) {
@@ -198,7 +207,8 @@ impl Monitor {
         schedule.describe_at = now + DESCRIBE_EVERY;
         // What happened comes before what it bodes.
         self.announce();
-        if let Ok(facts) = transaction(|| BACKEND.kms(None).describe(&tenant.custody))
+        if let Ok(facts) =
+            transaction(|| InterruptibleKms { limit: None }.describe(&tenant.customer_key))
             && !self.write(|_| try_transaction(|| events::warn(name, &facts)) == Some(true))
             && let Some(schedule) = self.tenants.get_mut(name)
         {
@@ -209,47 +219,45 @@ impl Monitor {
 }
 
 /// # Errors
-/// `not_installed`; `registry_copied`; `tenant_busy` while somebody locks the table.
-fn active_tenants() -> Result<Vec<String>> {
-    registry::watch()?;
-    registry::lock_own_table(registry::TENANT.name, pg_sys::AccessShareLock)?;
-    registry::require_at_home()?;
+/// `not_installed`; `registry_copied`; `registry_unusable`; `tenant_busy` while somebody locks the table.
+fn active_tenants() -> Result<HashSet<String>> {
+    read::watch()?;
+    lock::lock_own_table(TENANT.name, pg_sys::AccessShareLock)?;
+    read::require_at_home()?;
     let query = "SELECT tenant FROM cmk.tenant WHERE state OPERATOR(pg_catalog.=) 'active'";
     let names = |client: &pgrx::spi::SpiClient<'_>| {
         let rows = client.select(query, None, &[])?;
         rows.map(|row| row.get::<String>(1)).collect::<pgrx::spi::Result<Vec<_>>>()
     };
-    let names = with_snapshot(|| Spi::connect(names)).map_err(|_| Reason::NotInstalled)?;
+    let names = with_snapshot(|| Spi::connect(names)).map_err(|_| Reason::RegistryUnusable)?;
     Ok(names.into_iter().flatten().collect())
 }
 
 /// To ask KMS about in a transaction of its own, in which no table is locked and no snapshot held.
 fn active_tenant(name: &str) -> Option<Tenant> {
-    for table in [registry::TENANT, registry::DATA_KEY] {
-        registry::lock_own_table(table.name, pg_sys::AccessShareLock).ok()?;
+    for table in [TENANT, DATA_KEY] {
+        lock::lock_own_table(table.name, pg_sys::AccessShareLock).ok()?;
     }
-    let found = registry::tenant(name).ok().flatten();
+    let found = read::tenant(name).ok().flatten();
     found.filter(|tenant| tenant.state == TenantState::Active)
 }
 
 /// How often a key's state changed, and whether KMS answered last time, be it by a refusal.
-fn seen(name: &str) -> (u64, bool) {
-    let id = TenantId::new(BACKEND.database(), name);
-    let record = shmem::with(|shared| shared.find(&id).map(|(_, record)| *record));
-    let error = record.and_then(|record| record.seen()?.error);
-    let state = error.and_then(|error| error.reason.key_state());
-    let answers = state.is_none_or(|state| state == KeyState::Revoked);
-    (record.map_or(0, |record| record.changes), answers)
+fn last_seen(id: &TenantId) -> (u64, bool) {
+    let record = access::read(|shared| shared.find(id).map(|(_, record)| *record));
+    let state = record.and_then(|record| Some(record.last_state()?.key_state()));
+    let answers = matches!(state, None | Some(KeyState::Usable | KeyState::Revoked));
+    (record.map_or(0, |record| record.history.changes), answers)
 }
 
-/// When to renew the shared data keys of each tenant that uses them: before a query finds them older than the
-/// soft TTL.
-fn renewals() -> HashMap<TenantId, u64> {
-    let soft_ttl = settings::policy().soft_ttl;
-    let mut renewals: HashMap<_, u64> = HashMap::new();
-    for (tenant, unwrapped_at) in shmem::with(|shared| shared.in_use()) {
-        let at = unwrapped_at + soft_ttl / 5 * 4;
-        renewals.entry(tenant).and_modify(|first| *first = at.min(*first)).or_insert(at);
-    }
+/// When to renew the shared data keys of each tenant that uses them: before a query finds them older than
+/// the soft TTL.
+fn renewals() -> HashMap<TenantId, Instant> {
+    let soft_ttl = values::policy().soft_ttl;
+    let mut renewals = HashMap::new();
+    access::in_chunks(|range| {
+        let in_use = access::read(|shared| shared.in_use(range.clone()));
+        renewals.extend(in_use.into_iter().map(|(id, at)| (id, at + soft_ttl / 5 * 4)));
+    });
     renewals
 }
