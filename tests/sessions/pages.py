@@ -46,6 +46,9 @@ class Page:
             if name == language:
                 yield rest, text
 
+    def has_sql(self):
+        return any(not rest for rest, _ in self.blocks("sql"))
+
     def sql(self):
         """Steps of each block that runs."""
         return [steps(text) for rest, text in self.blocks("sql") if not rest]
@@ -111,9 +114,7 @@ def one_line(text):
 @cache
 def reason_source():
     """The file that holds the table of reasons."""
-    [source] = [
-        path for path in ROOT.glob("**/error/**/reason.rs") if "reasons! {" in path.read_text()
-    ]
+    [source] = [*ROOT.glob("crates/error/**/reason.rs"), *ROOT.glob("src/error/**/reason.rs")]
     return source.read_text()
 
 
@@ -135,7 +136,10 @@ def reasons():
     string = r'"((?:[^"\\]|\\.)*)"'
     rows = re.findall(rf"^    ([A-Z]\w+) = {string}, (\w+),\s+{string},\s+{string};", table, re.MULTILINE)
     assert len(rows) == len(re.findall(r"^    [A-Z]\w+ = ", table, re.MULTILINE)) > 40
-    plain = lambda text: re.sub(r"\\(.)", r"\1", re.sub(r"\\\n\s*", "", text))
+
+    def plain(text):
+        return re.sub(r"\\(.)", r"\1", re.sub(r"\\\n\s*", "", text))
+
     return {
         name: Reason(variant, name, codes[state], plain(message), plain(hint))
         for variant, name, state, message, hint in rows

@@ -12,10 +12,7 @@ LOADER = "cpu_feature"
 
 def sections():
     """{reason: its section}"""
-    found = {}
-    for heading, text in ERRORS.sections(3).items():
-        found[heading] = text
-    return found
+    return ERRORS.sections(3)
 
 
 def expected():
@@ -30,7 +27,10 @@ def test_every_reason_has_a_section():
 
 
 def test_sections_have_sqlstate_message_cause_fix_and_hint():
+    described, actual = {}, {}
     for name, sqlstate in expected().items():
+        if name not in sections():
+            continue  # the test above says so
         head, *paragraphs = re.split(r"\n\n+", sections()[name].strip())
         written = re.fullmatch(r"(\w{5}) · `(.*)`", one_line(head))
         assert written and written[1] == sqlstate, f"{name}: {head}"
@@ -38,9 +38,9 @@ def test_sections_have_sqlstate_message_cause_fix_and_hint():
         assert labels == (["Cause", "Fix"] if name == LOADER else ["Cause", "Fix", "Hint"]), name
         if name == LOADER:
             continue
-        reason, hint = reasons()[name], one_line(paragraphs[-1]).removeprefix("*Hint:* ")
-        assert written[2] == reason.message.replace("%", '"acme"'), name
-        assert hint == reason.hint, f"{name}: the code says {reason.hint}"
+        described[name] = (written[2], one_line(paragraphs[-1]).removeprefix("*Hint:* "))
+        actual[name] = (reasons()[name].message.replace("%", '"acme"'), reasons()[name].hint)
+    assert described == actual
 
 
 def test_the_table_has_every_reason_under_its_sqlstate():
