@@ -50,6 +50,15 @@ def test_links_lead_somewhere(page):
             assert found == 1, f"{page}: {path}#{anchor} is there {found} times"
 
 
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_that_a_page_names_exist(name):
+    [page] = [page for page in PAGES if str(page) == name]
+    named = re.findall(r"`((?:src|crates|tests|sql|scripts|docs)/[\w./-]*)`", page.prose)
+    assert len(named) > 3
+    missing = {path for path in named if not (ROOT / path).exists() and not (ROOT / f"{path}.rs").exists()}
+    assert not missing
+
+
 def test_every_page_of_docs_is_linked_from_the_readme():
     linked = {path for path, _ in LINK.findall(README.prose)}
     assert {str(page) for page in PAGES if str(page).startswith("docs/")} <= linked

@@ -164,6 +164,13 @@ def test_tables_and_views_have_the_columns_and_readers_of_the_server(dba):
     assert described == actual
 
 
+def test_every_problem_that_the_check_looks_for_is_named(dba):
+    source = dba.one("SELECT prosrc FROM pg_proc WHERE oid = 'cmk.check'::regproc")
+    found = re.findall(r"^ *SELECT '(\w+)'|\bTHEN '(\w+)' ELSE '(\w+)' END, NULL", source, re.MULTILINE)
+    listed = re.findall(r"`(\w+)`", one_line(entries()["cmk.check"][1].split("What it looks for:")[1].split("```")[0]))
+    assert sorted(listed) == sorted({name for names in found for name in names if name})
+
+
 def readers(names):
     return "everybody" if "everybody" in names else ", ".join(names)
 
