@@ -158,38 +158,3 @@ fn all_clients_share_one_connector() {
     ask(&clients, &settings, None).unwrap_err();
     assert_eq!(CONNECTORS.load(Relaxed), 1);
 }
-
-/// What a further client costs, with the loader that the extension uses:
-///
-/// ```text
-/// AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=x \
-///     cargo test -p cmk-kms --release --lib costs -- --ignored --nocapture
-/// ```
-#[test]
-#[ignore = "prints, for people to read"]
-fn what_a_client_costs() {
-    let resident = || {
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-        pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let settings = settings(10_000);
-    let mut kept = Vec::new();
-    for count in [1, 63, 64, 256] {
-        let (before, start) = (resident(), std::time::Instant::now());
-        let mut connecting = Duration::ZERO;
-        for _ in 0..count {
-            let role = Some(role(kept.len() as u32));
-            let key = ClientKey { region: "eu-central-1".into(), role };
-            let connect_start = std::time::Instant::now();
-            let made = runtime.block_on(connect(loader(), &settings, &key)).unwrap();
-            connecting += connect_start.elapsed();
-            let refused = runtime.block_on(made.client.describe_key().key_id("key").send());
-            assert_eq!(classify(&refused.unwrap_err()).reason, Reason::KmsUnreachable);
-            kept.push(made);
-        }
-        let (time, memory) = (start.elapsed() / count, (resident() - before) / u64::from(count));
-        println!("{count} clients: {:?} to make, {time:?} with a call", connecting / count);
-        println!("{count} clients: {memory} kB each");
-    }
-}
