@@ -71,12 +71,10 @@ FUNCTIONS = {
 
 # Who may call it needs a grant for the tenants as well, a superuser too.
 NEEDS_GRANT = {"warm"}
-# Called by no SQL that a role could write: the privilege is looked up, no more.
-NOT_CALLED = {"grantee_recv"}
+# Not called: by no SQL that a role could write, and by superusers' event triggers only. The privilege is looked up.
+NOT_CALLED = {"grantee_recv", "drop_guard"}
 # Called by making a trigger of it.
 TRIGGER_FUNCTIONS = {"registry_guard", "registry_changed"}
-# Made a trigger by superusers only, whatever was granted.
-EVENT_TRIGGER_FUNCTIONS = {"drop_guard"}
 
 # Who reads. To write, see WRITES.
 TABLES = {

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from access_control import (
-    APPLICATION_FUNCTIONS, CASTS, EVENT_TRIGGER_FUNCTIONS, EVENT_TRIGGERS, FUNCTIONS, GUARDED, NEEDS_GRANT, NOBODY,
-    NOT_CALLED, ROLES, ROW_TYPES, SCHEMAS, TABLES, TRIGGER_FUNCTIONS, TYPES, VIEWS, WRITES,
+    APPLICATION_FUNCTIONS, CASTS, EVENT_TRIGGERS, FUNCTIONS, GUARDED, NEEDS_GRANT, NOBODY, NOT_CALLED, ROLES, ROW_TYPES,
+    SCHEMAS, TABLES, TRIGGER_FUNCTIONS, TYPES, VIEWS, WRITES,
 )
 from support import DETAIL, Session, grant, unique
 
@@ -162,8 +162,6 @@ def test_administration_is_called_by_whom_the_table_says(user, world, calls):
         elif name in TRIGGER_FUNCTIONS:
             world.users[role].run("CREATE TEMP TABLE IF NOT EXISTS own ()")
             seen[call] = tries(f"CREATE TRIGGER t AFTER INSERT ON own EXECUTE FUNCTION cmk.{name}()")
-        elif name in EVENT_TRIGGER_FUNCTIONS:
-            seen[call] = tries(f"CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION cmk.{name}()")
         else:
             seen[call] = tries(call)
             if name in NEEDS_GRANT and wanted[call] == "yes":
