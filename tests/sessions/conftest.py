@@ -190,6 +190,12 @@ def drill(preloaded_drill, kms):
     return preloaded_drill
 
 
+@pytest.fixture
+def users(session, drill):
+    """Some sessions, which have used nothing yet."""
+    return [session(dbname="postgres", on=drill.server) for _ in range(5)]
+
+
 @pytest.fixture(params=["preloaded", "lazy"])
 def either_drill(request, kms):
     """One, then the other: the library in shared_preload_libraries, and loaded by the first call."""
