@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from crowd import READ
 from drill import Drill
@@ -88,8 +89,8 @@ class Site(Drill):
         self.kms.principals(arn, [role])
         made = Tenant(unique("tenant"), arn)
         self.dba.run(
-            "SELECT cmk.register_tenant(%s, %s, role_arn => %s, external_id => %s)",
-            made.name, made.key_uri, role, EXTERNAL_ID,
+            "SELECT cmk.register_tenant(%s, %s, %s)",
+            made.name, made.key_uri, Jsonb({"role_arn": role, "external_id": EXTERNAL_ID}),
         )
         with self.server.connect() as passing:
             passing.execute(

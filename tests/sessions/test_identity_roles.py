@@ -57,7 +57,7 @@ def test_a_withdrawn_trust_is_a_revocation_after_one_more_question(site, client_
         # The value is under the first data key, the warm sessions have the second.
         with fails("55000", "key_access_denied", tenant) as caught:
             asker.one(READ, tenant.name)
-        assert " cause=assume_role aws_code=AccessDenied " in caught.value.diag.message_detail
+        assert " cause=assume_role kms_code=AccessDenied " in caught.value.diag.message_detail
         for user in users:
             with fails("55000", "key_access_denied", tenant):
                 user.encrypt(tenant)
