@@ -13,11 +13,11 @@ ROLES = {
 }
 
 MONITOR, READER, WRITER = {"monitor"}, {"reader"}, {"writer"}
-# A superuser may do everything; where he can't either, the tests below say so.
+# A superuser may do everything; where he can't either, GUARDED and NEEDS_GRANT say so.
 NOBODY = set()
 
 # How a function runs: volatility, parallel class, whose rights (the caller's, or the owner's with a pinned
-# search_path), and whether it is strict.
+# search_path), whether it is strict, and whether a caller's has a pinned search_path as well.
 
 # In pg_catalog, each for every combination of argument types. They answer everybody, and without a grant with no_grant.
 APPLICATION_FUNCTIONS = {
