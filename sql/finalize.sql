@@ -1,39 +1,53 @@
 -- Privileges and comments, when everything is there.
 
-REVOKE ALL ON SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON TYPE cmk.grantee FROM PUBLIC;
-
--- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more than PUBLIC had.
+-- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here. So everything is
+-- taken back from everybody, PUBLIC included, before it is granted to whom it is for. Row types too: a column of such a
+-- type in somebody's table would keep the registry's own tables from being altered.
 DO $$
 DECLARE
     grantee pg_catalog.text;
-    kind pg_catalog.text;
+    object pg_catalog.text;
 BEGIN
-    FOR grantee IN
-        SELECT DISTINCT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
-          FROM pg_catalog.pg_namespace n
-         CROSS JOIN LATERAL (
-                SELECT c.relacl, c.relowner FROM pg_catalog.pg_class c
-                 WHERE c.relnamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT p.proacl, p.proowner FROM pg_catalog.pg_proc p
-                 WHERE p.pronamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT t.typacl, t.typowner FROM pg_catalog.pg_type t
-                 WHERE t.typnamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT n.nspacl, n.nspowner) AS ours (acl, owner)
-         CROSS JOIN LATERAL pg_catalog.aclexplode(ours.acl) AS acl
-         WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk'
-           AND acl.grantee OPERATOR(pg_catalog.<>) 0
+    FOR object, grantee IN
+        WITH ours (object, acl, owner) AS (
+            SELECT pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass), c.relacl, c.relowner
+              FROM pg_catalog.pg_class c
+             WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+               AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v}'::pg_catalog."char"[])
+            UNION ALL
+            SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
+              FROM pg_catalog.pg_proc p
+             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+                OR p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+               AND pg_catalog.starts_with(p.proname, 'cmk_')
+            UNION ALL
+            SELECT pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype), t.typacl, t.typowner
+              FROM pg_catalog.pg_type t
+             WHERE t.typnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+               AND t.typelem OPERATOR(pg_catalog.=) 0
+            UNION ALL
+            SELECT 'SCHEMA cmk', n.nspacl, n.nspowner
+              FROM pg_catalog.pg_namespace n
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk')
+        SELECT ours.object, 'PUBLIC'
+          FROM ours
+        UNION ALL
+        SELECT ours.object, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
+          FROM ours CROSS JOIN LATERAL pg_catalog.aclexplode(ours.acl) AS acl
+         WHERE acl.grantee OPERATOR(pg_catalog.<>) 0
            AND acl.grantee OPERATOR(pg_catalog.<>) ours.owner
     LOOP
-        FOREACH kind IN ARRAY '{ALL TABLES IN SCHEMA, ALL FUNCTIONS IN SCHEMA, SCHEMA}'::pg_catalog.text[] LOOP
-            EXECUTE pg_catalog.format('REVOKE ALL ON %s cmk FROM %s', kind, grantee);
-        END LOOP;
-        EXECUTE pg_catalog.format('REVOKE ALL ON TYPE cmk.grantee FROM %s', grantee);
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
+    END LOOP;
+
+    -- Whom they obey is decided by the grants for tenants, at every call.
+    FOR object IN
+        SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
+          FROM pg_catalog.pg_proc p
+         WHERE p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+           AND pg_catalog.starts_with(p.proname, 'cmk_')
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', object);
     END LOOP;
 END
 $$;

@@ -13,11 +13,11 @@ ROLES = {
 }
 
 MONITOR, READER, WRITER = {"monitor"}, {"reader"}, {"writer"}
-# A superuser may do everything; where he can't either, the tests below say so.
+# A superuser may do everything; where he can't either, GUARDED and NEEDS_GRANT say so.
 NOBODY = set()
 
 # How a function runs: volatility, parallel class, whose rights (the caller's, or the owner's with a pinned
-# search_path), and whether it is strict.
+# search_path), whether it is strict, and whether a caller's has a pinned search_path as well.
 
 # In pg_catalog, each for every combination of argument types. They answer everybody, and without a grant with no_grant.
 APPLICATION_FUNCTIONS = {
@@ -125,7 +125,8 @@ GUARDED = {
 }
 
 TYPES = {"grantee": NOBODY}
-# Row types are free to whoever gets into the schema; so are views over tables that one can't read.
+# A column of somebody else's that has such a type would keep the extension's tables from being altered. Views over
+# tables that one can't read do the same, and are free to whoever gets into the schema.
 ROW_TYPES = [*TABLES, *VIEWS]
 CASTS = {("grantee", "oid"): READER, ("grantee", "regrole"): READER}
 # Who gets in. Both roles for all data get into every schema; nobody may create there.
