@@ -3,6 +3,8 @@
 //! Generic over the [`process::Process`] it lives in, which has the registry, the clock, KMS and the shared
 //! memory. So all of it is tested with plain fields in their place.
 
+#![deny(missing_docs)]
+
 pub mod cache;
 mod fetch;
 pub mod keyring;

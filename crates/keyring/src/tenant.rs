@@ -8,13 +8,17 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 /// A snapshot of one tenant's rows.
 #[derive(Clone, Debug)]
 pub struct Tenant {
+    /// 1 to 255 bytes; see [`check_tenant_name`].
     pub name: Box<str>,
+    /// Whether its values may be sealed and opened.
     pub state: TenantState,
     /// Drawn anew by `cmk.evict`: a cached data key of another epoch is not used.
     pub epoch: i64,
+    /// The key that wraps its data keys.
     pub customer_key: CustomerKey,
     /// Highest version that a data key of the tenant ever had.
     pub last_version: i32,
+    /// All of them, in no particular order.
     pub data_keys: Vec<DataKey>,
 }
 
@@ -25,20 +29,28 @@ pub struct DataKey {
     pub version: i32,
     /// What it is for.
     pub purpose: Purpose,
+    /// What becomes of it.
     pub state: DataKeyState,
+    /// What it is recognised by when it is unwrapped.
     pub commitment: Commitment,
     /// `None` once destroyed.
     pub wrapped: Option<Box<[u8]>>,
 }
 
+/// Whether a tenant's values may be sealed and opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TenantState {
+    /// Registered; no data key was made yet.
     Pending,
+    /// In use.
     Active,
+    /// Stopped by a database administrator.
     Suspended,
+    /// Its data keys were destroyed.
     Shredded,
 }
 
+/// What becomes of a data key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataKeyState {
     /// Seals new values; at most one a tenant.
@@ -52,7 +64,9 @@ pub enum DataKeyState {
 /// What a database role may do with a tenant's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
+    /// Seal new values.
     pub encrypt: bool,
+    /// Open values.
     pub decrypt: bool,
 }
 
@@ -61,6 +75,7 @@ pub struct Grant {
 pub struct Role(pub u32);
 
 impl TenantState {
+    /// Inverse of [`TenantState::name`].
     pub fn from_name(name: &str) -> Option<Self> {
         let all = [Self::Pending, Self::Active, Self::Suspended, Self::Shredded];
         all.into_iter().find(|state| state.name() == name)
@@ -76,6 +91,8 @@ impl TenantState {
         }
     }
 
+    /// Lets active tenants through.
+    ///
     /// # Errors
     /// Unless the tenant is active, the reason for its state.
     #[inline]
@@ -90,6 +107,7 @@ impl TenantState {
 }
 
 impl DataKeyState {
+    /// From the registry's word for it.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "current" => Self::Current,
@@ -101,6 +119,8 @@ impl DataKeyState {
 }
 
 impl Tenant {
+    /// The data key of an envelope.
+    ///
     /// # Errors
     /// `unknown_data_key`: the value was sealed for another tenant; `data_keys_missing` if it may be one that the
     /// registry lost.

@@ -27,6 +27,7 @@ pub struct Brake {
 }
 
 impl Brake {
+    /// A tenant is suspended.
     pub fn suspension(database: u32, tenant: TenantId) -> Self {
         Self { database, tenant, suspends: true, ..Self::default() }
     }
