@@ -145,7 +145,6 @@ COMMENT ON VIEW cmk.cache IS 'Data keys cached by this session; never key bytes'
 COMMENT ON VIEW cmk.cache_stats IS 'Counters of this session''s cache since it started';
 
 COMMENT ON COLUMN cmk.tenants.state IS 'pending, active, suspended or shredded';
-COMMENT ON COLUMN cmk.tenants.options IS 'Role and external id of an AWS key';
 COMMENT ON COLUMN cmk.tenants.version IS 'Of the data key that seals new values';
 COMMENT ON COLUMN cmk.tenants.data_keys IS 'How many there are; none costs anything until it is used';
 

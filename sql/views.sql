@@ -14,8 +14,7 @@ AS $$
 $$;
 
 CREATE VIEW cmk.tenants AS
-    SELECT t.tenant, t.state, t.key_uri, t.options, current.version, counted.data_keys,
-           t.created_at, t.changed_at
+    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at
       FROM cmk.tenant t
       LEFT JOIN cmk.data_key current
              ON current.tenant OPERATOR(pg_catalog.=) t.tenant

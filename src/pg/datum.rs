@@ -208,13 +208,20 @@ unsafe impl<'fcx> ArgAbi<'fcx> for RegRole {
     }
 }
 
-/// A `jsonb` argument, as JSON text.
-pub struct JsonbArg(String);
+/// A `jsonb` argument of options, as JSON text; `None` if it is larger than any options are.
+pub struct JsonbArg(Option<String>);
+
+/// In bytes, as `jsonb` stores them.
+const JSONB_MAX: usize = 64 * 1024;
 
 impl JsonbArg {
     /// JSON, as `jsonb` prints it.
-    pub fn text(&self) -> &str {
-        &self.0
+    ///
+    /// # Errors
+    /// `key_options` if it is too large.
+    pub fn text(&self) -> Result<&str> {
+        let too_large = || Error::new(Reason::KeyOptions).with_info("cause=size");
+        self.0.as_deref().ok_or_else(too_large)
     }
 }
 
@@ -226,11 +233,14 @@ impl FromDatum for JsonbArg {
         is_null: bool,
         _type: pg_sys::Oid,
     ) -> Option<Self> {
-        // SAFETY: a non-null jsonb; the result is a C string in the current memory context. An ERROR for one
-        // of a gigabyte is PostgreSQL's.
+        // SAFETY: a non-null jsonb; its output is a C string in the current memory context. The size is looked
+        // at before: the caller may pass a gigabyte.
         let print = || unsafe {
+            if pg_sys::toast_raw_datum_size(datum) > JSONB_MAX {
+                return None;
+            }
             let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
-            std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+            Some(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned())
         };
         (!is_null).then(|| Self(print()))
     }
