@@ -39,6 +39,10 @@ pub mod pg_test {
 
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec!["cmk_encrypt.local_keys = on", "cmk_encrypt.local_key_directory = 'cmk_test_keys'"]
+        vec![
+            "shared_preload_libraries = 'cmk_encrypt'",
+            "cmk_encrypt.local_keys = on",
+            "cmk_encrypt.local_key_directory = 'cmk_test_keys'",
+        ]
     }
 }

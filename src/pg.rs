@@ -42,6 +42,6 @@ pub extern "C-unwind" fn init() {
     guard::install();
     if is_preloading {
         shared_memory::startup::reserve();
-        background::register();
+        keyring_worker::register();
     }
 }

@@ -1,22 +1,9 @@
 //! What our background workers have in common.
 
-use super::{compat, keyring_worker};
-use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use super::compat;
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::c_int;
 use std::time::Duration;
-
-/// In the postmaster, while it loads the library.
-pub fn register() {
-    BackgroundWorkerBuilder::new(keyring_worker::NAME)
-        .set_type(keyring_worker::NAME)
-        .set_library("cmk_encrypt")
-        .set_function("cmk_encrypt_keyring_worker_main")
-        .set_start_time(BgWorkerStartTime::PostmasterStart)
-        .set_restart_time(Some(Duration::from_secs(1)))
-        .enable_shmem_access(None)
-        .load();
-}
 
 unsafe extern "C-unwind" {
     // PostgreSQL's own handlers, set without pgrx's wrappers around them.

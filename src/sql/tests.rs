@@ -6,8 +6,10 @@ use pgrx::prelude::*;
 #[pg_schema]
 mod tests {
     use super::fixture;
+    use crate::pg::datum::Bytea;
     use crate::pg::process::{THIS_PROCESS, keyring};
     use crate::pg::registry::invalidation;
+    use crate::pg::shared_memory::access;
     use cmk_error::Instant;
     use cmk_keyring::process::Process;
     use pgrx::prelude::*;
@@ -62,6 +64,28 @@ mod tests {
         let read = || -> Instant { THIS_PROCESS.now() };
         let samples: Vec<_> = (0..10_000).map(|_| read()).collect();
         assert!(samples.is_sorted());
+    }
+
+    #[pg_test]
+    fn a_panic_under_the_lock_lets_it_go_and_shares_no_data_key() {
+        fixture::tenant("acme");
+        Spi::run("SELECT cmk_encrypt('acme', 'x')").expect("encrypt");
+        let panics =
+            || access::with(|_| -> () { std::panic::resume_unwind(Box::new("half-done")) });
+        let caught = std::panic::catch_unwind(panics);
+        assert_eq!(caught.expect_err("it panicked").downcast_ref(), Some(&"half-done"));
+        // Twice, and exclusively: who still had the lock would wait for himself.
+        let shared = |range: std::ops::Range<usize>| {
+            access::with(|shared| shared.expire(range, Instant::MIN)).is_some()
+        };
+        access::in_chunks(|range| assert!(!shared(range), "a data key is left"));
+        Spi::run("SELECT cmk_encrypt('acme', 'x')").expect("the session works");
+    }
+
+    #[pg_test]
+    fn new_values_are_zero() {
+        let mut value = Bytea::with_len(10_000).expect("memory");
+        assert!(value.as_mut_slice().iter().all(|byte| *byte == 0));
     }
 
     #[pg_test]

@@ -16,7 +16,7 @@ use crate::pg::registry::tables::{DATA_KEY, TENANT};
 use crate::pg::registry::{invalidation, lock, read};
 use crate::pg::settings::values;
 use crate::pg::shared_memory::access;
-use crate::pg::{clock, elog, interrupt, keyring_worker, report};
+use crate::pg::{clock, elog, interrupt, report};
 use cmk_error::{Instant, KeyState, Reason, Result};
 use cmk_keyring::shared::identity::TenantId;
 use cmk_keyring::tenant::{Tenant, TenantState};
@@ -78,8 +78,7 @@ pub extern "C-unwind" fn cmk_encrypt_monitor_main(argument: pg_sys::Datum) {
     interrupt::give_way();
     // A keyring worker that was started again has a monitor of its own for the database. One that gave way is started again too,
     // and waits until the database is free.
-    while keyring_worker::is_alive(argument.value() as i32)
-        && !transaction(interrupt::is_database_wanted)
+    while access::is_worker(argument.value() as i32) && !transaction(interrupt::is_database_wanted)
     {
         let next = monitor.round();
         sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));

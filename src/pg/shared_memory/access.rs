@@ -9,6 +9,7 @@ use cmk_keyring::shared::record::Record;
 use cmk_keyring::shared::table::SharedKeyring;
 use pgrx::pg_sys;
 use std::cell::RefCell;
+use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -167,6 +168,11 @@ pub fn expire_by(deadline: Instant) {
         // SAFETY: a process's latch in shared memory, which outlives the process.
         unsafe { pg_sys::SetLatch(latch) };
     }
+}
+
+/// Whether the keyring worker still is the process of this number.
+pub fn is_worker(pid: c_int) -> bool {
+    header().is_some_and(|header| header.worker_pid.load(Acquire) == pid)
 }
 
 /// The condition variable of a record. `None` if nothing is shared, and so nobody can wait.
