@@ -1,8 +1,9 @@
 -- Privileges and comments, when everything is there.
 
--- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here. So everything is
--- taken back from everybody, PUBLIC included, before it is granted to whom it is for. Row types too: a column of such a
--- type in somebody's table would keep the registry's own tables from being altered.
+-- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here.
+-- So everything is taken back from everybody, PUBLIC included, before it is granted to whom it is
+-- for. Row types too: a column of such a type in somebody's table would keep the registry's own
+-- tables from being altered.
 DO $$
 DECLARE
     grantee pg_catalog.text;

@@ -21,7 +21,8 @@ pub fn handle_signals() {
     }
 }
 
-/// Sleeps until the latch is set or `timeout` is over, then takes in what changed in the configuration.
+/// Sleeps until the latch is set or `timeout` is over, then takes in what changed in the
+/// configuration.
 pub fn sleep(timeout: Duration) {
     let wake_on = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // Rounded up: waking before the time would only mean to sleep again.

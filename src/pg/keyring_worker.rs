@@ -1,5 +1,6 @@
-//! Zeroes shared data keys when they expire, also when nobody asks, and starts a monitor for each database
-//! that the settings name. While it isn't running no data key is shared, so that none outlives its time.
+//! Zeroes shared data keys when they expire, also when nobody asks, and starts a monitor for each
+//! database that the settings name. While it isn't running no data key is shared, so that none
+//! outlives its time.
 
 use super::background::{handle_signals, sleep};
 use super::monitor::launch::Launcher;

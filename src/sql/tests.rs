@@ -1,5 +1,5 @@
-//! In-backend tests (`cargo pgrx test`): what needs a server but neither a second session nor a client.
-//! Those that do are in `tests/sessions`.
+//! In-backend tests (`cargo pgrx test`): what needs a server but neither a second session nor a
+//! client. Those that do are in `tests/sessions`.
 
 use pgrx::prelude::*;
 
@@ -104,12 +104,14 @@ mod fixture {
     use std::fs;
     use std::os::unix::fs::OpenOptionsExt;
 
-    /// Relative to the data directory, where a backend lives; see `pg_test::postgresql_conf_options`.
+    /// Relative to the data directory, where a backend lives; see
+    /// `pg_test::postgresql_conf_options`.
     pub const KEYS: &str = "cmk_test_keys";
 
     pub fn tenant(name: &str) {
         fs::create_dir_all(KEYS).expect("the server may write its data directory");
-        // Tests run side by side and share their tenants' names: a key file is there whole or not at all.
+        // Tests run side by side and share their tenants' names: a key file is there whole or not
+        // at all.
         let draft = format!("{KEYS}/{name}.{}", std::process::id());
         let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
         std::io::Write::write_all(&mut options.expect("key file"), &[7; 32]).expect("key");
