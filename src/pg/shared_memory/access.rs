@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 /// Tenants that a process remembers where the library is not preloaded.
 const PRIVATE_RECORDS: usize = 1024;
@@ -165,8 +165,10 @@ fn sees_anothers_changes() -> bool {
 /// Sees to it that the keyring worker wakes by `deadline`.
 pub fn expire_by(deadline: Instant) {
     let Some(header) = header() else { return };
+    // In this order: a worker that looks reads the time after it has taken the flag down.
+    let is_sooner = deadline < header.next_expiry.fetch_min(deadline, SeqCst);
     let latch = header.worker_latch.load(Acquire);
-    if deadline < header.next_expiry.load(Acquire) && !latch.is_null() {
+    if is_sooner && !header.worker_is_looking.load(SeqCst) && !latch.is_null() {
         // SAFETY: a process's latch in shared memory, which outlives the process.
         unsafe { pg_sys::SetLatch(latch) };
     }
