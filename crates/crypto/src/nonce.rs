@@ -15,11 +15,13 @@ use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
+/// Bytes of a nonce.
 pub const NONCE_LEN: usize = 24;
 
 /// Nonces a block.
 const BLOCK: usize = 256;
 
+/// Random nonces, drawn from the system a block at a time.
 pub struct NonceSource {
     block: [u8; BLOCK * NONCE_LEN],
     /// Offset of the next unused nonce; the end means empty.
@@ -28,6 +30,7 @@ pub struct NonceSource {
 }
 
 impl NonceSource {
+    /// A source that draws its first block when it is asked.
     pub const fn new() -> Self {
         Self { block: [0; BLOCK * NONCE_LEN], next: BLOCK * NONCE_LEN, pid: 0 }
     }

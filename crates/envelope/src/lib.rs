@@ -20,7 +20,9 @@ use cmk_crypto::commitment::{DEK_ID_LEN, DekId};
 use cmk_crypto::nonce::{NONCE_LEN, NonceSource};
 use cmk_error::{Reason, Result};
 
+/// The first byte of every envelope; it occurs in no UTF-8 text.
 pub const MAGIC: u8 = 0xC1;
+/// The second byte: XAES-256-GCM with an HKDF-SHA-256 commitment.
 pub const SUITE_1: u8 = 0x01;
 
 const HEADER_LEN: usize = 2 + DEK_ID_LEN;
@@ -62,10 +64,12 @@ impl<'a> Envelope<'a> {
         Some(Self { header, nonce, ciphertext, tag })
     }
 
+    /// The algorithms that sealed it.
     pub fn suite(&self) -> u8 {
         self.header[1]
     }
 
+    /// The data key that it names.
     #[inline]
     pub fn dek_id(&self) -> DekId {
         let mut id = [0; DEK_ID_LEN];

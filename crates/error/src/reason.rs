@@ -54,12 +54,14 @@ pub enum KeyState {
 }
 
 impl KeyState {
+    /// The name of the state of a key that no call failed with.
     pub const USABLE: &'static str = "usable";
 
     /// The names of the states a key can be seen in, as SQL shows them.
     pub const NAMES: [&'static str; 5] =
         [Self::USABLE, "revoked", "unreachable", "throttled", "misconfigured"];
 
+    /// The name of this state, one of [`KeyState::NAMES`].
     pub const fn name(self) -> &'static str {
         Self::NAMES[1 + self as usize]
     }
@@ -74,9 +76,10 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $state:ident, $message:literal, $hint:literal;)*) => {
         /// A machine-readable cause. Names are stable: they are part of the SQL interface.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
+        pub enum Reason { $($(#[$doc])* #[doc = $message] $variant,)* }
 
         impl Reason {
+            /// Every reason, in the order of the table.
             pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
 
             /// The one table: name, SQLSTATE, message and hint. `%` in a message stands for the tenant.
@@ -97,9 +100,13 @@ macro_rules! reasons {
 /// One row of the error table.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
+    /// As in the DETAIL of an error: `reason=NAME`.
     pub name: &'static str,
+    /// As clients see it.
     pub sqlstate: SqlState,
+    /// Lower case, no full stop; `%` stands for the tenant.
     pub message: &'static str,
+    /// What to do, in sentences.
     pub hint: &'static str,
 }
 
@@ -278,6 +285,7 @@ reasons! {
 }
 
 impl Reason {
+    /// As in the DETAIL of an error: `reason=NAME`.
     pub const fn name(self) -> &'static str {
         self.entry().name
     }
