@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A private PostgreSQL server for demonstrations and tests. It listens on a Unix socket only, runs as an
-# unprivileged user and sees none of the caller's environment.
+# A private PostgreSQL server for demonstrations and tests. It listens on a Unix socket only, runs as
+# an unprivileged user and sees none of the caller's environment.
 #
 #   server.sh create                      prints the new server's directory DIR (in /tmp)
 #   server.sh start DIR [--conf 'NAME = VALUE']… [--env NAME=VALUE]…
@@ -55,16 +55,24 @@ start() {
 }
 
 launch() {
-    local dir=$1 env=()
+    local dir=$1 env=() libdir
     mapfile -t env < <(as_server cat "$dir/env")
+    # A fetched PostgreSQL comes with a libpq, which its walreceiver would otherwise look for elsewhere.
+    libdir=$("$PG_CONFIG" --libdir)
+    if [[ -e $libdir/libpq.so.5 ]]; then
+        env+=("LD_LIBRARY_PATH=$libdir")
+    fi
     as_server env -i PATH=/usr/bin:/bin LANG=C.UTF-8 HOME="$dir" "${env[@]}" \
-        "$(bin pg_ctl)" start --silent --wait --timeout=60 --pgdata="$dir/data" --log="$dir/log" </dev/null || {
+        "$(bin pg_ctl)" start --silent --wait --timeout=60 --pgdata="$dir/data" --log="$dir/log" \
+        </dev/null || {
         as_server tail -n 20 "$dir/log" >&2
         die "the server in $dir did not start"
     }
 }
 
-stop() { as_server "$(bin pg_ctl)" stop --silent --wait --timeout=60 --pgdata="$1/data" --mode="${2:-fast}"; }
+stop() {
+    as_server "$(bin pg_ctl)" stop --silent --wait --timeout=60 --pgdata="$1/data" --mode="${2:-fast}"
+}
 
 running() { as_server "$(bin pg_ctl)" status --pgdata="$1/data" >/dev/null 2>&1; }
 
