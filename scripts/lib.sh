@@ -14,16 +14,16 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 [[ $TARGET == /* ]] || TARGET=$ROOT/$TARGET
 TOOLS=$TARGET/tools
 VENV=$TARGET/venv
-# What builds without PostgreSQL. Always all of it, because each selection would compile the AWS SDK anew.
+# What builds without PostgreSQL. Always all of it: another selection would compile the AWS SDK anew.
 CRATES=(--workspace --exclude cmk_encrypt)
 # What fails a build of ours, and only ours.
-LINTS=(-D warnings -A missing-docs)
+LINTS=(-D warnings)
 DEFAULT_PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config
 # What scripts/fetch_postgres.sh fetches for the other versions.
 declare -A PG_RELEASES=([14]=14.23.0 [16]=16.15.0 [17]=17.11.0 [18]=18.6.0)
 
 export PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
-# rust-toolchain.toml names a release. Where that is installed as "stable" only, it isn't fetched again.
+# rust-toolchain.toml names a release. Where that is installed as "stable", it isn't fetched again.
 rust=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml")
 if command -v rustup >/dev/null && ! rustup toolchain list | grep -q "^$rust" &&
     [[ $(rustup run stable rustc --version 2>/dev/null) == "rustc $rust "* ]]; then

@@ -19,12 +19,13 @@ AS $$
      GROUP BY t.tenant, t.last_version
     UNION ALL
     SELECT 'no_current_data_key', t.tenant,
-           'none of its data keys is current; restore cmk.data_key from a backup, or go on with the newest that there is',
+           'none of its data keys for values is current; restore cmk.data_key from a backup, or go on with the newest that there is',
            pg_catalog.format(
                $fix$UPDATE cmk.data_key SET state = 'current' WHERE (tenant, version) = (%L, %s)$fix$,
                t.tenant, pg_catalog.max(k.version))
       FROM cmk.tenant t
-      JOIN cmk.data_key k ON k.tenant OPERATOR(pg_catalog.=) t.tenant
+      JOIN cmk.data_key k
+        ON k.tenant OPERATOR(pg_catalog.=) t.tenant AND k.purpose OPERATOR(pg_catalog.=) 'values'
      WHERE t.state OPERATOR(pg_catalog.=) ANY ('{active, suspended}')
      GROUP BY t.tenant
     HAVING NOT pg_catalog.bool_or(k.state OPERATOR(pg_catalog.=) 'current')

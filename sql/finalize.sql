@@ -1,39 +1,53 @@
 -- Privileges and comments, when everything is there.
 
-REVOKE ALL ON SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON TYPE cmk.grantee FROM PUBLIC;
-
--- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more than PUBLIC had.
+-- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here. So everything is
+-- taken back from everybody, PUBLIC included, before it is granted to whom it is for. Row types too: a column of such a
+-- type in somebody's table would keep the registry's own tables from being altered.
 DO $$
 DECLARE
     grantee pg_catalog.text;
-    kind pg_catalog.text;
+    object pg_catalog.text;
 BEGIN
-    FOR grantee IN
-        SELECT DISTINCT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
-          FROM pg_catalog.pg_namespace n
-         CROSS JOIN LATERAL (
-                SELECT c.relacl, c.relowner FROM pg_catalog.pg_class c
-                 WHERE c.relnamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT p.proacl, p.proowner FROM pg_catalog.pg_proc p
-                 WHERE p.pronamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT t.typacl, t.typowner FROM pg_catalog.pg_type t
-                 WHERE t.typnamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT n.nspacl, n.nspowner) AS ours (acl, owner)
-         CROSS JOIN LATERAL pg_catalog.aclexplode(ours.acl) AS acl
-         WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk'
-           AND acl.grantee OPERATOR(pg_catalog.<>) 0
+    FOR object, grantee IN
+        WITH ours (object, acl, owner) AS (
+            SELECT pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass), c.relacl, c.relowner
+              FROM pg_catalog.pg_class c
+             WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+               AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v}'::pg_catalog."char"[])
+            UNION ALL
+            SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
+              FROM pg_catalog.pg_proc p
+             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+                OR p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+               AND pg_catalog.starts_with(p.proname, 'cmk_')
+            UNION ALL
+            SELECT pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype), t.typacl, t.typowner
+              FROM pg_catalog.pg_type t
+             WHERE t.typnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+               AND t.typelem OPERATOR(pg_catalog.=) 0
+            UNION ALL
+            SELECT 'SCHEMA cmk', n.nspacl, n.nspowner
+              FROM pg_catalog.pg_namespace n
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk')
+        SELECT ours.object, 'PUBLIC'
+          FROM ours
+        UNION ALL
+        SELECT ours.object, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
+          FROM ours CROSS JOIN LATERAL pg_catalog.aclexplode(ours.acl) AS acl
+         WHERE acl.grantee OPERATOR(pg_catalog.<>) 0
            AND acl.grantee OPERATOR(pg_catalog.<>) ours.owner
     LOOP
-        FOREACH kind IN ARRAY '{ALL TABLES IN SCHEMA, ALL FUNCTIONS IN SCHEMA, SCHEMA}'::pg_catalog.text[] LOOP
-            EXECUTE pg_catalog.format('REVOKE ALL ON %s cmk FROM %s', kind, grantee);
-        END LOOP;
-        EXECUTE pg_catalog.format('REVOKE ALL ON TYPE cmk.grantee FROM %s', grantee);
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
+    END LOOP;
+
+    -- Whom they obey is decided by the grants for tenants, at every call.
+    FOR object IN
+        SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
+          FROM pg_catalog.pg_proc p
+         WHERE p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+           AND pg_catalog.starts_with(p.proname, 'cmk_')
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', object);
     END LOOP;
 END
 $$;
@@ -51,8 +65,10 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
-COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool) IS
     'Registers a tenant and its key (KMS key ARN or local:NAME) and, unless told not to, makes its first data key';
+COMMENT ON FUNCTION cmk.alter_tenant_options(pg_catalog.text, pg_catalog.jsonb) IS
+    'Changes the role or external id by which a tenant''s key is used, once KMS unwraps the current data key that way';
 COMMENT ON FUNCTION cmk.activate_tenant(pg_catalog.text) IS
     'Makes the first data key of a pending tenant, once its key policy lets us';
 COMMENT ON FUNCTION cmk.rotate_tenant(pg_catalog.text) IS
@@ -113,6 +129,12 @@ COMMENT ON TABLE cmk.data_key IS 'Wrapped data keys; losing a row is losing the 
 COMMENT ON TABLE cmk.access IS 'Which database roles may encrypt and decrypt for which tenant; a null tenant means every tenant';
 COMMENT ON TABLE cmk.home IS 'The database that this registry belongs to';
 COMMENT ON COLUMN cmk.tenant.last_version IS 'Highest version that a data key of the tenant ever had';
+COMMENT ON COLUMN cmk.tenant.key_uri IS 'The key that wraps the tenant''s data keys';
+COMMENT ON COLUMN cmk.tenant.options IS
+    'How the key is used: role_arn and external_id of an AWS key';
+COMMENT ON COLUMN cmk.data_key.purpose IS
+    'values: seals and opens values; index: makes search tokens. One of each is current';
+COMMENT ON COLUMN cmk.data_key.wrapped_by IS 'The URI of the key that wrapped it';
 COMMENT ON COLUMN cmk.access.role IS
     'By its present name. A role that this server doesn''t have gets nothing; cmk.check() lists it';
 COMMENT ON VIEW cmk.tenants IS 'Tenants with state, key and current data key version';
@@ -123,6 +145,7 @@ COMMENT ON VIEW cmk.cache IS 'Data keys cached by this session; never key bytes'
 COMMENT ON VIEW cmk.cache_stats IS 'Counters of this session''s cache since it started';
 
 COMMENT ON COLUMN cmk.tenants.state IS 'pending, active, suspended or shredded';
+COMMENT ON COLUMN cmk.tenants.options IS 'Role and external id of an AWS key';
 COMMENT ON COLUMN cmk.tenants.version IS 'Of the data key that seals new values';
 COMMENT ON COLUMN cmk.tenants.data_keys IS 'How many there are; none costs anything until it is used';
 
@@ -130,7 +153,7 @@ COMMENT ON COLUMN cmk.status.tenant_state IS 'As in cmk.tenants';
 COMMENT ON COLUMN cmk.status.key_state IS
     'usable, revoked, unreachable, throttled or misconfigured, as KMS last said; null if it was not asked since the server started, or that is forgotten';
 COMMENT ON COLUMN cmk.status.reason IS 'Why it is not usable, as in the DETAIL of errors';
-COMMENT ON COLUMN cmk.status.info IS 'aws_code, request_id or cause of the last failure';
+COMMENT ON COLUMN cmk.status.info IS 'kms_code, request_id or cause of the last failure';
 COMMENT ON COLUMN cmk.status.since IS 'Beginning of key_state, whatever its reason';
 COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last unwrapped a data key';
 COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last failed to';
@@ -154,12 +177,12 @@ COMMENT ON COLUMN cmk.key_event.event IS
 COMMENT ON COLUMN cmk.key_event.was IS 'The state before; null if not known';
 COMMENT ON COLUMN cmk.key_event.reason IS 'Why, as in the DETAIL of errors';
 COMMENT ON COLUMN cmk.key_event.info IS
-    'aws_code, request_id or cause; dark_in_seconds, from this event to the end of the last cached data key; at, the time a warning is about';
+    'kms_code, request_id or cause; dark_in_seconds, from this event to the end of the last cached data key; at, the time a warning is about';
 
 COMMENT ON COLUMN cmk.cache.age IS 'Since the beginning of the KMS call that last vouched for it';
 COMMENT ON COLUMN cmk.cache.expires_in IS 'Until it is zeroed, unless it is renewed';
 COMMENT ON COLUMN cmk.cache_stats.entries IS 'Places taken, also by data keys that were zeroed at their TTL and not asked for since';
 COMMENT ON COLUMN cmk.cache_stats.capacity IS 'cmk_encrypt.cache_size';
-COMMENT ON COLUMN cmk.cache_stats.evictions IS 'Data keys that went for want of room';
+COMMENT ON COLUMN cmk.cache_stats.dropped_for_room IS 'Data keys that went for want of room';
 COMMENT ON COLUMN cmk.cache_stats.memory_locked IS 'Data keys can''t be swapped out; null before there was one';
 COMMENT ON COLUMN cmk.cache_stats.expiry_timer IS 'Data keys are zeroed on time even while the session sleeps';

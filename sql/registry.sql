@@ -57,23 +57,24 @@ CREATE TABLE cmk.tenant (
                         AND tenant OPERATOR(pg_catalog.!~) '[[:cntrl:]]'),
     state        pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'pending'
                  CHECK (state OPERATOR(pg_catalog.=) ANY ('{pending, active, suspended, shredded}')),
-    key_uri      pg_catalog.text COLLATE pg_catalog."C" NOT NULL
-                 CHECK (key_uri OPERATOR(pg_catalog.~) '^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[a-z0-9-]+|local:[A-Za-z0-9_-]{1,64})$'),
-    role_arn     pg_catalog.text COLLATE pg_catalog."C",
-    external_id  pg_catalog.text COLLATE pg_catalog."C",
+    -- Which URIs and options there are, the providers say (crates/kms).
+    key_uri      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    options      pg_catalog.jsonb NOT NULL DEFAULT '{}'
+                 CHECK (pg_catalog.jsonb_typeof(options) OPERATOR(pg_catalog.=) 'object'),
     epoch        pg_catalog.int8 NOT NULL DEFAULT 0,
     created_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     changed_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     -- The highest version that a data key of the tenant ever had: a number is never given twice, and a restore that
     -- lost data keys shows.
-    last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0),
-    CHECK ((role_arn IS NULL) OPERATOR(pg_catalog.=) (external_id IS NULL)),
-    CHECK (role_arn IS NULL OR key_uri OPERATOR(pg_catalog.~~) 'arn:%')
+    last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0)
 );
 
 CREATE TABLE cmk.data_key (
     tenant      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    -- Counts the data keys that the tenant ever had, whatever their purpose.
     version     pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 1),
+    purpose     pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'values'
+                CHECK (purpose OPERATOR(pg_catalog.=) ANY ('{values, index}')),
     state       pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'current'
                 CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, retired, destroyed}')),
     dek_id      pg_catalog.bytea NOT NULL UNIQUE
@@ -83,12 +84,14 @@ CREATE TABLE cmk.data_key (
     wrapped     pg_catalog.bytea
                 CHECK (pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.>=) 1
                        AND pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.<=) 6144),
+    -- The URI of the key that wrapped it: while a tenant moves to another key, data keys of both are here.
+    wrapped_by  pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
     created_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant, version),
     CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL))
 );
 
-CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant)
+CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'current';
 
 CREATE TABLE cmk.access (

@@ -14,11 +14,13 @@ AS $$
 $$;
 
 CREATE VIEW cmk.tenants AS
-    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at
+    SELECT t.tenant, t.state, t.key_uri, t.options, current.version, counted.data_keys,
+           t.created_at, t.changed_at
       FROM cmk.tenant t
       LEFT JOIN cmk.data_key current
              ON current.tenant OPERATOR(pg_catalog.=) t.tenant
             AND current.state OPERATOR(pg_catalog.=) 'current'
+            AND current.purpose OPERATOR(pg_catalog.=) 'values'
      CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys
                            FROM cmk.data_key k
                           WHERE k.tenant OPERATOR(pg_catalog.=) t.tenant) counted;
@@ -32,7 +34,7 @@ CREATE VIEW cmk.status AS
            s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide
       FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_status(t.tenant) s;
 
--- An STS session of a lent role outlives the role's withdrawal by up to 15 minutes. Not STRICT, so that a NULL is an
+-- An STS session of an assumed role outlives the role's withdrawal by up to 15 minutes. Not STRICT, so that a NULL is an
 -- error, as is a tenant that isn't registered.
 CREATE FUNCTION cmk.revocation_bound(
     tenant pg_catalog.text,
@@ -46,7 +48,7 @@ AS $$
            c.holders,
            GREATEST(pg_catalog.make_interval(secs => c.ttl), pg_catalog.make_interval(secs => c.lives_on))
            OPERATOR(pg_catalog.+)
-           CASE WHEN c.lent_role THEN '15 min'::pg_catalog.interval ELSE '0'::pg_catalog.interval END,
+           CASE WHEN c.assumed_role THEN '15 min'::pg_catalog.interval ELSE '0'::pg_catalog.interval END,
            c.server_wide
       FROM cmk.key_copies(revocation_bound.tenant) c
 $$;

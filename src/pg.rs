@@ -1,28 +1,31 @@
-//! The PostgreSQL side: everything that knows a backend. The only `unsafe` outside `crypto::locked` and
-//! `runtime` is here, in the files that talk to C.
+//! PostgreSQL: the only home of `unsafe` and of pgrx outside of `sql`, and what the keyring asks of a
+//! backend.
 
-pub mod backend;
+mod background;
 pub mod brake;
-pub mod catalog;
 pub mod clock;
+mod compat;
 pub mod cpu;
 pub mod datum;
 pub mod elog;
 pub mod executor;
-pub mod expiry;
+pub mod expiry_timer;
 pub mod grantee;
 pub mod guard;
+pub mod holders;
+pub mod identity;
 pub mod interrupt;
-pub mod invalidation;
+mod keyring_worker;
+mod monitor;
+pub mod process;
+mod providers;
 mod raw;
 pub mod registry;
 pub mod report;
-mod role;
 pub mod settings;
-pub mod shmem;
+pub mod shared_memory;
+mod transaction;
 mod undumpable;
-mod worker;
-pub mod write;
 
 use report::IntoSql;
 
@@ -30,14 +33,15 @@ use report::IntoSql;
 #[pgrx::pg_guard]
 #[inline(never)]
 pub extern "C-unwind" fn init() {
-    undumpable::close(settings::is_preloading());
-    settings::define().or_raise();
-    invalidation::register_callbacks();
-    backend::register_callbacks();
+    let is_preloading = settings::guard::is_preloading();
+    undumpable::close(is_preloading);
+    settings::declare::define().or_raise();
+    registry::invalidation::register_callbacks();
+    transaction::register_callbacks();
     executor::install();
     guard::install();
-    if settings::is_preloading() {
-        shmem::reserve();
-        worker::register();
+    if is_preloading {
+        shared_memory::startup::reserve();
+        background::register();
     }
 }

@@ -1,21 +1,15 @@
 //! Data keys: made, rotated, destroyed on purpose.
 
-use super::tenant::lock;
-use crate::pg::backend::{BACKEND, keyring};
-use crate::pg::{guard, write};
-use cmk_crypto::commitment::Commitment;
+use crate::pg::guard;
+use crate::pg::process::{THIS_PROCESS, keyring};
+use crate::pg::registry::write;
 use cmk_error::{Reason, Result};
-use cmk_keyring::tenant::{Tenant, TenantState};
+use cmk_keyring::tenant::Tenant;
+use cmk_keyring::unwrap::WrappedDataKey;
+use cmk_kms::Purpose;
 
-/// New values are sealed under a new data key; the old one goes on opening old values. Returns the version of the new one.
-///
-/// # Errors
-/// As [`lock`]; what KMS refuses with.
-pub fn rotate(tenant: &str) -> Result<i32> {
-    add_data_key(&lock(tenant, TenantState::Active)?)
-}
-
-/// The only way to what DROP EXTENSION, DELETE and TRUNCATE are refused for. Returns how many data keys there were.
+/// The only way to what DROP EXTENSION, DELETE and TRUNCATE are refused for. Returns how many data keys
+/// there were.
 ///
 /// # Errors
 /// `database_name` unless it is this database's, `read_only`.
@@ -27,33 +21,43 @@ pub fn destroy_all(database: &str) -> Result<usize> {
     guard::permitted(|| write::execute("DELETE FROM cmk.data_key", &[]))
 }
 
-/// Has KMS make a data key, and stores it as the current one. Returns its version.
-pub(super) fn add_data_key(tenant: &Tenant) -> Result<i32> {
+/// Has KMS make a data key, and stores it as the current one of its purpose. Returns its version.
+pub(super) fn add(tenant: &Tenant, purpose: Purpose) -> Result<i32> {
     let version = tenant.next_version()?;
-    let made = keyring().make_data_key(&BACKEND, tenant);
-    put_data_key(&tenant.name, version, &made.map_err(|error| error.for_tenant(&tenant.name))?)?;
+    let made = keyring().make_data_key(&THIS_PROCESS, tenant, purpose);
+    put(tenant, version, purpose, &made.map_err(|error| error.for_tenant(&tenant.name))?)?;
     Ok(version)
 }
 
-pub(super) fn put_data_key(
-    tenant: &str,
+pub(super) fn put(
+    tenant: &Tenant,
     version: i32,
-    (wrapped, commitment): &(Vec<u8>, Commitment),
+    purpose: Purpose,
+    made: &WrappedDataKey,
 ) -> Result<()> {
+    let (name, purpose) = (&*tenant.name, purpose.name());
     const RETIRE: &str = "
         UPDATE cmk.data_key SET state = 'retired'
-         WHERE tenant OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) 'current'";
-    write::execute(RETIRE, &[tenant.into()])?;
+         WHERE tenant OPERATOR(pg_catalog.=) $1 AND purpose OPERATOR(pg_catalog.=) $2
+           AND state OPERATOR(pg_catalog.=) 'current'";
+    write::execute(RETIRE, &[name.into(), purpose.into()])?;
     const INSERT: &str = "
-        INSERT INTO cmk.data_key (tenant, version, commitment, wrapped) VALUES ($1, $2, $3, $4)";
-    let commitment = commitment.as_bytes().as_slice();
-    let arguments = [tenant.into(), version.into(), commitment.into(), wrapped.as_slice().into()];
+        INSERT INTO cmk.data_key (tenant, version, purpose, commitment, wrapped, wrapped_by)
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    let arguments = [
+        name.into(),
+        version.into(),
+        purpose.into(),
+        made.commitment.as_bytes().as_slice().into(),
+        made.wrapped.as_slice().into(),
+        tenant.customer_key.uri().into(),
+    ];
     // Nothing but a trigger of somebody else could keep the row out.
     if write::execute(INSERT, &arguments)? != 1 {
         return Err(Reason::RegistryWrite.into());
     }
     const COUNT: &str = "
         UPDATE cmk.tenant SET last_version = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
-    write::execute(COUNT, &[tenant.into(), version.into()])?;
+    write::execute(COUNT, &[name.into(), version.into()])?;
     Ok(())
 }

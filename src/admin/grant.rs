@@ -1,9 +1,9 @@
 //! Which database roles may encrypt and decrypt values of which tenants.
 
-use super::tenant::unknown;
 use crate::pg::brake::{self, Target};
 use crate::pg::grantee::Role;
-use crate::pg::{registry, write};
+use crate::pg::registry::tables::ACCESS;
+use crate::pg::registry::{read, write};
 use cmk_error::{Reason, Result};
 use cmk_keyring::tenant::check_tenant_name_length;
 use pgrx::datum::DatumWithOid;
@@ -61,7 +61,7 @@ const OF_GRANT: &str = "
 pub fn grant(change: &Change<'_>) -> Result<()> {
     let Change { tenant, role, .. } = change;
     role.require()?;
-    require_registered(*tenant)?;
+    tenant.map_or(Ok(()), read::require_registered)?;
     let arguments = change.arguments();
     // A grant that came for a role of this name when there was none has had no effect, and is to have none now.
     let gone = "a.role::pg_catalog.oid OPERATOR(pg_catalog.<>) $5";
@@ -88,7 +88,7 @@ pub fn grant(change: &Change<'_>) -> Result<()> {
 pub fn revoke(change: &Change<'_>) -> Result<()> {
     let arguments = change.arguments();
     let rows = format!("cmk.access a WHERE {OF_GRANT}");
-    let (table, lock) = (registry::ACCESS.name, "FOR UPDATE");
+    let (table, lock) = (ACCESS.name, "FOR UPDATE");
     let target = Target { table, rows: &rows, arguments: &arguments, lock };
     // Of a role that is gone, a grant has no effect anyway.
     if change.role.oid != pg_sys::InvalidOid {
@@ -109,17 +109,8 @@ pub fn revoke(change: &Change<'_>) -> Result<()> {
     )?;
     // What is gone may be taken back; what never was is a slip of the pen. Looked at last, for the brake waits for nobody.
     if deleted + reduced == 0 {
-        require_registered(change.tenant)?;
+        change.tenant.map_or(Ok(()), read::require_registered)?;
         change.role.require()?;
     }
     Ok(())
-}
-
-/// # Errors
-/// `unknown_tenant`, `tenant_name`.
-fn require_registered(tenant: Option<&str>) -> Result<()> {
-    match tenant {
-        Some(name) if !registry::is_registered(name)? => Err(unknown(name)),
-        _ => Ok(()),
-    }
 }

@@ -1,6 +1,7 @@
 //! What happens to the registry as a whole.
 
-use crate::pg::{guard, registry, write};
+use crate::pg::registry::write;
+use crate::pg::{guard, identity};
 use cmk_error::{Reason, Result};
 
 /// Makes a registry that CREATE DATABASE ... TEMPLATE copied the registry of this database.
@@ -12,7 +13,7 @@ pub fn adopt() -> Result<()> {
         INSERT INTO cmk.home
         SELECT d.oid FROM pg_catalog.pg_database d
          WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()";
-    if !registry::caller_is_superuser() {
+    if !identity::is_superuser() {
         return Err(Reason::RegistryWrite.into());
     }
     guard::permitted(|| write::execute("DELETE FROM cmk.home", &[]))?;

@@ -1,96 +1,98 @@
-//! A tenant's life: register, activate, rotate, suspend, resume, evict.
+//! A tenant's life: register, activate, rotate, change its options, suspend, resume, evict.
 //!
-//! Everything is part of the caller's transaction: a rollback leaves nothing, a commit tells every
-//! backend. `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two
-//! DBAs at once one wins and the other hears `tenant_busy`.
+//! `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two DBAs at
+//! once one wins and the other hears `tenant_busy`.
 
-use super::data_key::{add_data_key, put_data_key};
-use crate::pg::backend::{BACKEND, keyring};
+use super::data_key;
 use crate::pg::brake::{self, Target};
-use crate::pg::{registry, write};
+use crate::pg::process::{THIS_PROCESS, keyring};
+use crate::pg::registry::tables::TENANT;
+use crate::pg::registry::{read, write};
 use cmk_error::{Error, Reason, Result};
 use cmk_keyring::tenant::{Tenant, TenantState, check_tenant_name, check_tenant_name_length};
-use cmk_kms::key_uri::{ExternalId, KeyUri, RoleArn};
-use cmk_kms::{AssumedRole, Custody};
+use cmk_kms::{CustomerKey, Purpose};
 use pgrx::datum::DatumWithOid;
 
 /// Registers a tenant and, if it is to be active, makes its first data key. Returns its state.
 ///
+/// `options` is a JSON object; which ones there are is the provider's business.
+///
 /// # Errors
-/// `tenant_name`, `key_uri`, `role_arn`, `external_id`, `read_only`, `registry_copied`, `tenant_exists`,
-/// `tenant_row_missing`; what KMS refuses with.
-pub fn register(
-    tenant: &str,
-    key_uri: &str,
-    role_arn: Option<&str>,
-    external_id: Option<&str>,
-    activate: bool,
-) -> Result<&'static str> {
+/// `tenant_name`, `key_uri`, `key_options`, `role_arn`, `external_id`, `read_only`, `registry_copied`,
+/// `tenant_exists`, `tenant_row_missing`; what KMS refuses with.
+pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> Result<TenantState> {
     check_tenant_name(tenant)?;
-    let custody = parse_custody(key_uri, role_arn, external_id);
-    let custody = custody.map_err(|error| error.for_tenant(tenant))?;
+    let named = |error: Error| error.for_tenant(tenant);
+    let customer_key = CustomerKey::parse(key_uri, options, 0).map_err(named)?;
     write::require_writable()?;
-    registry::require_at_home().map_err(|error| error.for_tenant(tenant))?;
-    if registry::is_registered(tenant)? {
-        return Err(Error::new(Reason::TenantExists).for_tenant(tenant));
+    read::require_at_home().map_err(named)?;
+    if read::is_registered(tenant)? {
+        return Err(named(Reason::TenantExists.into()));
     }
-    registry::require_no_data_keys(tenant)?;
-
+    read::require_no_data_keys(tenant)?;
+    let registered = Tenant {
+        name: tenant.into(),
+        state: TenantState::Pending,
+        epoch: 0,
+        customer_key,
+        last_version: 0,
+        data_keys: Vec::new(),
+    };
     // Before the first change of the registry, so that all processes know what KMS says.
-    let made = activate.then(|| {
-        let tenant = Tenant {
-            name: tenant.into(),
-            state: TenantState::Pending,
-            epoch: 0,
-            custody,
-            last_version: 0,
-            data_keys: Vec::new(),
-        };
-        keyring().make_data_key(&BACKEND, &tenant).map_err(|error| error.for_tenant(&tenant.name))
-    });
-    let made = made.transpose()?;
+    let make = || keyring().make_data_key(&THIS_PROCESS, &registered, Purpose::Values);
+    let made = activate.then(make).transpose().map_err(named)?;
     const INSERT: &str = "
-        INSERT INTO cmk.tenant (tenant, key_uri, role_arn, external_id) VALUES ($1, $2, $3, $4)
-        ON CONFLICT DO NOTHING";
-    let arguments = [tenant.into(), key_uri.into(), role_arn.into(), external_id.into()];
-    if write::execute(INSERT, &arguments)? == 0 {
-        return Err(Error::new(Reason::TenantExists).for_tenant(tenant));
+        INSERT INTO cmk.tenant (tenant, key_uri, options)
+        VALUES ($1, $2, $3::pg_catalog.text::pg_catalog.jsonb) ON CONFLICT DO NOTHING";
+    let key = &registered.customer_key;
+    if write::execute(INSERT, &[tenant.into(), key.uri().into(), key.options().into()])? == 0 {
+        return Err(named(Reason::TenantExists.into()));
     }
-    let Some(made) = made else { return Ok("pending") };
-    put_data_key(tenant, 1, &made)?;
-    set_state(tenant, "pending", "active")?;
-    Ok("active")
+    let Some(made) = made else { return Ok(TenantState::Pending) };
+    data_key::put(&registered, 1, Purpose::Values, &made)?;
+    set_state(tenant, TenantState::Pending, TenantState::Active)?;
+    Ok(TenantState::Active)
 }
 
+/// Changes as whom a tenant's key is used. KMS has to unwrap the current data key that way before anything
+/// changes; of a pending tenant there is none to unwrap.
+///
 /// # Errors
-/// `key_uri`, `role_arn`, `external_id`.
-fn parse_custody(
-    key_uri: &str,
-    role_arn: Option<&str>,
-    external_id: Option<&str>,
-) -> Result<Custody> {
-    let key = KeyUri::parse(key_uri)?;
-    let role = match (role_arn, external_id) {
-        (Some(_), Some(_)) if matches!(key, KeyUri::Local(_)) => Err(Reason::RoleArn.into()),
-        (Some(arn), Some(id)) => {
-            let (arn, external_id) = (RoleArn::parse(arn)?, ExternalId::parse(id)?);
-            Ok(Some(AssumedRole { arn, external_id, epoch: 0 }))
-        }
-        (None, None) => Ok(None),
-        _ => Err(Error::new(Reason::ExternalId)),
-    };
-    Ok(Custody { key, role: role? })
+/// `key_options`, `role_arn`, `external_id`; as [`lock`]; what KMS refuses with, and then all is as before.
+pub fn alter_options(tenant: &str, options: &str) -> Result<()> {
+    let named = |error: Error| error.for_tenant(tenant);
+    let mut altered = lock(tenant, None)?;
+    let epoch = new_epoch()?;
+    let key = CustomerKey::parse(altered.customer_key.uri(), options, epoch).map_err(named)?;
+    if key == altered.customer_key {
+        return Ok(());
+    }
+    (altered.customer_key, altered.epoch) = (key, epoch);
+    if altered.state != TenantState::Pending {
+        keyring().prove_key(&THIS_PROCESS, &altered).map_err(named)?;
+    }
+    const UPDATE: &str = "
+        UPDATE cmk.tenant
+           SET options = $2::pg_catalog.text::pg_catalog.jsonb, epoch = $3,
+               changed_at = pg_catalog.now()
+         WHERE tenant OPERATOR(pg_catalog.=) $1";
+    let options = altered.customer_key.options();
+    match write::execute(UPDATE, &[tenant.into(), options.into(), epoch.into()])? {
+        // Nothing but a trigger of somebody else could keep the row out.
+        0 => Err(Reason::RegistryWrite.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the first data key of a pending tenant. Returns its new state.
 ///
 /// # Errors
 /// As [`lock`]; what KMS refuses with.
-pub fn activate(tenant: &str) -> Result<&'static str> {
-    let locked = lock(tenant, TenantState::Pending)?;
-    add_data_key(&locked)?;
-    set_state(tenant, "pending", "active")?;
-    Ok("active")
+pub fn activate(tenant: &str) -> Result<TenantState> {
+    let locked = lock(tenant, Some(TenantState::Pending))?;
+    data_key::add(&locked, Purpose::Values)?;
+    set_state(tenant, TenantState::Pending, TenantState::Active)?;
+    Ok(TenantState::Active)
 }
 
 /// Takes effect in every session at once where it has to wait for other changes of the tenant: this is the brake.
@@ -105,7 +107,16 @@ pub fn suspend(tenant: &str) -> Result<()> {
     const LOCK: &str =
         "SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE";
     write::execute(LOCK, &arguments)?;
-    set_state(tenant, "active", "suspended")
+    set_state(tenant, TenantState::Active, TenantState::Suspended)
+}
+
+/// New values are sealed under a new data key; the old one goes on opening old values. Returns the version
+/// of the new one.
+///
+/// # Errors
+/// As [`lock`]; what KMS refuses with.
+pub fn rotate(tenant: &str) -> Result<i32> {
+    data_key::add(&lock(tenant, Some(TenantState::Active))?, Purpose::Values)
 }
 
 /// Lifts a suspension.
@@ -113,7 +124,7 @@ pub fn suspend(tenant: &str) -> Result<()> {
 /// # Errors
 /// `unknown_tenant`, `tenant_state_conflict`, `read_only`.
 pub fn resume(tenant: &str) -> Result<()> {
-    set_state(tenant, "suspended", "active")
+    set_state(tenant, TenantState::Suspended, TenantState::Active)
 }
 
 /// From commit on, no process uses a data key of this tenant without asking KMS again.
@@ -125,7 +136,7 @@ pub fn evict(tenant: &str) -> Result<()> {
     let arguments = [tenant.into()];
     brake::evict(Some(tenant), &row_of_tenant(&arguments))?;
     match write::execute(UPDATE, &[tenant.into(), new_epoch()?.into()])? {
-        0 => Err(unknown(tenant)),
+        0 => read::require_registered(tenant),
         _ => Ok(()),
     }
 }
@@ -135,7 +146,7 @@ pub fn evict(tenant: &str) -> Result<()> {
 /// # Errors
 /// `read_only`, `not_installed`.
 pub fn evict_all() -> Result<()> {
-    let (table, lock) = (registry::TENANT.name, "FOR NO KEY UPDATE");
+    let (table, lock) = (TENANT.name, "FOR NO KEY UPDATE");
     let target = Target { table, rows: "cmk.tenant", arguments: &[], lock };
     brake::evict(None, &target)?;
     write::execute("UPDATE cmk.tenant SET epoch = $1", &[new_epoch()?.into()])?;
@@ -144,7 +155,7 @@ pub fn evict_all() -> Result<()> {
 
 fn row_of_tenant<'a>(tenant: &'a [DatumWithOid<'a>]) -> Target<'a> {
     let rows = "cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1";
-    let (table, lock) = (registry::TENANT.name, "FOR NO KEY UPDATE");
+    let (table, lock) = (TENANT.name, "FOR NO KEY UPDATE");
     Target { table, rows, arguments: tenant, lock }
 }
 
@@ -155,49 +166,39 @@ fn new_epoch() -> Result<i64> {
     Ok((random >> 1) as i64)
 }
 
-/// Locks the tenant's row until the end of the transaction and returns the tenant as it is then.
+/// Locks the tenant's row until the end of the transaction and returns the tenant as it is then. It has to
+/// be in a certain state, or, without one, not shredded.
 ///
 /// # Errors
 /// `unknown_tenant`, `tenant_busy`, `tenant_state_conflict`, `data_keys_missing`, `read_only`.
-pub(super) fn lock(tenant: &str, state: TenantState) -> Result<Tenant> {
+pub(super) fn lock(tenant: &str, state: Option<TenantState>) -> Result<Tenant> {
     const LOCK: &str = "
         SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED";
     let locked = write::execute(LOCK, &[tenant.into()])? == 1;
-    let found = registry::tenant(tenant)?.ok_or_else(|| unknown(tenant))?;
-    match (locked, found.state == state) {
-        // Of a tenant that lost its data keys, no state allows to make another.
-        (true, _) if found.require_all_data_keys().is_err() => {
-            Err(Error::new(Reason::DataKeysMissing).for_tenant(tenant))
-        }
-        (false, _) => Err(Error::new(Reason::TenantBusy).for_tenant(tenant)),
-        (true, false) => Err(state_conflict(&found)),
-        (true, true) => Ok(found),
+    let found = read::require_tenant(tenant)?;
+    if !locked {
+        return Err(Error::new(Reason::TenantBusy).for_tenant(tenant));
+    }
+    // Of a tenant that lost its data keys, no state allows to make another.
+    found.require_all_data_keys()?;
+    match state.map_or(found.state != TenantState::Shredded, |state| found.state == state) {
+        true => Ok(found),
+        false => Err(state_conflict(&found)),
     }
 }
 
-fn set_state(tenant: &str, from: &str, to: &str) -> Result<()> {
+fn set_state(tenant: &str, from: TenantState, to: TenantState) -> Result<()> {
     const UPDATE: &str = "
         UPDATE cmk.tenant SET state = $3, epoch = $4, changed_at = pg_catalog.now()
          WHERE tenant OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) $2";
-    let arguments = [tenant.into(), from.into(), to.into(), new_epoch()?.into()];
-    if write::execute(UPDATE, &arguments)? == 1 {
-        return Ok(());
+    let arguments = [tenant.into(), from.name().into(), to.name().into(), new_epoch()?.into()];
+    match write::execute(UPDATE, &arguments)? {
+        1 => Ok(()),
+        _ => Err(state_conflict(&read::require_tenant(tenant)?)),
     }
-    Err(match registry::tenant(tenant)? {
-        Some(found) => state_conflict(&found),
-        None => unknown(tenant),
-    })
 }
 
 fn state_conflict(tenant: &Tenant) -> Error {
     let state = format!("state={}", tenant.state.name());
     Error::new(Reason::TenantStateConflict).for_tenant(&tenant.name).with_info(state)
-}
-
-/// A name that can't be registered is told apart from one that isn't.
-pub fn unknown(tenant: &str) -> Error {
-    match check_tenant_name(tenant) {
-        Ok(()) => Error::new(Reason::UnknownTenant).for_tenant(tenant),
-        Err(error) => error,
-    }
 }

@@ -6,16 +6,19 @@
 //! a commit may itself wait, for a synchronous standby. In both cases it goes when all processes have been told to read
 //! the registry.
 
-use super::{catalog, clock, shmem, write};
+use super::clock;
+use super::identity::{database, pid};
+use super::registry::{read::tenant_id, scan, write};
+use super::shared_memory::access;
 use cmk_error::{Result, quoted};
-use cmk_keyring::shared::TenantId;
-use cmk_keyring::shared::brake::Brake;
+use cmk_keyring::shared::brake::{self, Brake};
+use cmk_keyring::shared::identity::TenantId;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::Spi;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
 use std::cell::RefCell;
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// This process has one on, or one to pull at commit.
@@ -36,14 +39,26 @@ enum Effect {
 
 impl Effect {
     fn apply(self, level: i32) {
-        let (database, process) = (database(), process());
-        shmem::with(|shared| match self {
-            Self::Brake(brake) => shared.pull_brake(brake.by(process, level)),
-            Self::Eviction(tenant) => {
-                shared.evict_now(database, tenant.as_ref(), clock::now());
+        match self {
+            Self::Brake(brake) => access::with(|shared| {
+                brake::pull(shared.brakes, shared.counters, brake.by(pid(), level));
+            }),
+            Self::Eviction(Some(tenant)) => {
+                access::with(|shared| shared.evict(&tenant, clock::now()));
             }
-        });
+            Self::Eviction(None) => evict_all(),
+        }
     }
+}
+
+/// Every tenant of this database, a part of the table at a time.
+fn evict_all() {
+    let now = clock::now();
+    access::with(|shared| shared.begin_eviction(now));
+    access::in_chunks(|range| {
+        access::with(|shared| shared.evict_range(range.clone(), database(), now));
+    });
+    access::counters().notify();
 }
 
 #[inline]
@@ -66,10 +81,9 @@ pub fn subtransaction_ended(committed: bool) {
         true => effects.iter_mut().for_each(|(of, _)| *of = (*of).min(level - 1)),
         false => effects.retain(|(of, _)| *of < level),
     });
-    let process = process();
-    shmem::with(|shared| match committed {
-        true => shared.keep_brakes(process, level),
-        false => shared.lift_brakes(process, level),
+    access::with(|shared| match committed {
+        true => brake::keep(shared.brakes, pid(), level),
+        false => brake::lift(shared.brakes, shared.counters, pid(), level),
     });
 }
 
@@ -77,26 +91,7 @@ pub fn subtransaction_ended(committed: bool) {
 pub fn release() {
     if IS_ON.swap(false, Relaxed) {
         AT_COMMIT.with_borrow_mut(Vec::clear);
-        shmem::with(|shared| shared.lift_brakes(process(), 0));
-    }
-}
-
-/// Once per process, or in the postmaster for all its children.
-pub fn register_callbacks() {
-    // SAFETY: called from _PG_init on the main thread.
-    unsafe { pg_sys::RegisterResourceReleaseCallback(Some(on_release), std::ptr::null_mut()) };
-}
-
-/// At the end of a transaction, after its invalidations were sent: a process that finds no brake any more finds them.
-#[pg_guard]
-extern "C-unwind" fn on_release(
-    phase: pg_sys::ResourceReleasePhase::Type,
-    _is_commit: bool,
-    is_top_level: bool,
-    _argument: *mut c_void,
-) {
-    if is_top_level && phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS {
-        release();
+        access::with(|shared| brake::lift(shared.brakes, shared.counters, pid(), 0));
     }
 }
 
@@ -116,7 +111,7 @@ pub struct Target<'a> {
 /// `read_only`, `not_installed`.
 pub fn suspend(tenant: &str, target: &Target<'_>) -> Result<()> {
     let database = database();
-    let brake = Brake::suspension(database, TenantId::new(database, tenant));
+    let brake = Brake::suspension(database, tenant_id(tenant));
     pull("suspension", target, Effect::Brake(brake))
 }
 
@@ -131,7 +126,7 @@ pub fn revoke(
     target: &Target<'_>,
 ) -> Result<()> {
     let database = database();
-    let id = tenant.map(|tenant| TenantId::new(database, tenant));
+    let id = tenant.map(tenant_id);
     let brake = Brake::revocation(database, id, role.to_u32(), rights);
     pull("revocation", target, Effect::Brake(brake))
 }
@@ -142,14 +137,14 @@ pub fn revoke(
 /// # Errors
 /// `read_only`, `not_installed`.
 pub fn evict(tenant: Option<&str>, target: &Target<'_>) -> Result<()> {
-    let id = tenant.map(|tenant| TenantId::new(database(), tenant));
+    let id = tenant.map(tenant_id);
     pull("eviction", target, Effect::Eviction(id))
 }
 
 /// A brake goes with its process, should that end in the middle.
 fn lift_at_exit() {
     static REGISTERED: AtomicU32 = AtomicU32::new(0);
-    if REGISTERED.swap(process(), Relaxed) != process() {
+    if REGISTERED.swap(pid(), Relaxed) != pid() {
         // SAFETY: on the main thread of a backend; the callback takes no argument.
         unsafe { pg_sys::before_shmem_exit(Some(on_exit), pg_sys::Datum::from(0_usize)) };
     }
@@ -160,16 +155,6 @@ extern "C-unwind" fn on_exit(_code: i32, _argument: pg_sys::Datum) {
     release();
 }
 
-fn process() -> u32 {
-    // SAFETY: set once when the process starts.
-    unsafe { pg_sys::MyProcPid as u32 }
-}
-
-fn database() -> u32 {
-    // SAFETY: set once when the process connects to a database.
-    unsafe { pg_sys::MyDatabaseId.to_u32() }
-}
-
 /// The present subtransaction's level.
 fn level() -> i32 {
     // SAFETY: a look at this process's transaction state.
@@ -178,12 +163,12 @@ fn level() -> i32 {
 
 fn pull(what: &str, target: &Target<'_>, effect: Effect) -> Result<()> {
     write::require_writable()?;
-    let is_shared = shmem::is_shared();
+    let is_shared = access::is_shared();
     if is_shared {
         lift_at_exit();
         IS_ON.store(true, Relaxed);
     }
-    let table = catalog::oid_of(target.table)?;
+    let table = scan::oid_of(target.table)?;
     let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
     // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
     if unsafe { pg_sys::ConditionalLockRelationOid(table, mode) } && rows_are_free(target)? {
@@ -238,8 +223,7 @@ fn blockers(table: pg_sys::Oid) -> String {
            AND l.database OPERATOR(pg_catalog.=) $2
            AND l.mode OPERATOR(pg_catalog.<>) 'AccessShareLock'
            AND (l.pid IS NULL OR l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())";
-    // SAFETY: set once when the process connects to a database.
-    let database = unsafe { pg_sys::MyDatabaseId };
+    let database = pg_sys::Oid::from(database());
     let found = Spi::get_two_with_args::<String, String>(QUERY, &[table.into(), database.into()]);
     let (pids, gids) = found.unwrap_or_default();
     let field =

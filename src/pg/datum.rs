@@ -97,7 +97,7 @@ pub struct Bytea {
 pub struct Text(Bytea);
 
 impl Bytea {
-    /// Room for `len` bytes of undefined content, in the current memory context.
+    /// Room for `len` bytes, all zero, in the current memory context.
     ///
     /// # Errors
     /// `too_large` before anything is allocated.
@@ -108,11 +108,13 @@ impl Bytea {
             return Err(Reason::TooLarge.into());
         }
         // SAFETY: with this flag and a size below MaxAllocSize the allocator raises no ERROR. It returns
-        // `size` aligned bytes or null; the header lies within.
+        // `size` aligned bytes or null; header and content lie within.
         let varlena = unsafe {
             let memory = alloc(pg_sys::CurrentMemoryContext, size);
             let varlena = memory.ok_or(Reason::OutOfMemory)?.cast();
             pgrx::set_varsize_4b(varlena.as_ptr(), size as i32);
+            // A slice of bytes that nobody wrote is undefined behaviour, even if it is only written to.
+            varlena.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ).write_bytes(0, len);
             varlena
         };
         Ok(Self { varlena, len })
@@ -120,8 +122,7 @@ impl Bytea {
 
     #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: `len` bytes follow the header, allocated by with_len and owned by self. Their content
-        // is whatever palloc left there; callers only write, or read what they wrote.
+        // SAFETY: `len` initialised bytes follow the header, allocated by with_len and owned by self.
         unsafe {
             let data = self.varlena.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ);
             std::slice::from_raw_parts_mut(data, self.len)
@@ -204,5 +205,41 @@ unsafe impl<'fcx> ArgAbi<'fcx> for RegRole {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         // SAFETY: passes the caller's promise on.
         Self(unsafe { pg_sys::Oid::unbox_arg_unchecked(arg) })
+    }
+}
+
+/// A `jsonb` argument, as JSON text.
+pub struct JsonbArg(String);
+
+impl JsonbArg {
+    /// JSON, as `jsonb` prints it.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+sql_type!(JsonbArg, "pg_catalog.jsonb");
+
+impl FromDatum for JsonbArg {
+    unsafe fn from_polymorphic_datum(
+        datum: pg_sys::Datum,
+        is_null: bool,
+        _type: pg_sys::Oid,
+    ) -> Option<Self> {
+        // SAFETY: a non-null jsonb; the result is a C string in the current memory context. An ERROR for one
+        // of a gigabyte is PostgreSQL's.
+        let print = || unsafe {
+            let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
+            std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+        };
+        (!is_null).then(|| Self(print()))
+    }
+}
+
+// SAFETY: by way of from_polymorphic_datum.
+unsafe impl<'fcx> ArgAbi<'fcx> for JsonbArg {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: the caller knows the argument isn't null; Option<_> asks before.
+        unsafe { arg.unbox_arg_using_from_datum().unwrap_unchecked() }
     }
 }

@@ -13,8 +13,9 @@
 //! pgrx's guards, which would make their ERRORs anew and lose half of them. An ERROR jumps over the frames of the hooks, so
 //! they hold nothing that has to be dropped.
 
+use super::compat::with_run_arguments;
 use super::datum::alloc;
-use super::role::current_role;
+use super::identity::current_role;
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
@@ -55,20 +56,6 @@ static PREVIOUS_START: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_RUN: AtomicUsize = AtomicUsize::new(0);
 
 type StartHook = unsafe extern "C-unwind" fn(Query, c_int);
-
-/// The arguments of `ExecutorRun` after the query; PostgreSQL 18 has one less.
-#[cfg(not(feature = "pg18"))]
-macro_rules! run_arguments {
-    ($macro:ident) => {
-        $macro! { direction: Direction, count: u64, once: bool }
-    };
-}
-#[cfg(feature = "pg18")]
-macro_rules! run_arguments {
-    ($macro:ident) => {
-        $macro! { direction: Direction, count: u64 }
-    };
-}
 
 unsafe extern "C-unwind" {
     fn standard_ExecutorStart(query: Query, flags: c_int);
@@ -199,7 +186,7 @@ macro_rules! on_run {
         }
     };
 }
-run_arguments!(on_run);
+with_run_arguments!(on_run);
 
 /// Notes a query that is being run as another role than it was started as: all that happens in it needs the latter's
 /// rights too. True if it is one.
@@ -210,11 +197,9 @@ unsafe fn enter(query: Query, here: usize) -> bool {
     // SAFETY: the caller's promise.
     let state = unsafe { (*query).estate.as_ref() };
     let context = state.map_or(std::ptr::null_mut(), |state| state.es_query_cxt);
-    let starter = STARTED.with_borrow(|started| {
-        let found = started.iter().rev().find(|(of, _)| *of == context);
-        found.map(|(_, role)| *role)
-    });
-    let Some(starter) = starter.filter(|starter| *starter != current_role()) else { return false };
+    let Some(starter) = started_as(context).filter(|starter| *starter != current_role()) else {
+        return false;
+    };
     // Two of them need the rights of both; that is nobody's case, and nobody's right.
     let role = if around().is_none_or(|of| of == starter) { starter } else { NOBODY };
     AROUND.with_borrow_mut(|around| around.push(Around { frame: here, context, role }));
@@ -255,22 +240,28 @@ pub unsafe fn starter(call: pg_sys::FunctionCallInfo) -> Option<Role> {
 
 #[cold]
 fn find(context: Context) -> Option<Role> {
-    let role = STARTED.with_borrow(|started| {
-        let mut at = context;
-        while !at.is_null() {
-            if let Some((_, role)) = started.iter().rev().find(|(of, _)| *of == at) {
-                return Some(*role);
-            }
-            // SAFETY: a live context, and so are its parents.
-            at = unsafe { (*at).parent };
-        }
-        None
-    });
-    // A context below an executor's may go before it; only what is told of its end is remembered.
-    let is_executor = STARTED.with_borrow(|started| started.iter().any(|(of, _)| *of == context));
-    if let Some(Role(oid)) = role.filter(|_| is_executor) {
+    if let Some(Role(oid)) = started_as(context) {
+        // Only of an executor's own context is the end told; one below it may go before.
         LAST_CONTEXT.store(context as usize, Relaxed);
         LAST_ROLE.store(oid, Relaxed);
+        return Some(Role(oid));
     }
-    role
+    let mut at = context;
+    while !at.is_null() {
+        // SAFETY: a live context, and so are its parents.
+        at = unsafe { (*at).parent };
+        let role = started_as(at);
+        if role.is_some() {
+            return role;
+        }
+    }
+    None
+}
+
+/// The role that the executor of this memory context was started as.
+fn started_as(context: Context) -> Option<Role> {
+    STARTED.with_borrow(|started| {
+        let found = started.iter().rev().find(|(of, _)| *of == context);
+        found.map(|(_, role)| *role)
+    })
 }

@@ -3,10 +3,10 @@
 //! Two things are refused here: changes by roles that don't own the registry, whatever else they may write; and whatever
 //! destroys a data key by the way, whoever asks. A data key that is gone takes all values sealed under it along.
 
-use super::catalog::{self, Key};
 use super::raw::raw_function;
+use super::registry::tables::{DATA_KEY, data_key as column};
+use super::registry::{invalidation, lock, read, scan};
 use super::report::IntoSql;
-use super::{invalidation, registry};
 use cmk_error::{Error, Reason, Result};
 use pgrx::{FromDatum, PgRelation, PgTrigger, PgTriggerOperation, pg_guard, pg_sys};
 use std::ffi::c_void;
@@ -40,7 +40,7 @@ fn trigger<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Result<PgTrigger<'a>> {
 raw_function!(registry_guard, |fcinfo| {
     let call = trigger(fcinfo)?;
     let table = call.relation().map_err(|_| Reason::NotATriggerCall)?;
-    if !registry::current_role_owns(&table) {
+    if !lock::current_role_owns(&table) {
         return Err(Reason::RegistryWrite.into());
     }
     if !PERMITTED.load(Relaxed) {
@@ -76,18 +76,14 @@ fn wipes_out(call: &PgTrigger<'_>, table: &PgRelation) -> Result<bool> {
     Ok(match (table.name(), operation) {
         ("access" | "home", PgTriggerOperation::Truncate)
         | ("home", PgTriggerOperation::Delete | PgTriggerOperation::Update) => {
-            registry::has_data_keys()?
+            read::has_data_keys(None)?
         }
         _ => false,
     })
 }
 
-/// Columns of `cmk.data_key`.
-const VERSION: i32 = 2;
-const COMMITMENT: i32 = 5;
-const WRAPPED: i32 = 6;
 /// The first column of both tables.
-const TENANT: i32 = 1;
+const TENANT: usize = column::TENANT;
 
 /// Whether this statement or row takes a data key away, or makes it another's.
 fn destroys_keys(
@@ -102,7 +98,7 @@ fn destroys_keys(
     };
     let operation = call.op().map_err(|_| Reason::NotATriggerCall)?;
     if matches!(operation, PgTriggerOperation::Truncate) {
-        return registry::has_data_keys();
+        return read::has_data_keys(None);
     }
     // SAFETY: called as a trigger; rows and descriptor live as long as the call.
     let (old, new, descriptor) = unsafe {
@@ -112,14 +108,14 @@ fn destroys_keys(
     if old.is_null() {
         return Ok(false); // before the statement
     }
-    let same = |column| same_value(descriptor, old, new, column);
+    let same = |number| same_value(descriptor, old, new, number);
     Ok(match operation {
-        PgTriggerOperation::Delete if is_data_key => !is_null(descriptor, old, WRAPPED),
+        PgTriggerOperation::Delete if is_data_key => !is_null(descriptor, old, column::WRAPPED),
         PgTriggerOperation::Update if is_data_key => {
-            let is_same_key = [TENANT, VERSION, COMMITMENT].into_iter().all(same);
+            let is_same_key = column::IDENTITY.into_iter().all(same);
             // Destroyed by hand: whoever says so twice, by state and by value, means it.
-            let destroyed = is_null(descriptor, new, WRAPPED);
-            !(is_same_key && (destroyed || same(WRAPPED)))
+            let destroyed = is_null(descriptor, new, column::WRAPPED);
+            !(is_same_key && (destroyed || same(column::WRAPPED)))
         }
         PgTriggerOperation::Delete => has_keys(descriptor, old)?,
         PgTriggerOperation::Update => !same(TENANT) && has_keys(descriptor, old)?,
@@ -131,18 +127,13 @@ fn destroys_keys(
 fn has_keys(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple) -> Result<bool> {
     // SAFETY: the column is text.
     let name: Option<String> = unsafe { value(descriptor, row, TENANT) };
-    let mut found = false;
-    catalog::scan(&registry::DATA_KEY, &Key::Text(&name.unwrap_or_default()), |row| {
-        found |= !row.is_null(WRAPPED as usize);
-        Ok(())
-    })?;
-    Ok(found)
+    read::has_data_keys(Some(&name.unwrap_or_default()))
 }
 
-fn is_null(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple, column: i32) -> bool {
+fn is_null(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple, number: usize) -> bool {
     let mut null = false;
     // SAFETY: a row and its descriptor; the function checks the number.
-    unsafe { pg_sys::SPI_getbinval(row, descriptor, column, &mut null) };
+    unsafe { pg_sys::SPI_getbinval(row, descriptor, number as i32, &mut null) };
     null
 }
 
@@ -151,12 +142,12 @@ fn is_null(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple, column: i32) -
 unsafe fn value<T: FromDatum>(
     descriptor: pg_sys::TupleDesc,
     row: pg_sys::HeapTuple,
-    column: i32,
+    column: usize,
 ) -> Option<T> {
     let mut null = false;
     // SAFETY: a row and its descriptor; the caller's promise.
     unsafe {
-        let value = pg_sys::SPI_getbinval(row, descriptor, column, &mut null);
+        let value = pg_sys::SPI_getbinval(row, descriptor, column as i32, &mut null);
         T::from_datum(value, null)
     }
 }
@@ -165,12 +156,12 @@ fn same_value(
     descriptor: pg_sys::TupleDesc,
     old: pg_sys::HeapTuple,
     new: pg_sys::HeapTuple,
-    column: i32,
+    column: usize,
 ) -> bool {
     // SAFETY: rows of a table of ours; bytea and text are read as bytes.
     unsafe {
         match column {
-            VERSION => {
+            column::VERSION => {
                 value::<i32>(descriptor, old, column) == value::<i32>(descriptor, new, column)
             }
             _ => {
@@ -237,8 +228,8 @@ unsafe extern "C-unwind" fn on_access(
 /// too. What isn't our table isn't looked at.
 #[pg_guard]
 extern "C-unwind" fn before_drop(relation: pg_sys::Oid) {
-    let is_ours = catalog::oid_of(registry::DATA_KEY.name).is_ok_and(|table| table == relation);
-    let refused = match is_ours && registry::has_data_keys().unwrap_or(false) {
+    let is_ours = scan::oid_of(DATA_KEY.name).is_ok_and(|table| table == relation);
+    let refused = match is_ours && read::has_data_keys(None).unwrap_or(false) {
         true => Err(Error::new(Reason::KeysWouldBeLost)),
         false => Ok(()),
     };

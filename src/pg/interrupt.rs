@@ -1,5 +1,6 @@
 //! Waiting the PostgreSQL way: visible in `pg_stat_activity`, and given up when asked.
 
+use super::{compat, identity};
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -30,7 +31,7 @@ pub fn is_database_wanted() -> bool {
         let tag = pg_sys::LOCKTAG {
             locktag_field1: 0,
             locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
-            locktag_field3: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field3: identity::database(),
             locktag_field4: 0,
             locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
             locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
@@ -58,12 +59,10 @@ static KMS: AtomicU32 = AtomicU32::new(0);
 static OTHER_PROCESS: AtomicU32 = AtomicU32::new(0);
 
 fn named(event: &AtomicU32, name: &CStr) -> u32 {
-    if event.load(Relaxed) == 0 {
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
-        // SAFETY: a C string; on the main thread.
-        event.store(unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) }, Relaxed);
-        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
-        let _ = name;
+    if event.load(Relaxed) == 0
+        && let Some(new) = compat::new_wait_event(name)
+    {
+        event.store(new, Relaxed);
     }
     match event.load(Relaxed) {
         0 => pg_sys::PG_WAIT_EXTENSION,

@@ -4,8 +4,8 @@
 #![allow(clippy::result_large_err)]
 
 use super::elog::log_line;
-use cmk_error::{Error, SqlState};
-use cmk_keyring::shared::record::Change;
+use cmk_error::{Error, KeyState, SqlState};
+use cmk_keyring::shared::history::Change;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
@@ -69,7 +69,8 @@ impl<T> IntoSql<T> for Result<T, Error> {
 
 /// One line in the server log for a change of a key's state. Clients don't see it.
 pub fn log_change(tenant: &str, change: Change, error: Option<&Error>) {
-    let (from, to) = (change.from.unwrap_or("unknown"), change.to.unwrap_or("unknown"));
+    let name = |state: Option<KeyState>| state.map_or("unknown", KeyState::name);
+    let (from, to) = (name(change.from), name(change.to));
     let detail = match error {
         Some(error) => error.clone().for_tenant(tenant).detail(),
         None => format!("tenant={}", cmk_error::quoted(tenant)),

@@ -3,8 +3,8 @@
 //! Not STRICT, unlike what one would expect: a STRICT function returns NULL for a NULL tenant, so an
 //! unset `current_setting('app.tenant', true)` would silently store nothing. Only the value may be NULL.
 
-use crate::pg::backend::{Backend, in_security_restricted_operation, keyring};
 use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg, required};
+use crate::pg::process::{ThisProcess, in_security_restricted_operation, keyring};
 use crate::pg::report::{IntoSql, SqlResult};
 use cmk_envelope::{Envelope, OVERHEAD};
 use cmk_error::{Error, Reason, Result};
@@ -93,7 +93,7 @@ fn seal(
     let named = |error: Error| error.for_tenant(tenant);
     let mut sealed = Bytea::with_len(plaintext.len() + OVERHEAD).map_err(named)?;
     // SAFETY: the call of the function that we are in.
-    let backend = unsafe { Backend::called(call) };
+    let backend = unsafe { ThisProcess::called(call) };
     keyring().seal(&backend, tenant, aad, plaintext, sealed.as_mut_slice())?;
     Ok(sealed)
 }
@@ -133,7 +133,7 @@ fn open_for(
     let envelope = Envelope::parse(ciphertext).map_err(named)?;
     let mut opened = Bytea::with_len(envelope.plaintext_len()).map_err(named)?;
     // SAFETY: the call of the function that we are in.
-    let backend = unsafe { Backend::called(call) };
+    let backend = unsafe { ThisProcess::called(call) };
     keyring().open(&backend, tenant, aad, &envelope, opened.as_mut_slice())?;
     Ok(opened)
 }

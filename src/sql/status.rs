@@ -1,19 +1,19 @@
 //! What is known of tenants' keys, and what this backend holds in its cache. Never key bytes.
 
-use crate::admin::tenant::unknown;
-use crate::pg::backend::{BACKEND, keyring};
 use crate::pg::datum::required;
+use crate::pg::identity;
+use crate::pg::process::{THIS_PROCESS, keyring};
+use crate::pg::registry::read;
 use crate::pg::report::{IntoSql, SqlResult};
-use crate::pg::{expiry, registry, settings, shmem};
+use crate::pg::settings::values;
+use crate::pg::shared_memory::access;
+use crate::pg::{clock, expiry_timer, holders};
 use cmk_crypto::locked;
-use cmk_error::{Error, KeyState, Reason, Result};
-use cmk_keyring::Host;
-use cmk_keyring::shared::TenantId;
+use cmk_error::{Error, Reason, Result};
 use cmk_keyring::shared::record::Record;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::collections::HashSet;
-use std::sync::atomic::Ordering::Relaxed;
 
 const NANOS: f64 = 1e9;
 const MICROS: f64 = 1e6;
@@ -46,19 +46,16 @@ fn key_status(
         name!(server_wide, bool),
     ),
 > {
-    keyring().tell_hits(&BACKEND);
-    let (record, holders) = known(tenant);
-    let (seen, stats) = (record.seen(), record.stats);
-    let error = seen.as_ref().and_then(|seen| seen.error.as_ref());
-    let reason = error.map(|error| error.reason);
-    let state =
-        reason.and_then(|reason| reason.key_state()).map_or(KeyState::USABLE, KeyState::name);
+    keyring().flush_hits(&THIS_PROCESS);
+    let (record, holders) = record_of(tenant);
+    let (last, stats) = (record.last_state(), record.stats);
+    let error = last.as_ref().and_then(|last| last.error.as_ref());
     let time = |micros: i64| (micros != 0).then_some(micros as f64 / MICROS);
     TableIterator::once((
-        seen.is_some().then_some(state),
-        reason.map(|reason| reason.name()),
+        last.as_ref().map(|last| last.key_state().name()),
+        error.map(|error| error.reason.name()),
         error.and_then(|error| error.info()).map(str::to_owned),
-        seen.as_ref().and_then(|seen| time(seen.since)),
+        last.as_ref().and_then(|last| time(last.since)),
         time(stats.last_success),
         time(stats.last_failure),
         stats.hits as i64,
@@ -71,7 +68,7 @@ fn key_status(
         stats.latency.percentile(0.95),
         stats.latency.percentile(0.99),
         holders,
-        shmem::is_shared(),
+        access::is_shared(),
     ))
 }
 
@@ -91,46 +88,44 @@ fn key_copies(
             name!(holders, Option<i32>),
             name!(server_wide, bool),
             name!(ttl, f64),
-            name!(lent_role, bool),
+            name!(assumed_role, bool),
         ),
     >,
     ErrorReport,
 > {
     let tenant = required(tenant, "tenant").into_sql()?;
-    let registered = registry::tenant(tenant).and_then(|it| it.ok_or_else(|| unknown(tenant)));
-    let registered = registered.into_sql()?;
-    let is_shared = shmem::is_shared();
-    let ttl = settings::ttl() as f64 / NANOS;
-    let (record, holders) = known(tenant);
+    let registered = read::require_tenant(tenant).into_sql()?;
+    let is_shared = access::is_shared();
+    let ttl = values::ttl() as f64 / NANOS;
+    let (record, holders) = record_of(tenant);
     // Of other sessions, and of a call whose answer is on its way, nothing is known but that all keep to the TTL.
-    let lives_on = match is_shared && !record.is_flying(BACKEND.now()) {
-        true => record.copies_until.saturating_sub(BACKEND.now()) as f64 / NANOS,
+    let lives_on = match is_shared && !record.is_being_asked(clock::now()) {
+        true => record.copies_until.saturating_sub(clock::now()) as f64 / NANOS,
         false => ttl,
     };
     let holders = holders.filter(|_| is_shared);
-    let lent_role = registered.custody.role.is_some();
-    Ok(TableIterator::once((lives_on, holders, is_shared, ttl, lent_role)))
+    let assumed_role = registered.customer_key.assumes_role();
+    Ok(TableIterator::once((lives_on, holders, is_shared, ttl, assumed_role)))
 }
 
 /// A copy of the tenant's record, and how many processes hold a data key of it; `None` if that can't be known.
-fn known(tenant: &str) -> (Record, Option<i32>) {
-    let id = TenantId::new(BACKEND.database(), tenant);
-    let found = shmem::with(|shared| shared.find(&id).map(|(tag, record)| (tag, *record)));
+fn record_of(tenant: &str) -> (Record, Option<i32>) {
+    let id = read::tenant_id(tenant);
+    let found = access::read(|shared| shared.find(&id).map(|(tag, record)| (tag, *record)));
     let here = || {
         let entry = keyring().cache().get(tenant);
         entry.is_some_and(|entry| entry.keys.iter().any(|key| key.cipher.pin().is_some()))
     };
     match found {
         Some((tag, record)) => {
-            let known = BACKEND.now() >= record.holders_known_from;
-            let holders = expiry::holders(tag).map_or_else(|| i32::from(here()), i32::from);
+            let known = clock::now() >= record.holders_known_from;
+            let holders = holders::holders(tag).map_or_else(|| i32::from(here()), i32::from);
             (record, known.then_some(holders))
         }
         None => {
-            let copies_until = shmem::words().forgotten_copies_until.load(Relaxed);
-            let known = BACKEND.now() >= copies_until;
             let mut record = Record::default();
-            record.copies_until = copies_until;
+            record.copies_until = access::counters().forgotten_copies_until();
+            let known = clock::now() >= record.copies_until;
             (record, known.then_some(0))
         }
     }
@@ -139,11 +134,10 @@ fn known(tenant: &str) -> (Record, Option<i32>) {
 /// Sets the counters of this database's tenants back to zero, at once.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
 fn reset_stats() {
-    keyring().tell_hits(&BACKEND);
-    let database = BACKEND.database();
-    shmem::with(|shared| {
-        let ours = shared.records.iter_mut().filter(|record| record.database == database);
-        ours.for_each(Record::reset_stats);
+    keyring().flush_hits(&THIS_PROCESS);
+    let database = identity::database();
+    access::in_chunks(|range| {
+        access::with(|shared| shared.reset_stats(range.clone(), database));
     });
 }
 
@@ -152,13 +146,13 @@ fn reset_stats() {
 fn warm(tenants: Option<VariadicArray<'_, &str>>) -> SqlResult<i32> {
     let tenants = required(tenants, "tenants").into_sql()?;
     // More than the cache holds would push one another out, and the caller chooses how many there are.
-    if tenants.len() > settings::policy().capacity {
+    if tenants.len() > values::policy().capacity {
         return Err(Error::new(Reason::TooManyNames)).into_sql();
     }
     let names: Result<HashSet<_>> = tenants.iter().map(|name| required(name, "tenants")).collect();
     let mut count = 0;
     for tenant in names.into_sql()? {
-        count += keyring().warm(&BACKEND, tenant).into_sql()?;
+        count += keyring().warm(&THIS_PROCESS, tenant).into_sql()?;
     }
     Ok(count as i32)
 }
@@ -177,7 +171,7 @@ fn backend_cache() -> TableIterator<
         name!(hits, i64),
     ),
 > {
-    let (now, ttl) = (BACKEND.now(), settings::ttl() as f64 / NANOS);
+    let (now, ttl) = (clock::now(), values::ttl() as f64 / NANOS);
     let mut rows = Vec::new();
     keyring().cache().for_each(|entry| {
         for key in &entry.keys {
@@ -209,7 +203,7 @@ fn backend_cache_stats() -> TableIterator<
         name!(misses, i64),
         name!(kms_calls, i64),
         name!(kms_failures, i64),
-        name!(evictions, i64),
+        name!(dropped_for_room, i64),
         name!(memory_locked, Option<bool>),
         name!(expiry_timer, bool),
     ),
@@ -218,14 +212,15 @@ fn backend_cache_stats() -> TableIterator<
     let memory = locked::protection();
     TableIterator::once((
         cache.len() as i64,
-        settings::policy().capacity as i64,
+        values::policy().capacity as i64,
         stats.hits.value() as i64,
         stats.misses.value() as i64,
         stats.kms_calls.value() as i64,
         stats.kms_failures.value() as i64,
-        cache.evictions() as i64,
+        cache.dropped_for_room() as i64,
         // Unknown until the first data key needed memory.
-        (memory.bytes > 0).then_some(memory.locked == memory.bytes && shmem::vault_is_locked()),
-        expiry::has_timer(),
+        (memory.bytes > 0)
+            .then_some(memory.locked == memory.bytes && access::data_keys_are_locked()),
+        expiry_timer::has_timer(),
     ))
 }

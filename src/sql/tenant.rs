@@ -1,7 +1,7 @@
-//! A tenant's life: register, activate, rotate, suspend, resume, evict.
+//! A tenant's life: register, activate, rotate, change its options, suspend, resume, evict.
 
-use crate::admin::{data_key, tenant as admin};
-use crate::pg::datum::required;
+use crate::admin::tenant as admin;
+use crate::pg::datum::{JsonbArg, required};
 use crate::pg::report::{IntoSql, SqlResult};
 use pgrx::prelude::*;
 
@@ -10,26 +10,37 @@ use pgrx::prelude::*;
 fn register_tenant(
     tenant: Option<&str>,
     key_uri: Option<&str>,
-    role_arn: default!(Option<&str>, "NULL"),
-    external_id: default!(Option<&str>, "NULL"),
+    options: default!(Option<JsonbArg>, "'{}'"),
     activate: default!(Option<bool>, true),
 ) -> SqlResult<&'static str> {
     let tenant = required(tenant, "tenant").into_sql()?;
     let key_uri = required(key_uri, "key_uri").into_sql()?;
+    let options = required(options, "options").into_sql()?;
     let activate = required(activate, "activate").into_sql()?;
-    admin::register(tenant, key_uri, role_arn, external_id, activate).into_sql()
+    let registered = admin::register(tenant, key_uri, options.text(), activate);
+    registered.map(|state| state.name()).into_sql()
+}
+
+/// The tenant's role or external id changed.
+#[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn alter_tenant_options(tenant: Option<&str>, options: Option<JsonbArg>) -> SqlResult<()> {
+    let tenant = required(tenant, "tenant").into_sql()?;
+    let options = required(options, "options").into_sql()?;
+    admin::alter_options(tenant, options.text()).into_sql()
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn activate_tenant(tenant: Option<&str>) -> SqlResult<&'static str> {
-    required(tenant, "tenant").and_then(admin::activate).into_sql()
+    let state = required(tenant, "tenant").and_then(admin::activate);
+    state.map(|state| state.name()).into_sql()
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn rotate_tenant(tenant: Option<&str>) -> SqlResult<i32> {
-    required(tenant, "tenant").and_then(data_key::rotate).into_sql()
+    required(tenant, "tenant").and_then(admin::rotate).into_sql()
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]

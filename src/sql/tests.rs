@@ -6,10 +6,10 @@ use pgrx::prelude::*;
 #[pg_schema]
 mod tests {
     use super::fixture;
-    use crate::pg::backend::{BACKEND, keyring};
-    use crate::pg::invalidation;
+    use crate::pg::process::{THIS_PROCESS, keyring};
+    use crate::pg::registry::invalidation;
     use cmk_error::Instant;
-    use cmk_keyring::Host;
+    use cmk_keyring::process::Process;
     use pgrx::prelude::*;
 
     fn count(query: &str) -> i64 {
@@ -59,7 +59,7 @@ mod tests {
 
     #[pg_test]
     fn the_clock_never_goes_back() {
-        let read = || -> Instant { BACKEND.now() };
+        let read = || -> Instant { THIS_PROCESS.now() };
         let samples: Vec<_> = (0..10_000).map(|_| read()).collect();
         assert!(samples.is_sorted());
     }

@@ -11,7 +11,9 @@ from local_key import encryption_context, open_stored, unwrap_local
 
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 SUITE_1 = json.loads((VECTORS / "suite1.json").read_text("utf-8"))
+# Bound to the purpose "dek", from before the first release.
 LOCAL_KEY = json.loads((VECTORS / "local_key.json").read_text("utf-8"))
+LOCAL_KEY_PURPOSES = json.loads((VECTORS / "local_key_purposes.json").read_text("utf-8"))
 
 
 def each(cases: list[dict]):
@@ -25,6 +27,8 @@ def unhex(case: dict, *names: str) -> list[bytes]:
 def test_no_vector_is_missing():
     assert (len(SUITE_1["valid"]), len(SUITE_1["invalid"])) == (16, 40)
     assert (len(LOCAL_KEY["valid"]), len(LOCAL_KEY["invalid"])) == (5, 14)
+    purposes = LOCAL_KEY_PURPOSES
+    assert (len(purposes["valid"]), len(purposes["invalid"])) == (6, 7)
 
 
 def test_xaes_agrees_with_the_specification():
@@ -61,25 +65,25 @@ def test_invalid_envelope_fails_for_its_reason(case):
     assert failure.value.reason == case["reason"]
 
 
-@each(LOCAL_KEY["valid"])
+@each(LOCAL_KEY["valid"] + LOCAL_KEY_PURPOSES["valid"])
 def test_valid_data_key_unwraps(case):
     key, wrapped = unhex(case, "key", "wrapped")
-    dek = unwrap_local(key, case["tenant"], wrapped)
+    dek = unwrap_local(key, case["tenant"], wrapped, case.get("purpose", "dek"))
     assert dek.hex() == case["dek"]
     assert e.commitment(dek, case["tenant"]).hex() == case["commitment"]
 
 
-@each(LOCAL_KEY["invalid"])
+@each(LOCAL_KEY["invalid"] + LOCAL_KEY_PURPOSES["invalid"])
 def test_invalid_data_key_is_rejected(case):
     key, wrapped = unhex(case, "key", "wrapped")
     with pytest.raises(e.EnvelopeError) as failure:
-        unwrap_local(key, case["tenant"], wrapped)
+        unwrap_local(key, case["tenant"], wrapped, case.get("purpose", "dek"))
     assert failure.value.reason == case["reason"]
 
 
 def test_encryption_context_is_canonical():
-    assert encryption_context("Zoë \"x\"") == (
-        '{"cmk_encrypt":"v1","purpose":"dek","tenant":"Zoë \\"x\\""}'.encode()
+    assert encryption_context("Zoë \"x\"", "index") == (
+        '{"cmk_encrypt":"v1","purpose":"index","tenant":"Zoë \\"x\\""}'.encode()
     )
 
 
@@ -87,7 +91,7 @@ class Stored:
     """A tenant's rows and key file as a test of a live server finds them; two data keys."""
 
     def __init__(self, directory: Path) -> None:
-        first = LOCAL_KEY["valid"][0]
+        first = LOCAL_KEY_PURPOSES["valid"][0]
         key, self.dek = unhex(first, "key", "dek")
         self.directory = directory
         self.tenant = first["tenant"]

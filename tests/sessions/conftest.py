@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from drill import Drill
 from fake_kms import FakeKms
@@ -113,10 +114,9 @@ def app(session, role):
 def tenant(dba, app, kms):
     """Registers tenants, with a key in the fake KMS unless told otherwise, and lets `app` use them."""
 
-    def make(key_uri=None, name=None, to=(app,), by=dba, **arguments):
+    def make(key_uri=None, name=None, to=(app,), by=dba, **options):
         made = Tenant(name or unique("tenant"), key_uri or kms.key())
-        names = "".join(f", {argument} => %s" for argument in arguments)
-        by.run(f"SELECT cmk.register_tenant(%s, %s{names})", made.name, made.key_uri, *arguments.values())
+        by.run("SELECT cmk.register_tenant(%s, %s, %s)", made.name, made.key_uri, Jsonb(options))
         for session in to:
             grant(by, made, session.role)
         return made
@@ -188,6 +188,12 @@ def lazy_drill(make_drill):
 def drill(preloaded_drill, kms):
     """A server with the library in shared_preload_libraries."""
     return preloaded_drill
+
+
+@pytest.fixture
+def users(session, drill):
+    """Some sessions, which have used nothing yet."""
+    return [session(dbname="postgres", on=drill.server) for _ in range(5)]
 
 
 @pytest.fixture(params=["preloaded", "lazy"])

@@ -34,3 +34,6 @@ class Drill:
         """The raw data key, which the test gets from the tenant's KMS, not from the server."""
         wrapped = self.dba.one("SELECT wrapped FROM cmk.data_key WHERE tenant = %s", tenant.name)
         return self.kms.decrypt(tenant.key_uri, wrapped, tenant.context)
+
+    def status(self, tenant, columns):
+        return self.dba.row(f"SELECT {columns} FROM cmk.status WHERE tenant = %s", tenant.name)

@@ -1,5 +1,6 @@
 """A server that takes its AWS identity from a shared credentials file, and its tenants."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from crowd import READ
 from drill import Drill
 from server import until
-from support import CANARY, Tenant, check_failure, unique
+from support import CANARY, Tenant, check_failure, fails, unique
 
 OLD = "AKIAFAKEOLD000000000"
 NEW = "AKIAFAKENEW000000000"
@@ -88,8 +90,8 @@ class Site(Drill):
         self.kms.principals(arn, [role])
         made = Tenant(unique("tenant"), arn)
         self.dba.run(
-            "SELECT cmk.register_tenant(%s, %s, role_arn => %s, external_id => %s)",
-            made.name, made.key_uri, role, EXTERNAL_ID,
+            "SELECT cmk.register_tenant(%s, %s, %s)",
+            made.name, made.key_uri, Jsonb({"role_arn": role, "external_id": EXTERNAL_ID}),
         )
         with self.server.connect() as passing:
             passing.execute(
@@ -137,6 +139,24 @@ def reads_on(session, tenant, within=5.0):
     assert soon(lambda: session.one(READ, tenant.name), tenant, within) == CANARY
 
 
+def all_read_on(site, users, tenant):
+    """Each of them, after an eviction that makes it ask KMS."""
+    for user in users:
+        site.evict(tenant)
+        reads_on(user, tenant)
+
+
+def all_are_denied(users, tenant):
+    """The error of the first, which asks KMS; the others are told."""
+    # The value is under the first data key, the warm sessions have the second.
+    with fails("55000", "key_access_denied", tenant) as caught:
+        users[0].one(READ, tenant.name)
+    for user in users:
+        with fails("55000", "key_access_denied", tenant):
+            user.encrypt(tenant)
+    return caught.value
+
+
 # Fixtures
 
 
@@ -178,5 +198,28 @@ def client_as(connect):
         assert user.one(READ, own.name) == CANARY
         assert site.kms.log(own.key_uri)[-1]["access_key_id"] == access_key_id
         return user
+
+    return make
+
+
+@pytest.fixture
+def warmed(site, client_as, connect):
+    """Warm sessions of a tenant, which all read again in the end. The first is the one to ask KMS."""
+
+    @contextlib.contextmanager
+    def make(tenant):
+        site.dba.run("SELECT cmk.rotate_tenant(%s)", tenant.name)
+        users = [client_as(site)]
+        # Without shared memory each session finds out for itself.
+        if site.preloaded:
+            users += [client_as(site), connect(site)]
+        with site.server.settings(failure_ttl="30s"):
+            for user in users:
+                user.encrypt(tenant)
+            grow_old()
+            yield users
+            site.evict(tenant)
+            for user in users:
+                assert user.one(READ, tenant.name) == CANARY
 
     return make

@@ -62,7 +62,7 @@ class Tenant:
 
     @property
     def context(self):
-        return {"cmk_encrypt": "v1", "purpose": "dek", "tenant": self.name}
+        return {"cmk_encrypt": "v1", "purpose": "values", "tenant": self.name}
 
 
 class Session:

@@ -145,7 +145,7 @@ def test_an_emptied_registry_says_what_is_missing_and_a_restored_one_works(spoil
     with fails("42704", "unknown_tenant", "a"):
         spoiled.decrypt("a", envelope)
     spoiled.run("INSERT INTO cmk.tenant TABLE saved_tenant")
-    columns = "tenant, version, state, commitment, wrapped, created_at"
+    columns = "tenant, version, purpose, state, commitment, wrapped, wrapped_by, created_at"
     spoiled.run(f"INSERT INTO cmk.data_key ({columns}) SELECT {columns} FROM saved_data_key")
     spoiled.run("INSERT INTO cmk.access TABLE saved_access")
     assert spoiled.decrypt("a", envelope) == CANARY

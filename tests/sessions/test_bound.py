@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from crowd import READ
 from drill import Drill
@@ -110,10 +111,11 @@ def test_without_shared_memory_the_bound_is_the_ttl(private, connect):
         user.one(READ, tenant.name)
 
 
-def test_a_lent_role_makes_the_worst_case_a_quarter_of_an_hour_worse(either, kms):
+def test_an_assumed_role_makes_the_worst_case_a_quarter_of_an_hour_worse(either, kms):
     arn = kms.role("external-1")
     tenant = Tenant(unique("tenant"), kms.key())
-    either.dba.run("SELECT cmk.register_tenant(%s, %s, %s, 'external-1')", tenant.name, tenant.key_uri, arn)
+    options = Jsonb({"role_arn": arn, "external_id": "external-1"})
+    either.dba.run("SELECT cmk.register_tenant(%s, %s, %s)", tenant.name, tenant.key_uri, options)
     assert bound(either.dba, tenant, "worst_case") == (timedelta(seconds=299, minutes=15),)
 
 

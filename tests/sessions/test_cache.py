@@ -53,7 +53,7 @@ def test_a_thousand_tenants_in_one_query_cost_a_thousand_calls_and_the_next_quer
     assert kms.calls(thousand) == before + TENANTS
     assert use(user, 1, TENANTS) == TENANTS
     assert kms.calls(thousand) == before + TENANTS
-    assert user.row("SELECT entries, kms_calls, kms_failures, evictions FROM cmk.cache_stats") == (1000, 1000, 0, 0)
+    assert user.row("SELECT entries, kms_calls, kms_failures, dropped_for_room FROM cmk.cache_stats") == (1000, 1000, 0, 0)
     assert user.one("SELECT count(*) FROM cmk.cache") == TENANTS
 
 
@@ -69,7 +69,7 @@ def test_a_cache_of_n_never_holds_more(server, session, kms, thousand):
         assert kms.calls(thousand) == before
         assert use(user, 1, 10) == 10
         assert kms.calls(thousand) == before + 10
-        assert stats(user, "evictions") == 100
+        assert stats(user, "dropped_for_room") == 100
 
 
 def test_a_smaller_cache_size_takes_effect_in_a_warm_session(server, session, thousand):

@@ -266,7 +266,7 @@ def logical(make_server):
 
 
 PUBLISHED = {
-    "data_key": "tenant text, version int, state text, commitment bytea, wrapped bytea",
+    "data_key": "tenant text, version int, purpose text, state text, commitment bytea, wrapped bytea, wrapped_by text",
     "tenant": "tenant text, state text, key_uri text",
 }
 

@@ -64,7 +64,7 @@ def test_stored_envelopes_open_by_the_published_format_alone(server, filled, kms
             tenant,
         )
         assert len(rows) == 2
-        context = {"cmk_encrypt": "v1", "purpose": "dek", "tenant": tenant}
+        context = {"cmk_encrypt": "v1", "purpose": "values", "tenant": tenant}
         for id, sealed in dba.all("SELECT id, sealed FROM patient WHERE tenant = %s", tenant):
             if tenant == "here":
                 plain = open_stored(server.keys, tenant, rows, sealed, b"aad")

@@ -244,7 +244,7 @@ def test_a_monitor_on_a_standby_writes_a_log_and_nothing_else(pair, kms):
         monitor = until(there.monitor, what="the monitor")
         there.checks(tenant, 1)
         kms.state(tenant.key_uri, "Disabled")
-        revoked = f"cmk_encrypt key_state=revoked was=usable reason=key_disabled tenant={tenant} aws_code=DisabledException"
+        revoked = f"cmk_encrypt key_state=revoked was=usable reason=key_disabled tenant={tenant} kms_code=DisabledException"
         until(lambda: there.log(tenant.name), what="the line in the log")
         there.checks(tenant)
         assert [line.partition(" request_id")[0] for line in there.log(tenant.name)] == [revoked]

@@ -95,12 +95,13 @@ def test_as_many_names_as_are_allowed_are_not_too_many(poor):
 
 
 ARN = "'arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab'"
-ROLE = "'arn:aws:iam::111122223333:role/acme'"
 HUGE_ARGUMENTS = {
     "key URI": (f"cmk.register_tenant('new', {huge()})", "key_uri"),
     "local key URI": (f"cmk.register_tenant('new', 'local:' || {huge()})", "key_uri"),
-    "role": (f"cmk.register_tenant('new', {ARN}, {huge()}, 'an-id')", "role_arn"),
-    "external id": (f"cmk.register_tenant('new', {ARN}, {ROLE}, {huge()})", "external_id"),
+    "role": (f"cmk.register_tenant('new', {ARN}, jsonb_build_object('role_arn', {huge()}))", "key_options"),
+    "option": (f"cmk.register_tenant('new', {ARN}, jsonb_build_object({huge()}, ''))", "key_options"),
+    "options to alter": (f"cmk.alter_tenant_options('acme', jsonb_build_object('role_arn', {huge()}))", "key_options"),
+    "tenant to alter": (f"cmk.alter_tenant_options({huge()}, '{{}}')", "tenant_name"),
     "tenant to register": (f"cmk.register_tenant({huge()}, 'local:shared')", "tenant_name"),
     **{
         f"tenant to {function}": (f"cmk.{function}({huge()})", "tenant_name")

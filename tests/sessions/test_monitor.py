@@ -115,7 +115,7 @@ def test_a_revocation_is_noticed_with_nobody_querying_and_told_once_by_each_mean
     dark, light = story.heard["disabled"]
     tenant, info = story.tenants["disabled"].name, dark.pop("info")
     assert dark == {"tenant": tenant, "event": "revoked", "was": "usable", "reason": "key_disabled"}
-    assert re.fullmatch(r"aws_code=DisabledException request_id=[0-9a-f-]+", info)
+    assert re.fullmatch(r"kms_code=DisabledException request_id=[0-9a-f-]+", info)
     assert light == {"tenant": tenant, "event": "usable", "was": "revoked"}
     assert story.log["disabled"] == [
         f"cmk_encrypt key_state=revoked was=usable reason=key_disabled tenant={tenant} {info} database=postgres",

@@ -99,7 +99,7 @@ def test_what_became_of_a_revoked_key_is_told(watched, kms):
     # Worse is in order of time: what happened, then what it bodes.
     watched.says(tenant, REVOKED, ("revoked", "revoked", "key_pending_deletion"), ("deletion_scheduled", None, None))
     assert watched.status(tenant, "key_state, reason, since") == ("revoked", "key_pending_deletion", *since)
-    assert [line.split(" request_id")[0].split(" aws_code")[0] for line in watched.log(tenant.name)][:2] == [
+    assert [line.split(" request_id")[0].split(" kms_code")[0] for line in watched.log(tenant.name)][:2] == [
         f"cmk_encrypt key_state=revoked was=usable reason=key_disabled tenant={tenant.name}",
         f"cmk_encrypt key_state=revoked was=revoked reason=key_pending_deletion tenant={tenant.name}",
     ]

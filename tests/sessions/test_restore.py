@@ -235,7 +235,7 @@ def test_a_lost_tenant_is_told_and_not_registered_anew(
     assert rotate(complete(target), "there") == 3
 
 
-COLUMNS = "tenant, version, state, commitment, wrapped, created_at"
+COLUMNS = "tenant, version, purpose, state, commitment, wrapped, wrapped_by, created_at"
 
 
 @pytest.mark.parametrize("lost", [1, 2])
@@ -262,7 +262,7 @@ def test_a_lost_data_key_is_told_and_its_number_not_given_again(session, databas
             with fails("55000", "data_keys_missing", "a"):
                 use()
 
-    dba.run(f"INSERT INTO cmk.data_key ({COLUMNS}) VALUES (%s, %s, %s, %b, %b, %s)", *kept)
+    dba.run(f"INSERT INTO cmk.data_key ({COLUMNS}) VALUES (%s, %s, %s, %s, %b, %b, %s, %s)", *kept)
     assert problems(dba) == []
     assert [warm.decrypt("a", envelope) for envelope in envelopes.values()] == [CANARY] * 2
     assert rotate(dba) == 3

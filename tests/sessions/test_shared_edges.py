@@ -42,7 +42,7 @@ def push_records_out(drill):
 
 def test_more_tenants_than_it_can_know_are_said_once(crowded):
     push_records_out(crowded)
-    line = "cmk_encrypt keyring: more tenants than cmk_encrypt.shared_keyring_size"
+    line = "cmk_encrypt keyring worker: more tenants than cmk_encrypt.shared_keyring_size"
     # It looks once a minute, or when there is something else to do.
     with crowded.server.settings(cache_ttl="299s"):
         until(lambda: crowded.server.log.read_text().count(line) == 1, 5, "the line")

@@ -74,7 +74,7 @@ def test_a_key_is_usable_then_revoked_then_usable(either, connect, kms):
         with fails("55000", "key_disabled", tenant):
             user.one(READ, tenant.name)
     dark = now(user)
-    state = f"key_state, reason, info LIKE 'aws_code=DisabledException request_id=%%', since BETWEEN '{begin}' AND '{dark}'"
+    state = f"key_state, reason, info LIKE 'kms_code=DisabledException request_id=%%', since BETWEEN '{begin}' AND '{dark}'"
     assert status(user, tenant, state) == ("revoked", "key_disabled", True, True)
     assert status(user, tenant, f"last_success < '{begin}', last_failure BETWEEN '{begin}' AND '{dark}'") == (True, True)
 
@@ -105,7 +105,7 @@ def test_an_outage_has_its_own_state(either, connect, kms, kind, options, state,
         begin = now(user)
         with fails(sqlstate, reason, tenant):
             user.one(READ, tenant.name)
-    columns = f"key_state, reason, info ~ '^aws_code=[A-Za-z]+ request_id=', since > '{begin}', last_failure > '{begin}'"
+    columns = f"key_state, reason, info ~ '^kms_code=[A-Za-z]+ request_id=', since > '{begin}', last_failure > '{begin}'"
     assert status(user, tenant, columns) == (state, reason, True, True, True)
     assert status(user, tenant, "kms_failures") == (1,)
 

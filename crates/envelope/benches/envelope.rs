@@ -6,19 +6,18 @@ use std::hint::black_box;
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
-use cmk_crypto::nonce::NonceSource;
-use cmk_envelope::{Envelope, OVERHEAD, seal};
+use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_envelope::{Binding, Envelope, OVERHEAD, seal};
 
-const TENANT: &[u8] = b"acme";
-/// As long as an `int8send(id)`.
-const AAD: &[u8] = &[7; 8];
+/// The aad is as long as an `int8send(id)`.
+const BINDING: Binding<'_> = Binding { tenant: b"acme", aad: &[7; 8] };
 
 fn envelopes(criterion: &mut Criterion) {
     let key = SecretKey::generate().expect("the system has random numbers");
-    let dek_id = Commitment::to(&key, TENANT).dek_id();
+    let dek_id = Commitment::to(&key, BINDING.tenant).dek_id();
     let cipher = Cipher::new(&key);
     let mut nonces = NonceSource::new();
-    let pid = std::process::id();
+    let moment = Moment { pid: std::process::id(), now: 0 };
 
     for bytes in [64, 1024] {
         let mut group = criterion.benchmark_group(format!("{bytes} bytes"));
@@ -29,12 +28,12 @@ fn envelopes(criterion: &mut Criterion) {
         group.bench_function("seal", |bencher| {
             bencher.iter(|| {
                 let plaintext = black_box(plaintext.as_slice());
-                seal(&cipher, dek_id, &mut nonces, pid, TENANT, AAD, plaintext, &mut sealed)
+                seal(&cipher, dek_id, &mut nonces, moment, &BINDING, plaintext, &mut sealed)
             });
         });
         group.bench_function("open", |bencher| {
             bencher.iter(|| {
-                Envelope::parse(black_box(&sealed))?.open(&cipher, TENANT, AAD, &mut plaintext)
+                Envelope::parse(black_box(&sealed))?.open(&cipher, &BINDING, &mut plaintext)
             });
         });
         group.finish();

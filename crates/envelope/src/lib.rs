@@ -17,12 +17,12 @@
 
 use cmk_crypto::aead::{Cipher, TAG_LEN};
 use cmk_crypto::commitment::{DEK_ID_LEN, DekId};
-use cmk_crypto::nonce::{NONCE_LEN, NonceSource};
+use cmk_crypto::nonce::{Moment, NONCE_LEN, NonceSource};
 use cmk_error::{Reason, Result};
 
-/// The first byte of every envelope; it occurs in no UTF-8 text.
+/// The first byte of every envelope, which occurs in no UTF-8 text.
 pub const MAGIC: u8 = 0xC1;
-/// The second byte: XAES-256-GCM with an HKDF-SHA-256 commitment.
+/// XAES-256-GCM with an HKDF-SHA-256 commitment.
 pub const SUITE_1: u8 = 0x01;
 
 const HEADER_LEN: usize = 2 + DEK_ID_LEN;
@@ -32,6 +32,15 @@ const CIPHERTEXT_AT: usize = HEADER_LEN + NONCE_LEN;
 pub const OVERHEAD: usize = CIPHERTEXT_AT + TAG_LEN;
 
 const DOMAIN: &[u8; 14] = b"cmk_encrypt/v1";
+
+/// What an envelope is bound to without holding it: both have to be given again to open it.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding<'a> {
+    /// The tenant's name.
+    pub tenant: &'a [u8],
+    /// What else the caller chose, for instance the row's key; may be empty.
+    pub aad: &'a [u8],
+}
 
 /// A well-formed envelope, borrowed. Well-formed says nothing about authentic.
 #[derive(Clone, Copy, Debug)]
@@ -64,12 +73,12 @@ impl<'a> Envelope<'a> {
         Some(Self { header, nonce, ciphertext, tag })
     }
 
-    /// The algorithms that sealed it.
+    /// The second byte.
     pub fn suite(&self) -> u8 {
         self.header[1]
     }
 
-    /// The data key that it names.
+    /// Which data key opens it.
     #[inline]
     pub fn dek_id(&self) -> DekId {
         let mut id = [0; DEK_ID_LEN];
@@ -89,8 +98,8 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// `not_authentic`.
     #[inline]
-    pub fn open(&self, cipher: &Cipher, tenant: &[u8], aad: &[u8], out: &mut [u8]) -> Result<()> {
-        with_aad(self.header, tenant, aad, |aad| {
+    pub fn open(&self, cipher: &Cipher, binding: &Binding<'_>, out: &mut [u8]) -> Result<()> {
+        with_aad(self.header, binding, |aad| {
             cipher.open(self.nonce, aad, self.ciphertext, self.tag, out)
         })
     }
@@ -101,18 +110,16 @@ impl<'a> Envelope<'a> {
 /// # Errors
 /// `system_random`; `too_large` if `out` has another length.
 #[inline]
-#[allow(clippy::too_many_arguments)] // every one is part of the statement in the module's header
 pub fn seal(
     cipher: &Cipher,
     dek_id: DekId,
     nonces: &mut NonceSource,
-    pid: u32,
-    tenant: &[u8],
-    aad: &[u8],
+    moment: Moment,
+    binding: &Binding<'_>,
     plaintext: &[u8],
     out: &mut [u8],
 ) -> Result<()> {
-    let nonce = nonces.draw(pid)?;
+    let nonce = nonces.draw(moment)?;
     let mut header = [MAGIC; HEADER_LEN];
     header[1] = SUITE_1;
     header[2..].copy_from_slice(&dek_id.0);
@@ -124,7 +131,7 @@ pub fn seal(
     };
     head[..HEADER_LEN].copy_from_slice(&header);
     head[HEADER_LEN..].copy_from_slice(&nonce);
-    *tag = with_aad(&header, tenant, aad, |aad| cipher.seal(&nonce, aad, plaintext, body))?;
+    *tag = with_aad(&header, binding, |aad| cipher.seal(&nonce, aad, plaintext, body))?;
     Ok(())
 }
 
@@ -132,8 +139,7 @@ pub fn seal(
 #[inline]
 fn with_aad<R>(
     header: &[u8; HEADER_LEN],
-    tenant: &[u8],
-    aad: &[u8],
+    &Binding { tenant, aad }: &Binding<'_>,
     use_it: impl FnOnce(&[u8]) -> Result<R>,
 ) -> Result<R> {
     const ON_STACK: usize = 384;
@@ -189,14 +195,16 @@ mod tests {
         fn seal(&mut self, tenant: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
             let mut out = vec![0; plaintext.len() + OVERHEAD];
             let Self { cipher, dek_id, nonces } = self;
-            seal(cipher, *dek_id, nonces, 1, tenant, aad, plaintext, &mut out).unwrap();
+            let moment = Moment { pid: 1, now: 1 };
+            let binding = Binding { tenant, aad };
+            seal(cipher, *dek_id, nonces, moment, &binding, plaintext, &mut out).unwrap();
             out
         }
 
         fn open(&self, tenant: &[u8], aad: &[u8], bytes: &[u8]) -> Result<Vec<u8>> {
             let envelope = Envelope::parse(bytes)?;
             let mut out = vec![0; envelope.plaintext_len()];
-            envelope.open(&self.cipher, tenant, aad, &mut out)?;
+            envelope.open(&self.cipher, &Binding { tenant, aad }, &mut out)?;
             Ok(out)
         }
     }

@@ -14,8 +14,8 @@ use case::{Case, cases};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::{Commitment, DekId};
 use cmk_crypto::key::SecretKey;
-use cmk_crypto::nonce::NonceSource;
-use cmk_envelope::{self, Envelope, OVERHEAD, seal};
+use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_envelope::{Binding, Envelope, OVERHEAD, seal};
 use cmk_error::Result;
 
 const SUITE_1: &str = include_str!("../../../tests/vectors/suite1.json");
@@ -29,7 +29,9 @@ fn open(case: &Case, envelope: &[u8]) -> Result<Vec<u8>> {
     let envelope = Envelope::parse(envelope)?;
     let mut plaintext = vec![0; envelope.plaintext_len()];
     let cipher = Cipher::new(&key(case));
-    envelope.open(&cipher, case.tenant().as_bytes(), &case.bytes("aad"), &mut plaintext)?;
+    let aad = case.bytes("aad");
+    let binding = Binding { tenant: case.tenant().as_bytes(), aad: &aad };
+    envelope.open(&cipher, &binding, &mut plaintext)?;
     Ok(plaintext)
 }
 
@@ -72,17 +74,11 @@ fn sealing_repeats_everything_of_a_golden_envelope_that_is_not_drawn() {
         let mut sealed = vec![0; golden.len()];
         let dek_id = DekId(case.bytes("dek_id").try_into().unwrap());
         let plaintext = case.bytes("plaintext");
-        seal(
-            &Cipher::new(&key(&case)),
-            dek_id,
-            &mut NonceSource::new(),
-            1,
-            case.tenant().as_bytes(),
-            &case.bytes("aad"),
-            &plaintext,
-            &mut sealed,
-        )
-        .unwrap();
+        let cipher = Cipher::new(&key(&case));
+        let (mut nonces, moment) = (NonceSource::new(), Moment { pid: 1, now: 1 });
+        let aad = case.bytes("aad");
+        let binding = Binding { tenant: case.tenant().as_bytes(), aad: &aad };
+        seal(&cipher, dek_id, &mut nonces, moment, &binding, &plaintext, &mut sealed).unwrap();
         assert_eq!(sealed[..18], golden[..18], "{}", case.name());
         assert_ne!(sealed[18..42], golden[18..42], "{}", case.name());
         assert_eq!(open(&case, &sealed).as_ref(), Ok(&plaintext), "{}", case.name());

@@ -40,9 +40,12 @@ pub enum SqlState {
     ConfigFileError,
 }
 
-/// What a failed KMS call says about the tenant's key; decides what happens to cached data keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The state of a tenant's key as last seen; decides what happens to cached data keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum KeyState {
+    /// KMS did what it was asked.
+    Usable,
     /// The owner took the key away: cached data keys are purged now.
     Revoked,
     /// KMS did not answer in time or failed: cached data keys serve until their hard TTL.
@@ -54,21 +57,19 @@ pub enum KeyState {
 }
 
 impl KeyState {
-    /// The name of the state of a key that no call failed with.
-    pub const USABLE: &'static str = "usable";
+    /// Every state, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Usable, Self::Revoked, Self::Unreachable, Self::Throttled, Self::Misconfigured];
 
-    /// The names of the states a key can be seen in, as SQL shows them.
-    pub const NAMES: [&'static str; 5] =
-        [Self::USABLE, "revoked", "unreachable", "throttled", "misconfigured"];
-
-    /// The name of this state, one of [`KeyState::NAMES`].
+    /// As SQL shows it.
     pub const fn name(self) -> &'static str {
-        Self::NAMES[1 + self as usize]
-    }
-
-    /// The place of a name among [`KeyState::NAMES`].
-    pub fn number(name: &str) -> Option<u8> {
-        Self::NAMES.iter().position(|of| *of == name).map(|at| at as u8)
+        match self {
+            Self::Usable => "usable",
+            Self::Revoked => "revoked",
+            Self::Unreachable => "unreachable",
+            Self::Throttled => "throttled",
+            Self::Misconfigured => "misconfigured",
+        }
     }
 }
 
@@ -79,7 +80,6 @@ macro_rules! reasons {
         pub enum Reason { $($(#[$doc])* #[doc = $message] $variant,)* }
 
         impl Reason {
-            /// Every reason, in the order of the table.
             pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
 
             /// The one table: name, SQLSTATE, message and hint. `%` in a message stands for the tenant.
@@ -100,13 +100,9 @@ macro_rules! reasons {
 /// One row of the error table.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// As in the DETAIL of an error: `reason=NAME`.
     pub name: &'static str,
-    /// As clients see it.
     pub sqlstate: SqlState,
-    /// Lower case, no full stop; `%` stands for the tenant.
     pub message: &'static str,
-    /// What to do, in sentences.
     pub hint: &'static str,
 }
 
@@ -122,7 +118,7 @@ reasons! {
         "Shredding is final: values sealed under these data keys can never be decrypted again.";
     KeyAccessDenied = "key_access_denied", ObjectNotInPrerequisiteState,
         "the key of tenant % does not allow us to use it",
-        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the lent role does not trust us under this external id or our own policy lacks sts:AssumeRole. The owner can restore access.";
+        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the assumed role does not trust us under this external id or our own policy lacks sts:AssumeRole. The owner can restore access.";
     KeyDisabled = "key_disabled", ObjectNotInPrerequisiteState,
         "the key of tenant % is disabled",
         "The key's owner can enable it again; the data is intact.";
@@ -168,6 +164,9 @@ reasons! {
     NotInstalled = "not_installed", UndefinedObject,
         "the key registry does not exist in this database",
         "Run CREATE EXTENSION cmk_encrypt.";
+    RegistryUnusable = "registry_unusable", SystemError,
+        "the key registry cannot be used",
+        "Its tables are not those of this version of the extension; run ALTER EXTENSION cmk_encrypt UPDATE, or restore schema cmk.";
     UnknownRole = "unknown_role", UndefinedObject,
         "role does not exist",
         "Give the role's name as pg_roles shows it; a number is a name like any other.";
@@ -197,7 +196,7 @@ reasons! {
         "Retry later; cmk_encrypt.tenant_call_budget limits the KMS calls for a tenant in a minute, and cmk.status counts them.";
     Credentials = "credentials", ConfigFileError,
         "the server has no valid AWS credentials for tenant %",
-        "Give the PostgreSQL service an instance profile, web identity or environment credentials, and check the tenant's role_arn and external_id.";
+        "Give the PostgreSQL service an instance profile, web identity or environment credentials, and check role_arn and external_id in the options of the tenant's key.";
     KeyUnusable = "key_unusable", ConfigFileError,
         "the key of tenant % is not a symmetric encryption key",
         "Register a KMS key with key spec SYMMETRIC_DEFAULT and key usage ENCRYPT_DECRYPT.";
@@ -251,10 +250,13 @@ reasons! {
         "A tenant name has 1 to 255 bytes, no control or invisible formatting characters, and is not \"*\".";
     KeyUri = "key_uri", InvalidParameterValue,
         "key URI is not valid",
-        "Pass a full KMS key ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (no alias: it can be retargeted), or local:NAME.";
+        "Pass a full KMS key ARN, arn:aws:kms:REGION:ACCOUNT:key/ID (no alias: it can be retargeted), or local:NAME, of a provider that this build has.";
+    KeyOptions = "key_options", InvalidParameterValue,
+        "options of the key are not valid",
+        "They are a JSON object of texts. AWS keys take role_arn and external_id; local keys take none.";
     RoleArn = "role_arn", InvalidParameterValue,
         "role ARN is not valid",
-        "Pass arn:aws:iam::ACCOUNT:role/NAME, for a KMS key; a local key has no role.";
+        "Pass arn:aws:iam::ACCOUNT:role/NAME.";
     ExternalId = "external_id", InvalidParameterValue,
         "role_arn needs an external_id, and the other way round",
         "It has 2 to 1224 characters, letters, digits and _+=,.@:/-. Without one, another customer's role could be used for this tenant (the confused deputy).";
@@ -285,7 +287,6 @@ reasons! {
 }
 
 impl Reason {
-    /// As in the DETAIL of an error: `reason=NAME`.
     pub const fn name(self) -> &'static str {
         self.entry().name
     }

@@ -1,27 +1,33 @@
 //! A keyring, and everything that a cache hit does.
 
-use crate::Host;
 use crate::cache::{Cache, CachedKey, Counter, Entry};
-use crate::tenant::{DataKey, Permissions, Role, Tenant};
+use crate::process::Process;
+use crate::tenant::{DataKey, Grant, Role, Tenant};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
-use cmk_error::{Reason, Result};
+use cmk_error::{Instant, Reason, Result};
 use std::sync::Arc;
 
 /// Counters of this process.
 #[derive(Default)]
 pub struct Stats {
+    /// Values sealed or opened under a data key that was at hand.
     pub hits: Counter,
+    /// Times a data key had to be fetched.
     pub misses: Counter,
+    /// Calls of KMS.
     pub kms_calls: Counter,
+    /// Those of them that failed.
     pub kms_failures: Counter,
 }
 
+/// The data keys of one process, and how it gets more.
+#[derive(Default)]
 pub struct Keyring {
     pub(crate) cache: Cache,
     pub(crate) stats: Stats,
     /// Hits that all processes know of.
-    hits_told: Counter,
+    hits_flushed: Counter,
 }
 
 /// Which data key a call is for.
@@ -35,7 +41,7 @@ pub(crate) enum Wanted {
 /// What a call lacks.
 pub(crate) enum Missing {
     Tenant,
-    Permissions(Arc<Tenant>, Role),
+    Grant(Arc<Tenant>, Role),
     Key(Arc<Tenant>),
     /// The data key is good, but old.
     YoungerKey(Arc<Tenant>),
@@ -43,8 +49,9 @@ pub(crate) enum Missing {
 
 impl Wanted {
     /// # Errors
-    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed, whatever is cached.
-    pub(crate) fn pick(self, tenant: &Tenant) -> Result<&DataKey> {
+    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed, whatever
+    /// is cached.
+    pub fn pick(self, tenant: &Tenant) -> Result<&DataKey> {
         let data_key = match self {
             Self::Seal => tenant.current_data_key(),
             Self::Open(id) | Self::Warm(id) => tenant.data_key(id),
@@ -61,24 +68,27 @@ impl Wanted {
     }
 
     #[inline]
-    fn is_allowed(self, permissions: Permissions) -> bool {
+    fn is_allowed(self, grant: Grant) -> bool {
         match self {
-            Self::Seal => permissions.encrypt,
-            Self::Open(_) => permissions.decrypt,
-            Self::Warm(_) => permissions.encrypt || permissions.decrypt,
+            Self::Seal => grant.encrypt,
+            Self::Open(_) => grant.decrypt,
+            Self::Warm(_) => grant.encrypt || grant.decrypt,
         }
     }
 }
 
 impl Keyring {
+    /// Empty.
     pub fn new() -> Self {
-        Self { cache: Cache::new(), stats: Stats::default(), hits_told: Counter::default() }
+        Self::default()
     }
 
+    /// What it holds.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
 
+    /// What it counted.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
@@ -87,29 +97,29 @@ impl Keyring {
     #[inline]
     pub(crate) fn check<R>(
         &self,
-        host: &impl Host,
+        process: &impl Process,
         name: &str,
         wanted: Wanted,
         waited: bool,
-        use_key: &mut Option<impl FnOnce(&CachedKey, &Cipher) -> Result<R>>,
+        use_key: &mut Option<impl FnOnce(&CachedKey, &Cipher, Instant) -> Result<R>>,
     ) -> Result<Result<R>, Missing> {
-        let generation = host.generation();
+        let generation = process.generation();
         let Some(entry) = self.cache.get(name) else { return Err(Missing::Tenant) };
         if entry.generation != generation {
             return Err(Missing::Tenant);
         }
-        let role = host.role();
-        match entry.permissions(role) {
-            Some(permissions) if wanted.is_allowed(permissions) => {}
+        let role = process.role();
+        match entry.grant(role) {
+            Some(grant) if wanted.is_allowed(grant) => {}
             Some(_) => return Ok(Err(Reason::NoGrant.into())),
-            None => return Err(Missing::Permissions(entry.tenant.clone(), role)),
+            None => return Err(Missing::Grant(entry.tenant.clone(), role)),
         }
         // Whose query it is, too: a cursor may be fetched from by somebody else.
-        for starter in host.starters().into_iter().flatten().filter(|starter| *starter != role) {
-            match entry.permissions(starter) {
-                Some(permissions) if wanted.is_allowed(permissions) => {}
+        for starter in process.starters().into_iter().flatten().filter(|starter| *starter != role) {
+            match entry.grant(starter) {
+                Some(grant) if wanted.is_allowed(grant) => {}
                 Some(_) => return Ok(Err(Reason::NoGrant.into())),
-                None => return Err(Missing::Permissions(entry.tenant.clone(), starter)),
+                None => return Err(Missing::Grant(entry.tenant.clone(), starter)),
             }
         }
         if let Err(reason) = entry.tenant.state.require_active() {
@@ -118,8 +128,8 @@ impl Keyring {
         if entry.suspended {
             return Ok(Err(Reason::TenantSuspended.into()));
         }
-        let now = host.now();
-        let live = |key: &&CachedKey| now < key.unwrapped_at.value() + host.ttl();
+        let now = process.now();
+        let live = |key: &&CachedKey| now < key.unwrapped_at.value() + process.ttl();
         let Some(key) = wanted.find(&entry).filter(live) else {
             return Err(Missing::Key(entry.tenant.clone()));
         };
@@ -135,39 +145,25 @@ impl Keyring {
         }
         key.last_used.set(now);
         match use_key.take() {
-            Some(use_key) => Ok(use_key(key, &cipher)),
+            Some(use_key) => Ok(use_key(key, &cipher, now)),
             None => Ok(Err(Reason::TenantBusy.into())),
         }
     }
 
+    /// Whether there are hits that the other processes don't know of.
     #[inline]
-    pub fn has_untold_hits(&self) -> bool {
-        self.hits_told.value() != self.stats.hits.value()
+    pub fn has_unflushed_hits(&self) -> bool {
+        self.hits_flushed.value() != self.stats.hits.value()
     }
 
     /// Adds this process's hits to what all processes know.
-    pub fn tell_hits(&self, host: &impl Host) {
-        if !self.has_untold_hits() || host.is_alone() {
+    pub fn flush_hits(&self, process: &impl Process) {
+        if !self.has_unflushed_hits() || process.has_uncommitted_registry_changes() {
             return;
         }
-        self.hits_told.set(self.stats.hits.value());
-        let mut told = Vec::new();
-        self.cache.for_each(|entry| {
-            for key in &entry.keys {
-                let fresh = key.hits.value() - key.hits_told.value();
-                if fresh > 0 {
-                    key.hits_told.add(fresh);
-                    told.push((key.tag, fresh));
-                }
-            }
-        });
-        let now = host.now();
-        host.shared(|shared| shared.add_hits(&told, now));
-    }
-}
-
-impl Default for Keyring {
-    fn default() -> Self {
-        Self::new()
+        self.hits_flushed.set(self.stats.hits.value());
+        let hits = self.cache.take_unflushed_hits();
+        let now = process.now();
+        process.server_memory(|shared| shared.add_hits(&hits, now));
     }
 }

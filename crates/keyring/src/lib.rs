@@ -1,15 +1,19 @@
-//! Which data key a call gets, and for how long: policy, cache, and what processes share.
+//! Which data key a call gets, and for how long: policy, cache, and what the processes of a server share.
+//!
+//! Generic over the [`process::Process`] it lives in, which has the registry, the clock, KMS and the shared
+//! memory. So all of it is tested with plain fields in their place.
+
+#![deny(missing_docs)]
 
 pub mod cache;
 mod fetch;
-mod flight;
-mod host;
-mod keyring;
+pub mod keyring;
 mod operations;
+pub mod policy;
+pub mod process;
+mod refresh;
 pub mod shared;
 pub mod tenant;
 #[cfg(test)]
 mod tests;
-
-pub use host::{Host, Policy};
-pub use keyring::{Keyring, Stats};
+pub mod unwrap;

@@ -1,24 +1,22 @@
-//! The policy: from a tenant's name to a cipher, asking no one twice.
+//! From a tenant's name to a cipher, asking nobody twice.
 //!
 //! Every call checks, in this order: the tenant is registered, the current role holds a grant, the
 //! tenant is active, the data key is at hand and younger than the TTL. What is missing is fetched one
-//! step at a time through [`Host`] with no guard held, and then everything is checked again, because
+//! step at a time through [`Process`] with no guard held, and then everything is checked again, because
 //! the registry may have changed while we waited.
 //!
 //! The TTL is the revocation bound: counted from the *start* of the unwrap, on a clock that never goes
-//! back, whatever else fails. How data keys are fetched and kept young is in `fetch`, how KMS is
-//! asked in `flight`.
+//! back, whatever else fails.
 
-use crate::Host;
-use crate::cache::CachedKey;
-use crate::cache::Entry;
+use crate::cache::{CachedKey, Entry};
 use crate::keyring::{Keyring, Missing, Wanted};
-use crate::shared::Subject;
+use crate::process::Process;
+use crate::shared::brake;
 use crate::tenant::{DataKey, DataKeyState, Tenant, check_tenant_name};
 use cmk_crypto::aead::Cipher;
-use cmk_crypto::nonce::NonceSource;
-use cmk_envelope::Envelope;
-use cmk_error::{Error, Reason, Result};
+use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_envelope::{Binding, Envelope, seal};
+use cmk_error::{Error, Instant, Reason, Result};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -37,25 +35,17 @@ impl Keyring {
     #[inline]
     pub fn seal(
         &self,
-        host: &impl Host,
+        process: &impl Process,
         tenant: &str,
         aad: &[u8],
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(host, tenant, Wanted::Seal, |key, cipher| {
+        self.with_key(process, tenant, Wanted::Seal, |key, cipher, now| {
+            let binding = Binding { tenant: tenant.as_bytes(), aad };
+            let moment = Moment { pid: process.pid(), now };
             NONCES.with_borrow_mut(|nonces| {
-                let pid = host.process_id();
-                cmk_envelope::seal(
-                    cipher,
-                    key.dek_id,
-                    nonces,
-                    pid,
-                    tenant.as_bytes(),
-                    aad,
-                    plaintext,
-                    out,
-                )
+                seal(cipher, key.dek_id, nonces, moment, &binding, plaintext, out)
             })
         })
     }
@@ -67,14 +57,14 @@ impl Keyring {
     #[inline]
     pub fn open(
         &self,
-        host: &impl Host,
+        process: &impl Process,
         tenant: &str,
         aad: &[u8],
         envelope: &Envelope<'_>,
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(host, tenant, Wanted::Open(envelope.dek_id()), |_, cipher| {
-            envelope.open(cipher, tenant.as_bytes(), aad, out)
+        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, cipher, _| {
+            envelope.open(cipher, &Binding { tenant: tenant.as_bytes(), aad }, out)
         })
     }
 
@@ -82,9 +72,9 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Keyring::open`], for the first data key that fails.
-    pub fn warm(&self, host: &impl Host, name: &str) -> Result<usize> {
-        if self.cache.get(name).is_none_or(|entry| entry.generation != host.generation()) {
-            self.fetch_tenant(host, name)?;
+    pub fn warm(&self, process: &impl Process, name: &str) -> Result<usize> {
+        if self.cache.get(name).is_none_or(|entry| entry.generation != process.generation()) {
+            self.fetch_tenant(process, name)?;
         }
         let live = |key: &&DataKey| key.state != DataKeyState::Destroyed;
         let ids: Vec<_> = match self.cache.get(name) {
@@ -95,10 +85,10 @@ impl Keyring {
             None => Vec::new(),
         };
         if ids.is_empty() {
-            self.with_key(host, name, Wanted::Seal, |_, _| Ok(()))?;
+            self.with_key(process, name, Wanted::Seal, |_, _, _| Ok(()))?;
         }
         for id in &ids {
-            self.with_key(host, name, Wanted::Warm(*id), |_, _| Ok(()))?;
+            self.with_key(process, name, Wanted::Warm(*id), |_, _, _| Ok(()))?;
         }
         Ok(ids.len())
     }
@@ -106,85 +96,88 @@ impl Keyring {
     #[inline]
     fn with_key<R>(
         &self,
-        host: &impl Host,
+        process: &impl Process,
         name: &str,
         wanted: Wanted,
-        use_key: impl FnOnce(&CachedKey, &Cipher) -> Result<R>,
+        use_key: impl FnOnce(&CachedKey, &Cipher, Instant) -> Result<R>,
     ) -> Result<R> {
         let mut use_key = Some(use_key);
         let mut waited = false;
         for _ in 0..MAX_STEPS {
-            let missing = match self.check(host, name, wanted, waited, &mut use_key) {
+            let missing = match self.check(process, name, wanted, waited, &mut use_key) {
                 Ok(done) => return done.map_err(|error| error.for_tenant(name)),
                 Err(missing) => missing,
             };
             waited |= matches!(missing, Missing::Key(_));
-            self.fetch(host, name, wanted, missing)?;
+            self.fetch(process, name, wanted, missing)?;
         }
         Err(Error::new(Reason::TenantBusy).for_tenant(name))
     }
 
     #[cold]
-    fn fetch(&self, host: &impl Host, name: &str, wanted: Wanted, missing: Missing) -> Result<()> {
+    fn fetch(
+        &self,
+        process: &impl Process,
+        name: &str,
+        wanted: Wanted,
+        missing: Missing,
+    ) -> Result<()> {
         match missing {
-            Missing::Tenant => self.fetch_tenant(host, name),
-            Missing::Permissions(tenant, role) => {
-                let permissions = host.permissions(role, name)?;
-                self.cache.update(&tenant, |entry| entry.put_permissions(role, permissions));
+            Missing::Tenant => self.fetch_tenant(process, name),
+            Missing::Grant(tenant, role) => {
+                let grant = process.grant(role, name)?;
+                self.cache.update(&tenant, |entry| entry.put_grant(role, grant));
                 Ok(())
             }
             Missing::Key(tenant) => {
-                self.fetch_key(host, &tenant, wanted).map_err(|error| error.for_tenant(name))
+                self.fetch_key(process, &tenant, wanted).map_err(|error| error.for_tenant(name))
             }
             Missing::YoungerKey(tenant) => {
-                self.refresh_key(host, &tenant, wanted);
+                self.refresh_key(process, &tenant, wanted);
                 Ok(())
             }
         }
     }
 
-    fn fetch_tenant(&self, host: &impl Host, name: &str) -> Result<()> {
-        let policy = host.policy();
-        // What the registry says may drop data keys, and their hits with them.
-        self.tell_hits(host);
-        self.cache.expire(host.now().saturating_sub(policy.ttl));
+    fn fetch_tenant(&self, process: &impl Process, name: &str) -> Result<()> {
+        let policy = process.policy();
+        self.cache.expire(process.now().saturating_sub(policy.ttl));
         // Before the read: a change during it then makes the entry stale, not wrong.
-        let (generation, registry) = (host.generation(), host.registry_generation());
+        let (generation, registry) = (process.generation(), process.registry_generation());
         let unchanged = self.cache.get(name).is_some_and(|entry| entry.registry == registry);
-        // If the registry didn't change it isn't read: somebody may have it locked, and brakes are for that case.
+        // If the registry didn't change it isn't read: somebody may have it locked, and brakes are for that.
         if !unchanged {
-            let Some(tenant) = host.tenant(name)? else {
+            let Some(tenant) = process.tenant(name)? else {
                 self.cache.remove_tenant(name);
                 check_tenant_name(name)?;
                 return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
             };
             self.cache.put_tenant(tenant, registry, policy.capacity);
         }
-        if let Some(snapshot) = self.snapshot(name) {
-            self.heed(host, &snapshot, generation);
+        let snapshot = self.cache.get(name).map(|entry| entry.tenant.clone());
+        if let Some(snapshot) = snapshot {
+            self.heed_notices(process, &snapshot, generation);
         }
         Ok(())
     }
 
-    /// Takes in what holds before the registry says so. Data keys that were unwrapped before the tenant's key was found
-    /// revoked, or the tenant evicted, go.
-    fn heed(&self, host: &impl Host, tenant: &Arc<Tenant>, generation: u64) {
-        let (database, subject) = (host.database(), Subject::new(host.database(), tenant));
-        let (not_before, suspended, reduced) = host.common(|shared| {
-            let (id, not_before) = (&subject.id, shared.revoked_at(&subject.id));
-            (not_before, shared.is_suspended(database, id), shared.reduces_grants(database, id))
+    /// Takes in what holds before the registry says so. Data keys that were unwrapped before the tenant's
+    /// key was found revoked, or the tenant evicted, go; remembered failures do, for the key may work again.
+    fn heed_notices(&self, process: &impl Process, tenant: &Arc<Tenant>, generation: u64) {
+        let (database, id) = (process.database(), process.tenant_id(&tenant.name));
+        let (not_before, suspended, reduced) = process.read_server_memory(|shared| {
+            let not_before = shared.revoked_at(&id);
+            let suspended = brake::is_suspended(shared.brakes, database, &id);
+            (not_before, suspended, brake::reduces_grants(shared.brakes, database, &id))
         });
         self.cache.update(tenant, |entry: &mut Entry| {
             entry.keys.retain(|key| key.unwrapped_at.value() > not_before);
+            entry.failures.retain(|failure| failure.dek_id.is_some());
             if reduced || entry.grants_reduced {
                 entry.grants.clear();
             }
             (entry.suspended, entry.grants_reduced) = (suspended, reduced);
             entry.generation = generation;
         });
-    }
-
-    fn snapshot(&self, name: &str) -> Option<Arc<Tenant>> {
-        self.cache.get(name).map(|entry| entry.tenant.clone())
     }
 }

@@ -1,41 +1,56 @@
-//! What the registry says of a tenant, as plain data. Reading and writing it is the host's job.
+//! What the registry says of a tenant, as plain data. Reading and writing it is the process's job.
 
 use cmk_crypto::commitment::{Commitment, DekId};
 use cmk_error::{Error, Reason, Result};
-use cmk_kms::Custody;
+use cmk_kms::{CustomerKey, Purpose};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 /// A snapshot of one tenant's rows.
 #[derive(Clone, Debug)]
 pub struct Tenant {
+    /// 1 to 255 bytes; see [`check_tenant_name`].
     pub name: Box<str>,
+    /// Whether its values may be sealed and opened.
     pub state: TenantState,
     /// Drawn anew by `cmk.evict`: a cached data key of another epoch is not used.
     pub epoch: i64,
-    pub custody: Custody,
+    /// The key that wraps its data keys.
+    pub customer_key: CustomerKey,
     /// Highest version that a data key of the tenant ever had.
     pub last_version: i32,
+    /// All of them, in no particular order.
     pub data_keys: Vec<DataKey>,
 }
 
 /// A data key as the registry holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataKey {
+    /// Counts the data keys that the tenant ever had, whatever their purpose.
     pub version: i32,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// What becomes of it.
     pub state: DataKeyState,
+    /// What it is recognised by when it is unwrapped.
     pub commitment: Commitment,
     /// `None` once destroyed.
     pub wrapped: Option<Box<[u8]>>,
 }
 
+/// Whether a tenant's values may be sealed and opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TenantState {
+    /// Registered; no data key was made yet.
     Pending,
+    /// In use.
     Active,
+    /// Stopped by a database administrator.
     Suspended,
+    /// Its data keys were destroyed.
     Shredded,
 }
 
+/// What becomes of a data key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataKeyState {
     /// Seals new values; at most one a tenant.
@@ -48,8 +63,10 @@ pub enum DataKeyState {
 
 /// What a database role may do with a tenant's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Permissions {
+pub struct Grant {
+    /// Seal new values.
     pub encrypt: bool,
+    /// Open values.
     pub decrypt: bool,
 }
 
@@ -58,6 +75,7 @@ pub struct Permissions {
 pub struct Role(pub u32);
 
 impl TenantState {
+    /// Inverse of [`TenantState::name`].
     pub fn from_name(name: &str) -> Option<Self> {
         let all = [Self::Pending, Self::Active, Self::Suspended, Self::Shredded];
         all.into_iter().find(|state| state.name() == name)
@@ -73,6 +91,8 @@ impl TenantState {
         }
     }
 
+    /// Lets active tenants through.
+    ///
     /// # Errors
     /// Unless the tenant is active, the reason for its state.
     #[inline]
@@ -87,6 +107,7 @@ impl TenantState {
 }
 
 impl DataKeyState {
+    /// From the registry's word for it.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "current" => Self::Current,
@@ -98,25 +119,38 @@ impl DataKeyState {
 }
 
 impl Tenant {
+    /// The data key of an envelope.
+    ///
     /// # Errors
     /// `unknown_data_key`: the value was sealed for another tenant; `data_keys_missing` if it may be one that the
     /// registry lost.
     pub fn data_key(&self, id: DekId) -> Result<&DataKey> {
-        let found = self.data_keys.iter().find(|key| key.commitment.dek_id() == id);
+        let found = self
+            .data_keys
+            .iter()
+            .find(|key| key.commitment.dek_id() == id && key.purpose == Purpose::Values);
         found.ok_or_else(|| {
             let complete = self.require_all_data_keys();
             complete.err().unwrap_or_else(|| self.error(Reason::UnknownDataKey))
         })
     }
 
+    /// The data key that seals new values.
+    ///
     /// # Errors
     /// `tenant_pending` if no data key was ever made; `data_keys_missing`.
     pub fn current_data_key(&self) -> Result<&DataKey> {
-        let found = self.data_keys.iter().find(|key| key.state == DataKeyState::Current);
-        found.ok_or_else(|| match self.state {
+        self.current(Purpose::Values).ok_or_else(|| match self.state {
             TenantState::Pending => self.error(Reason::TenantPending),
             _ => self.error(Reason::DataKeysMissing),
         })
+    }
+
+    /// The current data key of a purpose.
+    pub fn current(&self, purpose: Purpose) -> Option<&DataKey> {
+        let is_current =
+            |key: &&DataKey| key.state == DataKeyState::Current && key.purpose == purpose;
+        self.data_keys.iter().find(is_current)
     }
 
     /// Every version up to the highest must be there, destroyed ones included, and the tenant that is past `pending` has

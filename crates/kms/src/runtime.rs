@@ -1,13 +1,13 @@
 //! Drives one future to its end inside a PostgreSQL backend, interruptibly.
 //!
-//! The runtime is a tokio current-thread one, made on first use and never dropped: dropping would join
-//! helper threads inside `exit()`. It belongs to the process that made it; after a fork another one is
-//! made.
+//! The runtime is a tokio current-thread one, made on first use and never dropped: dropping would
+//! join helper threads inside `exit()`. It belongs to the process that made it; after a fork
+//! another one is made.
 //!
-//! Even that runtime starts threads (DNS, files). All signals are blocked while it runs, so that those
-//! threads inherit a full mask and no signal handler of PostgreSQL ever runs off the main thread. The
-//! run is cut into slices; between two slices the mask is the caller's again, pending signals arrive,
-//! and `tick` looks at them.
+//! Even that runtime starts threads (DNS, files). All signals are blocked while it runs, so that
+//! those threads inherit a full mask and no signal handler of PostgreSQL ever runs off the main
+//! thread. The run is cut into slices; between two slices the mask is the caller's again, pending
+//! signals arrive, and `tick` looks at them.
 
 use std::future::Future;
 use std::mem::MaybeUninit;
@@ -23,8 +23,8 @@ const SLICE: Duration = Duration::from_millis(25);
 /// expects.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(10);
 
-/// Runs `future` to its end, calling `tick` after each slice. If `tick` unwinds, the future is dropped,
-/// which cancels what it was doing.
+/// Runs `future` to its end, calling `tick` after each slice. If `tick` unwinds, the future is
+/// dropped, which cancels what it was doing.
 ///
 /// # Errors
 /// When the operating system refuses what a runtime is made of (file descriptors).
@@ -45,8 +45,8 @@ pub fn drive<F: Future>(future: F, mut tick: impl FnMut()) -> std::io::Result<F:
     }
 }
 
-/// Lets tasks that a future left behind come to their end, above all a connection with its descriptor and its
-/// buffers: afterwards nobody drives them.
+/// Lets tasks that a future left behind come to their end, above all a connection with its
+/// descriptor and its buffers: afterwards nobody drives them.
 struct Settled(&'static Runtime);
 
 impl Drop for Settled {

@@ -9,74 +9,63 @@
 
 #[path = "../../../tests/vectors/case.rs"]
 mod case;
+mod directory;
 
 use case::{Case, cases};
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
 use cmk_error::Result;
-use cmk_kms::context::EncryptionContext;
-use cmk_kms::key_uri::KeyUri;
-use cmk_kms::local::LocalKms;
-use cmk_kms::{Custody, Kms};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use cmk_kms::local::wrapped;
+use cmk_kms::{EncryptionContext, Kms, Purpose};
+use directory::{Directory, key};
 
+/// From before data keys had a purpose: all were bound to the one that was called `dek`.
 const LOCAL_KEY: &str = include_str!("../../../tests/vectors/local_key.json");
 
-/// A directory of key files, removed on drop.
-struct KeyDirectory(PathBuf);
+const PURPOSES: &str = include_str!("../../../tests/vectors/local_key_purposes.json");
 
-impl KeyDirectory {
-    fn new(test: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("cmk-golden-{}-{test}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    /// Unwraps the data key of `case` through a key file of its own.
-    fn unwrap(&self, case: &Case) -> Result<SecretKey> {
-        let name = case.name();
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.0.join(format!("{name}.key")))
-            .unwrap();
-        file.write_all(&case.bytes("key")).unwrap();
-
-        let kms = LocalKms { directory: Some(self.0.clone()) };
-        let key = KeyUri::parse(&format!("local:{name}")).unwrap();
-        let custody = Custody { key, role: None };
-        let context = EncryptionContext::data_key(case.tenant());
-        kms.unwrap(&custody, &case.bytes("wrapped"), &context)
-    }
+/// Under a context that nothing but this test makes: no caller of the provider can ask for `dek`.
+fn unwrap_of_old(case: &Case) -> Result<SecretKey> {
+    let tenant = serde_json::to_string(case.tenant()).unwrap();
+    let context = format!(r#"{{"cmk_encrypt":"v1","purpose":"dek","tenant":{tenant}}}"#);
+    let key = SecretKey::from_slice(&case.bytes("key")).unwrap();
+    wrapped::unwrap(&key, context.as_bytes(), &case.bytes("wrapped"))
 }
 
-impl Drop for KeyDirectory {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
+/// As the extension does it, through a key file.
+fn unwrap_in(directory: &Directory, case: &Case) -> Result<SecretKey> {
+    directory.put(case.name(), &case.bytes("key"));
+    let purpose = Purpose::from_name(case.text("purpose")).unwrap();
+    let context = EncryptionContext::new(case.tenant(), purpose);
+    directory.on(|kms| kms.unwrap(&key(case.name()), &case.bytes("wrapped"), &context))
+}
+
+fn assert_is(case: &Case, dek: &SecretKey) {
+    assert_eq!(dek.expose_secret().as_slice(), case.bytes("dek"), "{}", case.name());
+    let commitment = Commitment::to(dek, case.tenant().as_bytes());
+    assert_eq!(commitment.as_bytes().as_slice(), case.bytes("commitment"), "{}", case.name());
 }
 
 #[test]
 fn golden_data_keys_unwrap() {
-    let directory = KeyDirectory::new("valid");
     for case in cases(LOCAL_KEY, "valid", 5) {
-        let dek = directory.unwrap(&case).unwrap();
-        assert_eq!(dek.expose_secret().as_slice(), case.bytes("dek"), "{}", case.name());
-        let commitment = Commitment::to(&dek, case.tenant().as_bytes());
-        assert_eq!(commitment.as_bytes().as_slice(), case.bytes("commitment"), "{}", case.name());
+        assert_is(&case, &unwrap_of_old(&case).unwrap());
+    }
+    let directory = Directory::new("golden-valid");
+    for case in cases(PURPOSES, "valid", 6) {
+        assert_is(&case, &unwrap_in(&directory, &case).unwrap());
     }
 }
 
 #[test]
 fn invalid_data_keys_are_rejected_for_exactly_their_reason() {
-    let directory = KeyDirectory::new("invalid");
     for case in cases(LOCAL_KEY, "invalid", 14) {
-        let error = directory.unwrap(&case).expect_err(case.name());
+        let error = unwrap_of_old(&case).expect_err(case.name());
+        assert_eq!(error.reason.name(), case.text("reason"), "{}", case.name());
+    }
+    let directory = Directory::new("golden-invalid");
+    for case in cases(PURPOSES, "invalid", 7) {
+        let error = unwrap_in(&directory, &case).expect_err(case.name());
         assert_eq!(error.reason.name(), case.text("reason"), "{}", case.name());
     }
 }

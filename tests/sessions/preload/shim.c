@@ -5,6 +5,8 @@
  * CMK_SHIM names the file: two 64-bit integers, milliseconds that getaddrinfo() sleeps and seconds that
  * the wall clock is ahead. It stays mapped, so reading it takes no system call and is safe anywhere.
  *
+ * CMK_TAKEN_SIGNALS=FIRST,LAST: real-time signals, counted from SIGRTMIN, that somebody else in the process handles.
+ *
  * It also takes memfd_secret(2) away: tests that look into a process's memory would not see what lies there.
  */
 #define _GNU_SOURCE
@@ -12,8 +14,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -27,6 +31,22 @@ struct orders {
 };
 
 static volatile const struct orders *orders;
+
+static void not_yours(int signal)
+{
+    (void)signal;
+    abort();
+}
+
+__attribute__((constructor)) static void take_signals(void)
+{
+    const char *taken = getenv("CMK_TAKEN_SIGNALS");
+    int first, last;
+
+    if (taken && sscanf(taken, "%d,%d", &first, &last) == 2)
+        for (int i = first; i <= last && SIGRTMIN + i <= SIGRTMAX; i++)
+            signal(SIGRTMIN + i, not_yours);
+}
 
 __attribute__((constructor)) static void read_orders(void)
 {

@@ -1,8 +1,8 @@
 //! What takes effect before its transaction can commit: a suspension, or a grant taken back, that waits for locks of
 //! others. It holds for all processes until the transaction ends; then the registry says what holds.
 
-use super::{Shared, TenantId};
-use std::sync::atomic::Ordering::Relaxed;
+use super::counters::SharedCounters;
+use super::identity::TenantId;
 
 /// Brakes that can be on at a time; who finds no room waits without.
 pub const BRAKES: usize = 64;
@@ -12,7 +12,7 @@ pub const BRAKES: usize = 64;
 #[repr(C)]
 pub struct Brake {
     /// Process id of who pulled it; 0: off.
-    process: u32,
+    pid: u32,
     /// The level of the subtransaction in which it was pulled.
     level: i32,
     database: u32,
@@ -27,6 +27,7 @@ pub struct Brake {
 }
 
 impl Brake {
+    /// A tenant is suspended.
     pub fn suspension(database: u32, tenant: TenantId) -> Self {
         Self { database, tenant, suspends: true, ..Self::default() }
     }
@@ -43,7 +44,7 @@ impl Brake {
     }
 
     fn reduces_grants(&self, database: u32, tenant: &TenantId) -> bool {
-        self.process != 0
+        self.pid != 0
             && !self.suspends
             && self.database == database
             && (self.tenant == *tenant || self.tenant == TenantId::default())
@@ -51,74 +52,71 @@ impl Brake {
 
     /// Who pulls it, and at which level of subtransactions.
     #[must_use]
-    pub fn by(self, process: u32, level: i32) -> Self {
-        Self { process, level, ..self }
+    pub fn by(self, pid: u32, level: i32) -> Self {
+        Self { pid, level, ..self }
     }
 }
 
-impl Shared<'_> {
-    /// Where there is no room for one more, it takes effect with the commit only.
-    pub fn pull_brake(&mut self, brake: Brake) {
-        if let Some(place) = self.brakes.iter_mut().find(|brake| brake.process == 0) {
-            *place = brake;
-            self.words.revocations.fetch_add(1, Relaxed);
-        }
+/// Where there is no room for one more, it takes effect with the commit only.
+pub fn pull(brakes: &mut [Brake], counters: &SharedCounters, brake: Brake) {
+    if let Some(place) = brakes.iter_mut().find(|brake| brake.pid == 0) {
+        *place = brake;
+        counters.notify();
     }
+}
 
-    /// At the end of a process's transaction, or of a subtransaction that is undone: all that were pulled at `level` or
-    /// deeper.
-    pub fn lift_brakes(&mut self, process: u32, level: i32) {
-        let theirs = |brake: &&mut Brake| brake.process == process && brake.level >= level;
-        let mut lifted = false;
-        for brake in self.brakes.iter_mut().filter(theirs) {
-            *brake = Brake::default();
-            lifted = true;
-        }
-        if lifted {
-            self.words.revocations.fetch_add(1, Relaxed);
-        }
+/// At the end of a process's transaction, or of a subtransaction that is undone: lifts all that were pulled
+/// at `level` or deeper.
+pub fn lift(brakes: &mut [Brake], counters: &SharedCounters, pid: u32, level: i32) {
+    let theirs = |brake: &&mut Brake| brake.pid == pid && brake.level >= level;
+    let lifted = brakes.iter_mut().filter(theirs).map(|brake| *brake = Brake::default()).count();
+    if lifted > 0 {
+        counters.notify();
     }
+}
 
-    /// A subtransaction was released: what it did now belongs to the one around it.
-    pub fn keep_brakes(&mut self, process: u32, level: i32) {
-        let theirs = |brake: &&mut Brake| brake.process == process && brake.level >= level;
-        self.brakes.iter_mut().filter(theirs).for_each(|brake| brake.level = level - 1);
-    }
+/// A subtransaction was released: what it did now belongs to the one around it.
+pub fn keep(brakes: &mut [Brake], pid: u32, level: i32) {
+    let theirs = |brake: &&mut Brake| brake.pid == pid && brake.level >= level;
+    brakes.iter_mut().filter(theirs).for_each(|brake| brake.level = level - 1);
+}
 
-    pub fn is_suspended(&self, database: u32, tenant: &TenantId) -> bool {
-        let suspends = |brake: &Brake| {
-            brake.process != 0
-                && brake.suspends
-                && brake.database == database
-                && brake.tenant == *tenant
-        };
-        self.brakes.iter().any(suspends)
-    }
+/// Whether a tenant is suspended before the registry says so.
+pub fn is_suspended(brakes: &[Brake], database: u32, tenant: &TenantId) -> bool {
+    let suspends = |brake: &Brake| {
+        brake.pid != 0 && brake.suspends && brake.database == database && brake.tenant == *tenant
+    };
+    brakes.iter().any(suspends)
+}
 
-    /// Whether any grant for the tenant, or for every tenant, counts less than the registry says.
-    pub fn reduces_grants(&self, database: u32, tenant: &TenantId) -> bool {
-        self.brakes.iter().any(|brake| brake.reduces_grants(database, tenant))
-    }
+/// Whether any grant for the tenant, or for every tenant, counts less than the registry says.
+pub fn reduces_grants(brakes: &[Brake], database: u32, tenant: &TenantId) -> bool {
+    brakes.iter().any(|brake| brake.reduces_grants(database, tenant))
+}
 
-    /// Roles whose grants for the tenant, or for every tenant, count less than the registry says.
-    pub fn reduced_roles(&self, database: u32, tenant: &TenantId) -> Vec<u32> {
-        let concerns = |brake: &&Brake| brake.reduces_grants(database, tenant);
-        self.brakes.iter().filter(concerns).map(|brake| brake.role).collect()
-    }
+/// Roles whose grants for the tenant, or for every tenant, count less than the registry says.
+pub fn reduced_roles(brakes: &[Brake], database: u32, tenant: &TenantId) -> Vec<u32> {
+    let concerns = |brake: &&Brake| brake.reduces_grants(database, tenant);
+    brakes.iter().filter(concerns).map(|brake| brake.role).collect()
+}
 
-    /// Which rights of a grant do not count any more: (encrypt, decrypt).
-    pub fn taken_back(&self, database: u32, tenant: Option<&TenantId>, role: u32) -> (bool, bool) {
-        let tenant = tenant.copied().unwrap_or_default();
-        let concerns = |brake: &&Brake| {
-            brake.process != 0
-                && !brake.suspends
-                && brake.role == role
-                && brake.database == database
-                && brake.tenant == tenant
-        };
-        let theirs = self.brakes.iter().filter(concerns);
-        theirs.fold((false, false), |(encrypt, decrypt), brake| {
-            (encrypt || brake.encrypt, decrypt || brake.decrypt)
-        })
-    }
+/// Which parts of a grant do not count any more: (encrypt, decrypt). Without a tenant, of one for every
+/// tenant.
+pub fn taken_back(
+    brakes: &[Brake],
+    database: u32,
+    tenant: Option<&TenantId>,
+    role: u32,
+) -> (bool, bool) {
+    let tenant = tenant.copied().unwrap_or_default();
+    let concerns = |brake: &&Brake| {
+        brake.pid != 0
+            && !brake.suspends
+            && brake.role == role
+            && brake.database == database
+            && brake.tenant == tenant
+    };
+    brakes.iter().filter(concerns).fold((false, false), |(encrypt, decrypt), brake| {
+        (encrypt || brake.encrypt, decrypt || brake.decrypt)
+    })
 }

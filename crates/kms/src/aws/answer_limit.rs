@@ -1,8 +1,8 @@
 //! An HTTP client that refuses answers longer than any true one.
 //!
-//! The SDK reads an answer to its end before it looks at it, whatever its status, and an allocation that fails in Rust
-//! aborts the process, and with it the database server. So what stands between this server and KMS may not choose how
-//! much is read.
+//! The SDK reads an answer to its end before it looks at it, whatever its status, and an allocation
+//! that fails in Rust aborts the process, and with it the database server. So what stands between
+//! this server and KMS may not choose how much is read.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -15,7 +15,8 @@ use aws_smithy_types::body::SdkBody;
 use http_body_util::BodyExt;
 use std::fmt;
 
-/// In bytes. The longest true answer, a wrapped data key of 6144 bytes in base64 within JSON, has about 9 kB.
+/// In bytes. The longest true answer, a wrapped data key of 6144 bytes in base64 within JSON, has
+/// about 9 kB.
 const ANSWER_MAX: usize = 64 * 1024;
 
 /// `client`, with a limit on what it reads.
@@ -63,7 +64,8 @@ impl HttpConnector for LimitedConnector {
     }
 }
 
-/// Copies each piece as it comes: pieces keep the buffers alive that they were read into, and may be a byte each.
+/// Copies each piece as it comes: pieces keep the buffers alive that they were read into, and may
+/// be a byte each.
 async fn read(mut body: SdkBody) -> Result<Vec<u8>, ConnectorError> {
     let mut content = Vec::new();
     while let Some(frame) = body.frame().await {

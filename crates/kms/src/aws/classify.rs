@@ -1,7 +1,7 @@
 //! From what went wrong to a [`Reason`].
 //!
-//! Codes, not variants: `AccessDeniedException` and `ThrottlingException` are not part of the SDK's error
-//! enums. Nothing of an error's text gets out except identifiers of a checked shape.
+//! Codes, not variants: `AccessDeniedException` and `ThrottlingException` are not part of the SDK's
+//! error enums. Nothing of an error's text gets out except identifiers of a checked shape.
 
 use super::answer_limit::TooLong;
 use aws_credential_types::provider::error::CredentialsError;
@@ -12,6 +12,7 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use cmk_error::{Error, Reason};
 use std::error::Error as StdError;
 
+/// The reason, with the error code and request id that the tenant finds in CloudTrail.
 pub fn classify<E>(error: &SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -36,7 +37,7 @@ where
         _ => Reason::KmsServerError,
     };
     let info = [
-        ("aws_code", error.as_service_error().and_then(|e| e.code())),
+        ("kms_code", error.as_service_error().and_then(|e| e.code())),
         ("request_id", error.request_id()),
     ];
     let info: Vec<_> = info
@@ -63,7 +64,8 @@ fn is_too_long(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<TooLong>())
 }
 
-/// AWS KMS API Reference, "Common Errors" and the errors of Decrypt and GenerateDataKeyWithoutPlaintext.
+/// AWS KMS API Reference, "Common Errors" and the errors of Decrypt and
+/// GenerateDataKeyWithoutPlaintext.
 fn of_answer(code: Option<&str>, message: Option<&str>, status: u16) -> Reason {
     match code.unwrap_or_default() {
         "AccessDeniedException" | "AccessDenied" => Reason::KeyAccessDenied,
@@ -101,7 +103,8 @@ fn of_answer(code: Option<&str>, message: Option<&str>, status: u16) -> Reason {
     }
 }
 
-/// `KMSInvalidStateException` tells the state in its message only (KMS Developer Guide, "Key states").
+/// `KMSInvalidStateException` tells the state in its message only (KMS Developer Guide, "Key
+/// states").
 fn of_key_state(message: &str) -> Reason {
     let says = |state: &str| {
         let squeezed: String = message.chars().filter(char::is_ascii_alphabetic).collect();
@@ -119,8 +122,8 @@ fn of_key_state(message: &str) -> Reason {
     }
 }
 
-/// What getting credentials failed with, if that is what failed. STS refusing the tenant's role is the
-/// tenant's decision, not our configuration.
+/// What getting credentials failed with, if that is what failed. STS refusing the tenant's role is
+/// the tenant's decision, not our configuration.
 fn credentials_error(error: &(dyn StdError + 'static)) -> Option<Error> {
     let chain = std::iter::successors(Some(error), |&error| error.source());
     let mut chain = chain.skip_while(|error| !error.is::<CredentialsError>());

@@ -1,72 +1,48 @@
-//! One client a Region and assumed role, reused by all calls of this process until its identity is refused.
+//! One client a Region and assumed role, reused by all calls of this process until its identity is
+//! refused, or until it is the one of too many that was not used for longest.
 
-use super::answer_limit::limited;
-use super::credentials::{self, Identity};
-use crate::AssumedRole;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use super::assumed_role::AssumedRole;
+use super::connect::{ClientKey, Made, connect, loader};
+use super::kept::Kept;
+use super::settings::AwsSettings;
+use aws_config::ConfigLoader;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::IdentityCache;
-use aws_sdk_kms::config::retry::RetryConfig;
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use cmk_error::{Error, Reason, Result};
-use dashmap::DashMap;
-use once_cell::sync::Lazy;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use url::{Host, Url};
-
-/// Clients kept at most: one per tenant with a role of its own. Beyond it all are dropped and made anew.
-const MAX_CLIENTS: usize = 64;
+use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// How often a client is made anew because its credentials aren't accepted, at most.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Where KMS is and how long it may take. Part of a client's identity: a changed setting makes new
-/// clients.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AwsSettings {
-    /// `None`: the public endpoint of the key's Region.
-    pub kms_endpoint: Option<String>,
-    pub sts_endpoint: Option<String>,
-    pub connect_timeout: Duration,
-    pub attempt_timeout: Duration,
-    pub operation_timeout: Duration,
-    /// First attempt included.
-    pub max_attempts: u32,
-}
+/// The clients of this process. Made on first use, so never in the postmaster.
+pub static CLIENTS: LazyLock<Clients> = LazyLock::new(|| Clients::new(loader));
 
-#[derive(PartialEq, Eq, Hash)]
-struct ClientKey {
-    settings: AwsSettings,
-    region: Box<str>,
-    role: Option<AssumedRole>,
-}
-
-/// The clients of this process.
-#[derive(Default)]
+/// Clients of one set of settings: with another, all are made anew.
 pub struct Clients {
-    by_key: DashMap<ClientKey, Made>,
+    loader: fn() -> ConfigLoader,
+    known: Mutex<Known>,
 }
 
-/// A client, when it was made, and with which identity.
-#[derive(Clone)]
-struct Made {
-    client: Client,
-    at: Instant,
-    identity: Arc<Identity>,
+struct Known {
+    settings: Option<AwsSettings>,
+    made: Kept<ClientKey, Made>,
 }
 
 impl Clients {
-    /// Makes a call. It may be refused for who we are, with credentials that are out of date: the file was rotated, the
-    /// instance has another role. A chain of providers asks its sources once, so a new one is asked whom it takes us
-    /// for. If that is somebody else, or a tenant's role is assumed, or our credentials are not accepted at all, then the call
-    /// is made once more with a new client: what that one meets is the answer.
+    /// `loader` gives what every client starts from.
+    pub fn new(loader: fn() -> ConfigLoader) -> Self {
+        Self { loader, known: Mutex::new(Known { settings: None, made: Kept::new() }) }
+    }
+
+    /// Makes a call. It may be refused for who we are, with credentials that are out of date: the
+    /// file was rotated, the instance has another role. A chain of providers asks its sources once,
+    /// so a new one is asked whom it takes us for. If that is somebody else, or a tenant's role is
+    /// assumed, or our credentials are not accepted at all, then the call is made once more with a
+    /// new client: what that one meets is the answer.
     ///
     /// # Errors
-    /// `endpoint` for an endpoint setting that isn't https, or http to a loopback address; what the call returns.
+    /// As [`connect`]; what the call returns.
     pub async fn call<R>(
         &self,
         settings: &AwsSettings,
@@ -74,11 +50,10 @@ impl Clients {
         role: Option<&AssumedRole>,
         call: impl AsyncFn(&Client) -> Result<R>,
     ) -> Result<R> {
-        let key =
-            ClientKey { settings: settings.clone(), region: region.into(), role: role.cloned() };
-        let Some(known) = self.by_key.get(&key).map(|made| made.clone()) else {
-            let made = connect(&key).await?;
-            self.keep(key, &made);
+        let key = ClientKey { region: region.into(), role: role.cloned() };
+        let Some(known) = self.find(settings, &key) else {
+            let made = connect((self.loader)(), settings, &key).await?;
+            self.keep(settings, key, &made);
             return call(&made.client).await;
         };
         let refused = match call(&known.client).await {
@@ -88,7 +63,7 @@ impl Clients {
             }
             answer => return answer,
         };
-        let made = connect(&key).await?;
+        let made = connect((self.loader)(), settings, &key).await?;
         if refused.reason == Reason::KeyAccessDenied {
             let current = made.identity.provide_credentials().await;
             current.map_err(|_| Error::new(Reason::Credentials))?;
@@ -97,111 +72,34 @@ impl Clients {
                 return Err(refused);
             }
         }
-        self.keep(key, &made);
+        self.keep(settings, key, &made);
         call(&made.client).await
     }
 
-    fn keep(&self, key: ClientKey, made: &Made) {
-        if self.by_key.len() >= MAX_CLIENTS {
-            self.by_key.clear();
-        }
-        self.by_key.insert(key, made.clone());
+    fn find(&self, settings: &AwsSettings, key: &ClientKey) -> Option<Made> {
+        let mut known = self.known();
+        let same = known.settings.as_ref().is_some_and(|of| of.connects_as(settings));
+        same.then(|| known.made.find(key)).flatten()
     }
-}
 
-async fn connect(key: &ClientKey) -> Result<Made> {
-    let ClientKey { settings, region, role } = key;
-    let kms_endpoint = settings.kms_endpoint.as_deref().map(check_endpoint).transpose()?;
-    let sts_endpoint = settings.sts_endpoint.as_deref().map(check_endpoint).transpose()?;
-
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(settings.connect_timeout)
-        .operation_attempt_timeout(settings.attempt_timeout)
-        .operation_timeout(settings.operation_timeout)
-        .build();
-    let retries = RetryConfig::standard()
-        .with_max_attempts(settings.max_attempts)
-        .with_initial_backoff(Duration::from_millis(50))
-        .with_max_backoff(Duration::from_secs(1));
-    let identities = IdentityCache::lazy().load_timeout(settings.operation_timeout).build();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(connections())
-        .region(Region::new(region.to_string()))
-        .timeout_config(timeouts)
-        .retry_config(retries)
-        .identity_cache(identities);
-    if let Some(endpoint) = sts_endpoint {
-        loader = loader.endpoint_url(endpoint);
+    /// Clients go when the lock is open again: with them go connections and sessions.
+    fn keep(&self, settings: &AwsSettings, key: ClientKey, made: &Made) {
+        let mut known = self.known();
+        let same = known.settings.as_ref().is_some_and(|of| of.connects_as(settings));
+        let made_before = match same {
+            true => None,
+            false => Some(std::mem::replace(&mut known.made, Kept::new())),
+        };
+        known.settings = Some(settings.clone());
+        let out = known.made.keep(key, made.clone(), settings.max_clients);
+        drop(known);
+        drop((made_before, out));
     }
-    let config = loader.load().await;
-    let chain = config.credentials_provider().ok_or(Reason::Credentials)?;
-    let identity = Arc::new(Identity::new(chain));
-    let own: Arc<dyn ProvideCredentials> = identity.clone();
-    let own = SharedCredentialsProvider::from(own);
-    let config = config.to_builder().credentials_provider(own).build();
 
-    // The general endpoint is that of STS (used for roles); KMS gets its own or its Region's.
-    let mut kms = aws_sdk_kms::config::Builder::from(&config);
-    kms.set_endpoint_url(kms_endpoint.map(str::to_owned));
-    if let Some(role) = role {
-        kms = kms.credentials_provider(credentials::assumed(role, &config).await);
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-    Ok(Made { client: Client::from_conf(kms.build()), at: Instant::now(), identity })
-}
-
-/// What all clients of this process connect with: TLS and its root certificates, which take long to make.
-fn connections() -> SharedHttpClient {
-    static CONNECTIONS: Lazy<SharedHttpClient> = Lazy::new(|| {
-        // No idle connections: between two calls nobody would look at one, and its TLS buffers would keep the
-        // last plain data key in ordinary memory. A closed connection's memory is zeroed as it is freed.
-        let connections = aws_smithy_http_client::Builder::new()
-            .pool_max_idle_per_host(0)
-            .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-            .build_https();
-        limited(connections)
-    });
-    CONNECTIONS.clone()
-}
-
-/// Plain data keys travel in KMS's answers, so clear text goes to this machine only.
-fn check_endpoint(endpoint: &str) -> Result<&str> {
-    let refused = || Error::new(Reason::Endpoint);
-    let url = Url::parse(endpoint).map_err(|_| refused())?;
-    let loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    let bare = url.username().is_empty() && url.password().is_none();
-    let safe = bare && (url.scheme() == "https" || url.scheme() == "http" && loopback);
-    if safe { Ok(endpoint) } else { Err(refused()) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clear_text_stays_on_this_machine() {
-        for url in [
-            "https://kms.example",
-            "http://127.0.0.1:80/",
-            "http://[::1]:4566",
-            "http://localhost:1",
-        ] {
-            assert!(check_endpoint(url).is_ok(), "{url}");
-        }
-        for url in [
-            "",
-            "https://",
-            "http://kms.example",
-            "http://127.0.0.1.example:80",
-            "ftp://127.0.0.1",
-            "http://127.0.0.1@evil.example",
-            "http://127.0.0.1:1@evil.example",
-        ] {
-            assert_eq!(check_endpoint(url).unwrap_err().reason, Reason::Endpoint, "{url}");
-        }
-    }
-}
+mod tests;

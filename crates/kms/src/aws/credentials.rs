@@ -1,6 +1,6 @@
 //! Where credentials come from, and how long they are believed.
 
-use crate::AssumedRole;
+use super::assumed_role::AssumedRole;
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_credential_types::Credentials;
@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-/// Lifetime asked for an assumed role's credentials: the least that STS allows, because a trust policy
-/// that the tenant changes takes effect when the last session ends.
+/// Lifetime asked for an assumed role's credentials: the least that STS allows, because a trust
+/// policy that the tenant changes takes effect when the last session ends.
 const SESSION: Duration = Duration::from_secs(900);
 
 /// Longest that our own credentials are used without asking for them anew.
@@ -28,6 +28,7 @@ pub struct Identity {
 pub struct Fingerprint([u8; 32]);
 
 impl Identity {
+    /// Nobody has been asked yet.
     pub fn new(chain: SharedCredentialsProvider) -> Self {
         Self { chain: Capped { provider: chain, longest: OWN }, last: Mutex::new(None) }
     }
@@ -75,8 +76,8 @@ pub async fn assumed(role: &AssumedRole, config: &SdkConfig) -> SharedCredential
     SharedCredentialsProvider::new(Capped { provider, longest: SESSION })
 }
 
-/// A provider whose word on when its credentials expire is believed up to a limit only: an answer that says the year 9999
-/// would outlive every revocation.
+/// A provider whose word on when its credentials expire is believed up to a limit only: an answer
+/// that says the year 9999 would outlive every revocation.
 #[derive(Debug)]
 struct Capped {
     provider: SharedCredentialsProvider,

@@ -1,0 +1,39 @@
+//! The settings that bound the cache.
+
+use crate::shared::now::Rules;
+
+/// Durations in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Hard TTL of a data key.
+    pub ttl: u64,
+    /// Age from which a data key is refreshed ahead of need, ± 10 %. Not below `ttl`: never.
+    pub soft_ttl: u64,
+    /// Longest that a refresh ahead of need may keep a query.
+    pub refresh_wait: u64,
+    /// How long a failure is remembered, ± 25 %.
+    pub failure_ttl: u64,
+    /// Longest that a KMS call takes.
+    pub call_timeout: u64,
+    /// KMS calls a minute and tenant; 0: no limit.
+    pub budget: u32,
+    /// Data keys held at most.
+    pub capacity: usize,
+}
+
+impl Policy {
+    /// Those that processes have to agree on.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            ttl: self.ttl,
+            failure_ttl: self.failure_ttl,
+            call_timeout: self.call_timeout,
+            budget: self.budget,
+        }
+    }
+
+    /// Whether data keys are refreshed ahead of need.
+    pub fn refreshes(&self) -> bool {
+        self.soft_ttl < self.ttl
+    }
+}

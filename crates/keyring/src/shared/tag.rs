@@ -1,0 +1,25 @@
+//! Which use of which record something belongs to.
+
+/// One use of a record for one tenant, in a word: the record's number in the upper 48 bits, its
+/// generation in the lower 16. A record that another tenant gets counts its generation up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    /// Of no record.
+    pub const NONE: Self = Self(0);
+
+    pub(crate) fn new(at: usize, generation: u16) -> Self {
+        Self((at as u64 + 1) << 16 | u64::from(generation))
+    }
+
+    /// The record's number; `None` for [`Tag::NONE`].
+    pub fn record(self) -> Option<usize> {
+        ((self.0 >> 16) as usize).checked_sub(1)
+    }
+
+    /// The generation that the record had.
+    pub fn generation(self) -> u16 {
+        self.0 as u16
+    }
+}

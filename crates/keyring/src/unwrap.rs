@@ -1,0 +1,314 @@
+//! Asking KMS, and telling all processes what came of it.
+
+use crate::keyring::Keyring;
+use crate::process::Process;
+use crate::shared::call::CallPermit;
+use crate::shared::history::Change;
+use crate::shared::identity::Subject;
+use crate::shared::now::jittered;
+use crate::shared::outcome::{EndedCall, Outcome};
+use crate::shared::single_flight::{SharedDataKey, Step};
+use crate::shared::table::SharedKeyring;
+use crate::tenant::{DataKey, Tenant};
+use cmk_crypto::commitment::Commitment;
+use cmk_crypto::key::SecretKey;
+use cmk_crypto::locked::scrub_stack;
+use cmk_error::{Error, Instant, KeyState, Reason, Result};
+use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose};
+use std::time::Duration;
+
+/// Why KMS is asked.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Urgency {
+    /// A query can't go on without.
+    Now,
+    /// The data key still serves; the query that came by waits no longer than this.
+    Ahead(Duration),
+    /// To see whether the tenant's key is usable.
+    Check,
+}
+
+/// A call that failed.
+pub(crate) struct Failed {
+    pub error: Error,
+    /// Another call overtook it, or its outcome isn't to be relied on: look again.
+    pub superseded: bool,
+}
+
+/// A data key as KMS makes it.
+pub struct WrappedDataKey {
+    /// What the registry stores.
+    pub wrapped: Vec<u8>,
+    /// To recognise it by when it is unwrapped.
+    pub commitment: Commitment,
+}
+
+/// What is asked of KMS, for whom.
+struct Question<'a, P: Process> {
+    process: &'a P,
+    tenant: &'a Tenant,
+    subject: &'a Subject,
+    /// Longest to wait; `None`: as long as the provider does.
+    limit: Option<Duration>,
+}
+
+/// A call that is abandoned if an interrupt cuts it short.
+struct OpenCall<'a, P: Process> {
+    process: &'a P,
+    permit: CallPermit,
+    ended: bool,
+}
+
+impl<'a, P: Process> OpenCall<'a, P> {
+    fn new(process: &'a P, permit: CallPermit) -> Self {
+        // The process's own memory goes with it.
+        let in_server_memory = !process.has_uncommitted_registry_changes();
+        process.set_open_call(in_server_memory.then_some(permit));
+        Self { process, permit, ended: false }
+    }
+
+    /// Says how the call ended, and wakes who waits for it.
+    fn end<R>(&mut self, outcome: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
+        self.ended = true;
+        let outcome = self.process.transaction_memory(outcome);
+        self.process.set_open_call(None);
+        if let Some(record) = self.permit.tag.record() {
+            self.process.wake(record);
+        }
+        outcome
+    }
+}
+
+impl<P: Process> Drop for OpenCall<'_, P> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let permit = self.permit;
+            self.end(|shared| shared.abandon(&permit, 0));
+        }
+    }
+}
+
+impl Keyring {
+    /// Asks KMS whether the tenant's key is usable, if it is time to, by the data key that seals now.
+    /// Returns false if nothing was asked.
+    pub fn check_tenant(&self, process: &impl Process, tenant: &Tenant) -> bool {
+        let Ok(data_key) = tenant.current_data_key() else { return false };
+        let subject = process.subject(tenant);
+        let (pid, now, rules) = (process.pid(), process.now_on_both(), process.policy().rules());
+        let begun =
+            process.transaction_memory(|shared| shared.begin_check(&subject, pid, now, &rules));
+        let Some(permit) = begun else { return false };
+        drop(self.unwrap_for_all(process, tenant, data_key, &subject, permit, Urgency::Check));
+        scrub_stack();
+        true
+    }
+
+    /// Proves that a key, which need not be the registered one, unwraps the data key that seals now.
+    ///
+    /// # Errors
+    /// `tenant_pending`, `data_keys_missing`; what KMS refuses with; `commitment_mismatch`;
+    /// `call_budget_spent`.
+    pub fn prove_key(&self, process: &impl Process, tenant: &Tenant) -> Result<()> {
+        let data_key = tenant.current_data_key()?;
+        let unwrap = || self.unwrap(process, tenant, data_key, None).map(drop);
+        let proven = self.call(process, tenant, unwrap, |_| true);
+        scrub_stack();
+        proven
+    }
+
+    /// Asks KMS to unwrap a data key. In a frame of its own, which [`scrub_stack`] can overwrite.
+    #[inline(never)]
+    pub(crate) fn unwrap_for_all(
+        &self,
+        process: &impl Process,
+        tenant: &Tenant,
+        data_key: &DataKey,
+        subject: &Subject,
+        permit: CallPermit,
+        urgency: Urgency,
+    ) -> Result<SharedDataKey, Failed> {
+        let fingerprint = subject.fingerprint(data_key);
+        let limit = match urgency {
+            Urgency::Ahead(limit) => Some(limit),
+            Urgency::Now | Urgency::Check => None,
+        };
+        let question = Question { process, tenant, subject, limit };
+        let unwrap = || self.unwrap(process, tenant, data_key, limit);
+        let needed = urgency != Urgency::Check;
+        let succeed = |shared: &mut SharedKeyring<'_>, ended: &EndedCall<'_>, dek: &SecretKey| {
+            shared.succeeded(ended, Some((&fingerprint, dek)), needed)
+        };
+        let (dek, unwrapped_at) = ask(&question, permit, unwrap, succeed, |_| true)?;
+        Ok(SharedDataKey { dek, unwrapped_at, tag: permit.tag })
+    }
+
+    /// Has KMS make a data key, and proves by an unwrap that it comes back.
+    ///
+    /// # Errors
+    /// What KMS refuses with, and what is remembered of an outage; `call_budget_spent`.
+    pub fn make_data_key(
+        &self,
+        process: &impl Process,
+        tenant: &Tenant,
+        purpose: Purpose,
+    ) -> Result<WrappedDataKey> {
+        let context = EncryptionContext::new(&tenant.name, purpose);
+        let key = &tenant.customer_key;
+        let generate = || self.call_kms(|| process.kms(None).generate(key, &context));
+        let current = tenant.current(purpose);
+        // Who may not make data keys may still be let unwrap them: that decides whether the key is revoked.
+        let counts = |error: &Error| current.is_none() || error.reason != Reason::KeyAccessDenied;
+        let made = self.call(process, tenant, generate, counts);
+        if let (Some(current), Err(error)) = (current, &made)
+            && error.reason == Reason::KeyAccessDenied
+        {
+            let unwrap = || self.unwrap(process, tenant, current, None);
+            drop(self.call(process, tenant, unwrap, |_| true));
+            scrub_stack();
+        }
+        let wrapped = made?;
+        let unwrap = || {
+            let dek = self.call_kms(|| process.kms(None).unwrap(key, &wrapped, &context))?;
+            Ok(Commitment::to(&dek, tenant.name.as_bytes()))
+        };
+        let commitment = self.call(process, tenant, unwrap, |_| true);
+        scrub_stack();
+        Ok(WrappedDataKey { commitment: commitment?, wrapped })
+    }
+
+    /// A call that isn't about a registered data key, by the same rules. Of failures that don't count,
+    /// nobody else hears.
+    fn call<R>(
+        &self,
+        process: &impl Process,
+        tenant: &Tenant,
+        mut call: impl FnMut() -> Result<R>,
+        counts: impl Fn(&Error) -> bool,
+    ) -> Result<R> {
+        let subject = process.subject(tenant);
+        let question = Question { process, tenant, subject: &subject, limit: None };
+        let mut superseded = false;
+        loop {
+            let (pid, now, rules) =
+                (process.pid(), process.now_on_both(), process.policy().rules());
+            let step =
+                process.transaction_memory(|shared| shared.begin_call(&subject, pid, now, &rules));
+            let permit = match step {
+                Step::Ask(permit) => permit,
+                Step::Wait(call) => {
+                    process.wait(call);
+                    continue;
+                }
+                Step::Refuse(error, _) => return Err(error),
+                // There is none to take.
+                Step::Take(_) => return Err(Reason::KmsServerError.into()),
+            };
+            let succeed = |shared: &mut SharedKeyring<'_>, ended: &EndedCall<'_>, _: &R| {
+                shared.succeeded(ended, None, false)
+            };
+            match ask(&question, permit, &mut call, succeed, &counts) {
+                Err(failed) if failed.superseded && !superseded => superseded = true,
+                asked => return asked.map(|(answer, _)| answer).map_err(|failed| failed.error),
+            }
+        }
+    }
+
+    /// Unwraps a data key and checks that it is the registered one.
+    fn unwrap(
+        &self,
+        process: &impl Process,
+        tenant: &Tenant,
+        data_key: &DataKey,
+        limit: Option<Duration>,
+    ) -> Result<SecretKey> {
+        let wrapped = data_key.wrapped.as_deref().ok_or(Reason::TenantShredded)?;
+        let context = EncryptionContext::new(&tenant.name, data_key.purpose);
+        let key: &CustomerKey = &tenant.customer_key;
+        let dek = self.call_kms(|| process.kms(limit).unwrap(key, wrapped, &context))?;
+        if Commitment::to(&dek, tenant.name.as_bytes()) == data_key.commitment {
+            Ok(dek)
+        } else {
+            Err(Reason::CommitmentMismatch.into())
+        }
+    }
+
+    /// Counts a call of a key provider.
+    fn call_kms<R>(&self, call: impl FnOnce() -> Result<R>) -> Result<R> {
+        self.stats.kms_calls.add(1);
+        call().inspect_err(|_| self.stats.kms_failures.add(1))
+    }
+}
+
+/// The one door to KMS: makes a call that was allowed, and tells all processes what came of it. Returns
+/// the answer and when the call began.
+fn ask<R, P: Process>(
+    question: &Question<'_, P>,
+    permit: CallPermit,
+    call: impl FnOnce() -> Result<R>,
+    succeed: impl FnOnce(&mut SharedKeyring<'_>, &EndedCall<'_>, &R) -> Outcome,
+    counts: impl Fn(&Error) -> bool,
+) -> Result<(R, Instant), Failed> {
+    let Question { process, tenant, subject, limit } = *question;
+    let policy = process.policy();
+    let rules = policy.rules();
+    let mut open = OpenCall::new(process, permit);
+    let began = process.now();
+    let answer = call();
+    let now = process.now_on_both();
+    let took = now.instant - began;
+    let ended = EndedCall { permit: &permit, subject, began, now, rules: &rules };
+    // An answer older than the TTL may not be used; asking again would only bring another.
+    let answer = answer.and_then(|answer| match took < policy.ttl {
+        true => Ok(answer),
+        false => Err(Reason::KmsTimeout.into()),
+    });
+    match answer {
+        Ok(answer) => {
+            let outcome = open.end(|shared| succeed(shared, &ended, &answer));
+            let (error, superseded) = match outcome {
+                Outcome::Usable(change) => {
+                    // Before anything that an interrupt could end.
+                    process.erase_at(began + policy.ttl);
+                    process.log_state_change(&tenant.name, change, None);
+                    return Ok((answer, began));
+                }
+                Outcome::Revoked(error, _) => (error, false),
+                Outcome::Superseded | Outcome::Failing(_) | Outcome::Unrelated => {
+                    (Reason::KmsServerError.into(), true)
+                }
+            };
+            Err(Failed { error, superseded })
+        }
+        // A refresh that takes longer than its query would wait says nothing about KMS.
+        Err(error)
+            if error.reason == Reason::KmsTimeout
+                && limit.is_some_and(|limit| took >= limit.as_nanos() as u64) =>
+        {
+            let later = now.instant + jittered(policy.failure_ttl);
+            open.end(|shared| shared.abandon(&permit, later));
+            Err(Failed { error, superseded: false })
+        }
+        Err(error) if !counts(&error) => {
+            open.end(|shared| shared.abandon(&permit, 0));
+            Err(Failed { error, superseded: false })
+        }
+        Err(error) => {
+            let outcome = open.end(|shared| shared.failed(&ended, &error));
+            // A refusal is everybody's business, whoever met it.
+            if process.has_uncommitted_registry_changes()
+                && error.reason.key_state() == Some(KeyState::Revoked)
+            {
+                process.server_memory(|shared| shared.revoke(subject, now.instant));
+            }
+            let superseded = outcome == Outcome::Superseded;
+            let change = match outcome {
+                Outcome::Usable(change)
+                | Outcome::Revoked(_, change)
+                | Outcome::Failing(change) => change,
+                Outcome::Superseded | Outcome::Unrelated => Change::NONE,
+            };
+            process.log_state_change(&tenant.name, change, Some(&error));
+            Err(Failed { error, superseded })
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What our background workers have in common.
+
+use super::{compat, keyring_worker};
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgrx::{check_for_interrupts, pg_sys};
+use std::ffi::c_int;
+use std::time::Duration;
+
+/// In the postmaster, while it loads the library.
+pub fn register() {
+    BackgroundWorkerBuilder::new(keyring_worker::NAME)
+        .set_type(keyring_worker::NAME)
+        .set_library("cmk_encrypt")
+        .set_function("cmk_encrypt_keyring_worker_main")
+        .set_start_time(BgWorkerStartTime::PostmasterStart)
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .enable_shmem_access(None)
+        .load();
+}
+
+unsafe extern "C-unwind" {
+    // PostgreSQL's own handlers, set without pgrx's wrappers around them.
+    fn die(signal: c_int);
+    fn SignalHandlerForConfigReload(signal: c_int);
+}
+
+/// SIGTERM ends the worker at the next interrupt check, also in the middle of a KMS call.
+pub fn handle_signals() {
+    // SAFETY: at the start of a worker, with all signals blocked.
+    unsafe {
+        compat::set_signal_handler(libc::SIGTERM, die);
+        compat::set_signal_handler(libc::SIGHUP, SignalHandlerForConfigReload);
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Sleeps until the latch is set or `timeout` is over, then takes in what changed in the configuration.
+pub fn sleep(timeout: Duration) {
+    let wake_on = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // Rounded up: waking before the time would only mean to sleep again.
+    let millis = timeout.as_millis() as std::ffi::c_long + 1;
+    // SAFETY: on the main thread of a worker.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, wake_on as c_int, millis, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    check_for_interrupts!();
+    // SAFETY: the flag is set by SignalHandlerForConfigReload; on the main thread.
+    unsafe {
+        if (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0 {
+            (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}

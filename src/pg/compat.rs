@@ -1,0 +1,108 @@
+//! What differs between the versions of PostgreSQL: the only file that asks which one it is.
+
+use pgrx::pg_sys;
+use std::ffi::{CStr, c_int};
+
+/// The arguments of `ExecutorRun` after the query, passed to a macro; PostgreSQL 18 has one less.
+#[cfg(not(feature = "pg18"))]
+macro_rules! with_run_arguments {
+    ($macro:ident) => {
+        $macro! { direction: Direction, count: u64, once: bool }
+    };
+}
+#[cfg(feature = "pg18")]
+macro_rules! with_run_arguments {
+    ($macro:ident) => {
+        $macro! { direction: Direction, count: u64 }
+    };
+}
+pub(super) use with_run_arguments;
+
+/// Settings that later versions have beside those that a worker overrides.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub const MORE_TIMEOUTS: &[&CStr] = &[c"transaction_timeout"];
+#[cfg(not(any(feature = "pg17", feature = "pg18")))]
+pub const MORE_TIMEOUTS: &[&CStr] = &[];
+
+/// A wait event of our own, from PostgreSQL 17 on.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub fn new_wait_event(name: &CStr) -> Option<u32> {
+    // SAFETY: a C string; on the main thread.
+    Some(unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) })
+}
+#[cfg(not(any(feature = "pg17", feature = "pg18")))]
+pub fn new_wait_event(_name: &CStr) -> Option<u32> {
+    None
+}
+
+/// PostgreSQL's own array of settings, valid until a setting is added.
+pub fn all_settings() -> &'static [*mut pg_sys::config_generic] {
+    // SAFETY: on the main thread; length and array belong together.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let (settings, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let (settings, count) = {
+            let mut count = 0;
+            (pg_sys::get_guc_variables(&mut count), count)
+        };
+        std::slice::from_raw_parts(settings, count as usize)
+    }
+}
+
+/// A misspelt setting of ours is an error, not a silent placeholder; a warning on PostgreSQL 14.
+pub fn reserve_prefix(prefix: &'static CStr) {
+    #[cfg(feature = "pg14")]
+    {
+        unsafe extern "C-unwind" {
+            fn EmitWarningsOnPlaceholders(class_name: *const std::ffi::c_char);
+        }
+        // SAFETY: a C string; called on the main thread from _PG_init.
+        unsafe { EmitWarningsOnPlaceholders(prefix.as_ptr()) }
+    }
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: a C string; called on the main thread from _PG_init.
+    unsafe {
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+    }
+}
+
+type Hook = unsafe extern "C-unwind" fn();
+
+/// Has `hook` called when it is time to ask for shared memory, and returns the one that was there before.
+/// PostgreSQL 14 has no such time: it is now.
+///
+/// # Safety
+/// In `_PG_init` of a preloaded library.
+#[cfg(not(feature = "pg14"))]
+pub unsafe fn on_shared_memory_request(hook: Hook) -> Option<Hook> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let previous = pg_sys::shmem_request_hook;
+        pg_sys::shmem_request_hook = Some(hook);
+        previous
+    }
+}
+#[cfg(feature = "pg14")]
+pub unsafe fn on_shared_memory_request(hook: Hook) -> Option<Hook> {
+    // SAFETY: the caller's promise.
+    unsafe { hook() };
+    None
+}
+
+/// Sets a signal handler as PostgreSQL's own processes do.
+///
+/// # Safety
+/// At the start of a worker, with all signals blocked.
+pub unsafe fn set_signal_handler(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
+    // SAFETY: the caller's promise.
+    #[cfg(not(feature = "pg18"))]
+    unsafe {
+        pg_sys::pqsignal(signal, Some(handler));
+    }
+    #[cfg(feature = "pg18")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::pqsignal_be(signal, Some(handler));
+    }
+}

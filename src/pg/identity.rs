@@ -1,0 +1,36 @@
+//! Who and where this process is: asked for every value, so read without pgrx's guards.
+
+use cmk_keyring::tenant::Role;
+use pgrx::pg_sys;
+
+unsafe extern "C" {
+    // Bound again because it can't raise an ERROR: pgrx's binding sets up a jump target around each call.
+    safe fn GetUserId() -> pg_sys::Oid;
+}
+
+/// The current role: that of the innermost SECURITY DEFINER function, else that of SET ROLE, else that of
+/// the session.
+#[inline]
+pub fn current_role() -> Role {
+    Role(GetUserId().to_u32())
+}
+
+/// The operating system's number of this process.
+#[inline]
+pub fn pid() -> u32 {
+    // SAFETY: set once when the process starts.
+    unsafe { pg_sys::MyProcPid as u32 }
+}
+
+/// The object id of the database that this process is connected to; 0: none.
+#[inline]
+pub fn database() -> u32 {
+    // SAFETY: set once when the process connects to a database.
+    unsafe { pg_sys::MyDatabaseId.to_u32() }
+}
+
+/// Whether the caller is a superuser, whatever was granted to him.
+pub fn is_superuser() -> bool {
+    // SAFETY: a catalog look-up in a transaction on the main thread.
+    unsafe { pg_sys::superuser() }
+}

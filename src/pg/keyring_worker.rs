@@ -1,0 +1,78 @@
+//! Zeroes shared data keys when they expire, also when nobody asks, and starts a monitor for each database
+//! that the settings name. While it isn't running no data key is shared, so that none outlives its time.
+
+use super::background::{handle_signals, sleep};
+use super::monitor::launch::Launcher;
+use super::settings::values;
+use super::shared_memory::access;
+use super::shared_memory::layout::{Header, header};
+use super::{clock, elog, identity};
+use cmk_error::Instant;
+use pgrx::{pg_guard, pg_sys};
+use std::ffi::c_int;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+
+/// As `pg_stat_activity` shows it.
+pub const NAME: &str = "cmk_encrypt keyring worker";
+
+/// How often to see whether the monitors are still there.
+const LOOK: Duration = Duration::from_secs(1);
+/// Longest sleep, should a wake-up ever be lost.
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn cmk_encrypt_keyring_worker_main(_argument: pg_sys::Datum) {
+    handle_signals();
+    let Some(header) = header() else { return };
+    header.worker_pid.store(identity::pid() as c_int, SeqCst);
+    // SAFETY: the callback takes no argument; MyLatch is in shared memory from here on.
+    unsafe {
+        pg_sys::before_shmem_exit(Some(stop), pg_sys::Datum::from(0_usize));
+        header.worker_latch.store(pg_sys::MyLatch, SeqCst);
+    }
+    let mut launcher = Launcher::default();
+    let mut crowded = false;
+    loop {
+        let next = expire(header);
+        if !crowded && access::counters().recycled.load(Relaxed) > 0 {
+            crowded = true;
+            elog::log_line(
+                "cmk_encrypt keyring worker: more tenants than cmk_encrypt.shared_keyring_size; states and counters of the least used are forgotten",
+            );
+        }
+        launcher.start(&values::monitor_databases());
+        let look = if launcher.is_idle() { LONGEST } else { LOOK };
+        sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(look));
+    }
+}
+
+/// Zeroes what is past the TTL and returns when the next data key will be.
+fn expire(header: &Header) -> Instant {
+    // Whoever puts a data key in meanwhile wakes us, so that none is missed.
+    header.next_expiry.store(Instant::MAX, SeqCst);
+    let ttl = values::ttl();
+    let oldest = clock::now().saturating_sub(ttl);
+    let mut next = Instant::MAX;
+    access::in_chunks(|range| {
+        let left = access::with(|shared| shared.expire(range.clone(), oldest));
+        next = next.min(left.map_or(Instant::MAX, |at| at.saturating_add(ttl)));
+    });
+    header.next_expiry.store(next, SeqCst);
+    next
+}
+
+#[pg_guard]
+extern "C-unwind" fn stop(_code: c_int, _argument: pg_sys::Datum) {
+    let Some(header) = header() else { return };
+    // From here on nothing is shared.
+    header.worker_latch.store(std::ptr::null_mut(), SeqCst);
+    header.worker_pid.store(0, SeqCst);
+    access::clear_unshared_data_keys();
+}
+
+/// Whether the keyring worker still is the process of this number.
+pub fn is_alive(pid: c_int) -> bool {
+    header().is_some_and(|header| header.worker_pid.load(SeqCst) == pid)
+}

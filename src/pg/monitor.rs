@@ -1,0 +1,6 @@
+//! Watches the keys of one database's tenants; one background worker a database.
+
+mod events;
+pub mod launch;
+mod schedule;
+mod session;

@@ -1,0 +1,230 @@
+//! This backend: its keyring, and what the keyring asks of it.
+
+use super::providers::InterruptibleKms;
+use super::registry::{invalidation, read};
+use super::settings::values;
+use super::shared_memory::access;
+use super::{clock, executor, expiry_timer, holders, identity, interrupt, report};
+use cmk_error::{Error, Instant, Result};
+use cmk_keyring::keyring::Keyring;
+use cmk_keyring::policy::Policy;
+use cmk_keyring::process::Process;
+use cmk_keyring::shared::call::{AwaitedCall, CallPermit};
+use cmk_keyring::shared::history::Change;
+use cmk_keyring::shared::identity::TenantId;
+use cmk_keyring::shared::table::SharedKeyring;
+use cmk_keyring::shared::tag::Tag;
+use cmk_keyring::tenant::{Grant, Role, Tenant};
+use cmk_kms::Kms;
+use once_cell::sync::Lazy;
+use pgrx::{pg_guard, pg_sys};
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Made on first use, so never in the postmaster.
+static KEYRING: Lazy<Keyring> = Lazy::new(|| {
+    // SAFETY: on the main thread of a backend; the callback takes no argument.
+    unsafe { pg_sys::before_shmem_exit(Some(on_exit), pg_sys::Datum::from(0_usize)) };
+    Keyring::new()
+});
+
+thread_local! {
+    /// The KMS call that this process is making, as the shared keyring has it.
+    static OPEN_CALL: Cell<Option<CallPermit>> = const { Cell::new(None) };
+}
+
+/// This process's keyring.
+pub fn keyring() -> &'static Keyring {
+    &KEYRING
+}
+
+/// The same, unless it was never used.
+pub fn keyring_in_use() -> Option<&'static Keyring> {
+    Lazy::get(&KEYRING)
+}
+
+/// Zeroes every data key before the process goes, and lets go of whoever waits for it.
+#[pg_guard]
+extern "C-unwind" fn on_exit(_code: i32, _argument: pg_sys::Datum) {
+    KEYRING.flush_hits(&THIS_PROCESS);
+    KEYRING.cache().clear();
+    if let Some(permit) = OPEN_CALL.take() {
+        access::with(|shared| shared.abandon(&permit, 0));
+        if let Some(record) = permit.tag.record() {
+            THIS_PROCESS.wake(record);
+        }
+    }
+}
+
+/// The PostgreSQL backend that calls.
+pub struct ThisProcess {
+    /// The role that the query was started as which the call is part of; see [`executor`].
+    starter: Option<Role>,
+    /// The role of a query around it that runs as another role than it was started as.
+    around: Option<Role>,
+}
+
+/// For calls that are no part of a query, or concern nobody's values.
+pub const THIS_PROCESS: ThisProcess = ThisProcess { starter: None, around: None };
+
+impl ThisProcess {
+    /// For a call of an SQL function.
+    ///
+    /// # Safety
+    /// `call` is that of the running function.
+    #[inline]
+    pub unsafe fn called(call: pg_sys::FunctionCallInfo) -> Self {
+        // SAFETY: passes the caller's promise on.
+        Self { starter: unsafe { executor::starter(call) }, around: executor::around() }
+    }
+}
+
+unsafe extern "C" {
+    // Bound again because it can't raise an ERROR and is called for every value: pgrx's binding sets up a
+    // jump target around each call.
+    safe fn InSecurityRestrictedOperation() -> bool;
+}
+
+/// True inside ANALYZE, REFRESH MATERIALIZED VIEW and index builds, where a result would be stored.
+#[inline]
+pub fn in_security_restricted_operation() -> bool {
+    InSecurityRestrictedOperation()
+}
+
+impl Process for ThisProcess {
+    #[inline]
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn wall_clock(&self) -> i64 {
+        clock::wall()
+    }
+
+    #[inline]
+    fn pid(&self) -> u32 {
+        identity::pid()
+    }
+
+    fn database(&self) -> u32 {
+        identity::database()
+    }
+
+    #[inline]
+    fn role(&self) -> Role {
+        identity::current_role()
+    }
+
+    #[inline]
+    fn starters(&self) -> [Option<Role>; 2] {
+        [self.starter, self.around]
+    }
+
+    #[inline]
+    fn generation(&self) -> u64 {
+        invalidation::generation()
+    }
+
+    fn registry_generation(&self) -> u64 {
+        invalidation::registry_generation()
+    }
+
+    #[inline]
+    fn ttl(&self) -> u64 {
+        values::ttl()
+    }
+
+    fn policy(&self) -> Policy {
+        values::policy()
+    }
+
+    fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
+        read::tenant(name)
+    }
+
+    fn grant(&self, role: Role, tenant: &str) -> Result<Grant> {
+        read::grant(role, tenant)
+    }
+
+    fn kms(&self, limit: Option<Duration>) -> impl Kms {
+        InterruptibleKms { limit }
+    }
+
+    fn has_uncommitted_registry_changes(&self) -> bool {
+        invalidation::has_uncommitted_changes()
+    }
+
+    fn server_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
+        access::with(work)
+    }
+
+    fn read_server_memory<R>(&self, work: impl FnOnce(&SharedKeyring<'_>) -> R) -> R {
+        access::read(work)
+    }
+
+    fn transaction_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
+        match self.has_uncommitted_registry_changes() {
+            true => access::with_own(work),
+            false => access::with(work),
+        }
+    }
+
+    fn tenant_id(&self, name: &str) -> TenantId {
+        read::tenant_id(name)
+    }
+
+    fn set_open_call(&self, permit: Option<CallPermit>) {
+        OPEN_CALL.set(permit);
+    }
+
+    fn wait(&self, awaited: AwaitedCall) {
+        /// How often to see whether the other process is still there.
+        const LOOK: Duration = Duration::from_millis(200);
+        let Some(point) = access::wait_point(awaited.record) else { return };
+        // SAFETY: a condition variable in shared memory, initialised; in a transaction on the main thread. If
+        // an interrupt ends the wait, the transaction's abort takes us off the list.
+        unsafe {
+            pg_sys::ConditionVariablePrepareToSleep(point);
+            while let Some(pid) = access::read(|shared| shared.caller_of(awaited, clock::now())) {
+                if pg_sys::BackendPidGetProc(pid as i32).is_null() {
+                    // It ended without a word.
+                    if access::with(|shared| shared.abandon_call_of(awaited, pid)) {
+                        self.wake(awaited.record);
+                    }
+                    break;
+                }
+                let millis = LOOK.as_millis() as std::ffi::c_long;
+                pg_sys::ConditionVariableTimedSleep(point, millis, interrupt::other_process());
+            }
+            pg_sys::ConditionVariableCancelSleep();
+        }
+    }
+
+    fn wake(&self, record: usize) {
+        if let Some(point) = access::wait_point(record) {
+            // SAFETY: a condition variable in shared memory, initialised.
+            unsafe { pg_sys::ConditionVariableBroadcast(point) };
+        }
+    }
+
+    fn hold(&self, tag: Tag) -> Tag {
+        match self.has_uncommitted_registry_changes() {
+            true => Tag::NONE,
+            false => {
+                holders::hold(tag);
+                tag
+            }
+        }
+    }
+
+    fn erase_at(&self, deadline: Instant) {
+        expiry_timer::at(deadline);
+        access::expire_by(deadline);
+    }
+
+    fn log_state_change(&self, tenant: &str, change: Change, error: Option<&Error>) {
+        if change.is_news() {
+            report::log_change(tenant, change, error);
+        }
+    }
+}

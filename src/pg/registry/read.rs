@@ -1,0 +1,203 @@
+//! Reads tenants and grants out of the registry's tables.
+
+use super::invalidation;
+use super::scan::{self, Key, Row, any};
+use super::tables::{
+    ACCESS, DATA_KEY, HOME, TENANT, access, data_key as data_key_column, tenant as column,
+};
+use crate::pg::identity::database;
+use crate::pg::shared_memory::access as memory;
+use cmk_crypto::commitment::Commitment;
+use cmk_error::{Error, Reason, Result};
+use cmk_keyring::shared::brake;
+use cmk_keyring::shared::identity::TenantId;
+use cmk_keyring::tenant::{
+    DataKey, DataKeyState, Grant, Role, Tenant, TenantState, check_tenant_name,
+};
+use cmk_kms::{CustomerKey, Purpose};
+use pgrx::pg_sys;
+
+/// The tenant as the registry has it.
+///
+/// # Errors
+/// `not_installed`; `registry_copied`; `key_uri` and the like if a row was altered into nonsense.
+pub fn tenant(name: &str) -> Result<Option<Tenant>> {
+    // Before the read, so that no change of what is read goes unnoticed.
+    watch()?;
+    require_at_home().map_err(|error| error.for_tenant(name))?;
+    let mut found = None;
+    scan::scan(&TENANT, &Key::Text(name), |row| {
+        found = Some(tenant_of(name, row)?);
+        Ok(())
+    })?;
+    if let Some(tenant) = &mut found {
+        scan::scan(&DATA_KEY, &Key::Text(name), |row| {
+            tenant.data_keys.push(data_key_of(row)?);
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// As [`tenant`], for a tenant that has to be there.
+///
+/// # Errors
+/// `unknown_tenant`; `tenant_name` for a name that can't be registered, so that the two are told apart.
+pub fn require_tenant(name: &str) -> Result<Tenant> {
+    tenant(name)?.ok_or_else(|| unknown(name))
+}
+
+/// # Errors
+/// As [`require_tenant`].
+pub fn require_registered(name: &str) -> Result<()> {
+    if is_registered(name)? { Ok(()) } else { Err(unknown(name)) }
+}
+
+fn unknown(name: &str) -> Error {
+    match check_tenant_name(name) {
+        Ok(()) => Error::new(Reason::UnknownTenant).for_tenant(name),
+        Err(error) => error,
+    }
+}
+
+/// # Errors
+/// `not_installed`.
+pub fn is_registered(name: &str) -> Result<bool> {
+    any(&TENANT, &Key::Text(name), |_| true)
+}
+
+/// Data keys of a name that no tenant has mean that the registry lost the tenant.
+///
+/// # Errors
+/// `tenant_row_missing`.
+pub fn require_no_data_keys(name: &str) -> Result<()> {
+    match any(&DATA_KEY, &Key::Text(name), |_| true)? {
+        true => Err(Error::new(Reason::TenantRowMissing).for_tenant(name)),
+        false => Ok(()),
+    }
+}
+
+/// Whether a tenant, or without one any tenant, has a data key that isn't destroyed.
+///
+/// # Errors
+/// `not_installed`.
+pub fn has_data_keys(tenant: Option<&str>) -> Result<bool> {
+    let key = tenant.map_or(Key::Any, Key::Text);
+    any(&DATA_KEY, &key, |row| !row.is_null(data_key_column::WRAPPED))
+}
+
+/// Whether this registry was made for, or adopted by, this database.
+///
+/// # Errors
+/// `registry_copied` if it came with CREATE DATABASE ... TEMPLATE.
+pub fn require_at_home() -> Result<()> {
+    let here = pg_sys::Oid::from(database());
+    match any(&HOME, &Key::Any, |row| row.column(1) == Some(here))? {
+        true => Ok(()),
+        false => Err(Reason::RegistryCopied.into()),
+    }
+}
+
+/// From now on changes of the tables count.
+///
+/// # Errors
+/// `not_installed`.
+pub fn watch() -> Result<()> {
+    let [tenant, data_key, access, home] =
+        [TENANT, DATA_KEY, ACCESS, HOME].map(|table| scan::oid_of(table.name));
+    invalidation::watch([tenant?, data_key?, access?, home?]);
+    Ok(())
+}
+
+/// What `role` may do with the values of `tenant`, by grants to it, to roles whose privileges it has, and
+/// to every tenant.
+///
+/// Superusers hold every privilege implicitly; here they need an explicit grant like anyone, so that
+/// reading a tenant's data takes an act that shows.
+///
+/// # Errors
+/// `not_installed`.
+pub fn grant(role: Role, tenant: &str) -> Result<Grant> {
+    let database = database();
+    let id = tenant_id(tenant);
+    let mut granted = Grant::default();
+    // While something is taken back from this role and the table is locked, nobody waits to find out what is left.
+    let reduced = memory::read(|shared| brake::reduced_roles(shared.brakes, database, &id));
+    if reduced.into_iter().any(|of| holds(role, pg_sys::Oid::from(of))) {
+        let table = scan::oid_of(ACCESS.name)?;
+        let mode = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
+        if !unsafe { pg_sys::ConditionalLockRelationOid(table, mode) } {
+            return Ok(granted);
+        }
+    }
+    for (key, of) in [(Key::Text(tenant), Some(&id)), (Key::Null, None)] {
+        scan::scan(&ACCESS, &key, |row| {
+            let grantee =
+                row.grantee(access::ROLE).map_or(pg_sys::InvalidOid, |grantee| grantee.oid());
+            if holds(role, grantee) {
+                let taken_back = memory::read(|shared| {
+                    brake::taken_back(shared.brakes, database, of, grantee.to_u32())
+                });
+                granted.encrypt |= row.column(access::ENCRYPT) == Some(true) && !taken_back.0;
+                granted.decrypt |= row.column(access::DECRYPT) == Some(true) && !taken_back.1;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(granted)
+}
+
+/// Both: the first would be true of a superuser for any role, the second also of memberships that are
+/// not inherited.
+fn holds(role: Role, grantee: pg_sys::Oid) -> bool {
+    let role = pg_sys::Oid::from(role.0);
+    if grantee == pg_sys::InvalidOid || role == pg_sys::InvalidOid {
+        return false;
+    }
+    // SAFETY: catalog look-ups in a transaction on the main thread. A session may outlive its role, which PostgreSQL
+    // would take for a member of itself.
+    unsafe {
+        !pg_sys::GetUserNameFromId(grantee, true).is_null()
+            && pg_sys::has_privs_of_role(role, grantee)
+            && pg_sys::is_member_of_role_nosuper(role, grantee)
+    }
+}
+
+/// The name of one of this database's tenants in shared memory.
+pub fn tenant_id(name: &str) -> TenantId {
+    TenantId::new(&memory::counters().salt(), database(), name)
+}
+
+fn tenant_of(name: &str, row: &Row) -> Result<Tenant> {
+    let damaged = || Error::new(Reason::KeyUri).for_tenant(name);
+    let text = |column| row.column::<String>(column);
+    let state = text(column::STATE).as_deref().and_then(TenantState::from_name);
+    let epoch = row.column(column::EPOCH).ok_or_else(damaged)?;
+    let uri = text(column::KEY_URI).ok_or_else(damaged)?;
+    let options = row.json_text(column::OPTIONS).ok_or_else(damaged)?;
+    let customer_key = CustomerKey::parse(&uri, &options, epoch);
+    Ok(Tenant {
+        name: name.into(),
+        state: state.ok_or_else(damaged)?,
+        epoch,
+        customer_key: customer_key.map_err(|error| error.for_tenant(name))?,
+        last_version: row.column(column::LAST_VERSION).ok_or_else(damaged)?,
+        data_keys: Vec::new(),
+    })
+}
+
+/// A row with a commitment of a wrong length can't be told from one of another data key.
+fn data_key_of(row: &Row) -> Result<DataKey> {
+    use data_key_column::{COMMITMENT, PURPOSE, STATE, VERSION, WRAPPED};
+    let damaged = || Error::new(Reason::CommitmentMismatch);
+    let text = |column| row.column::<String>(column);
+    let commitment = row.column::<Vec<u8>>(COMMITMENT).and_then(|bytes| bytes.try_into().ok());
+    Ok(DataKey {
+        version: row.column(VERSION).ok_or_else(damaged)?,
+        purpose: text(PURPOSE).as_deref().and_then(Purpose::from_name).ok_or_else(damaged)?,
+        state: text(STATE).as_deref().and_then(DataKeyState::from_name).ok_or_else(damaged)?,
+        commitment: Commitment::from_bytes(commitment.ok_or_else(damaged)?),
+        wrapped: row.column::<Vec<u8>>(WRAPPED).map(Vec::into_boxed_slice),
+    })
+}

@@ -1,0 +1,43 @@
+//! The registry's tables, their indexes and columns. Columns count from 1.
+
+use std::ffi::CStr;
+
+/// A table and the unique index that finds rows by their first column.
+pub struct Table {
+    pub name: &'static CStr,
+    pub index: &'static CStr,
+}
+
+pub const TENANT: Table = Table { name: c"tenant", index: c"tenant_pkey" };
+pub const DATA_KEY: Table = Table { name: c"data_key", index: c"data_key_pkey" };
+pub const ACCESS: Table = Table { name: c"access", index: c"access_tenant_role_key" };
+/// Has no index, and one row, or two on a subscriber.
+pub const HOME: Table = Table { name: c"home", index: c"home" };
+pub const KEY_EVENT: &CStr = c"key_event";
+
+pub mod tenant {
+    pub const NAME: usize = 1;
+    pub const STATE: usize = 2;
+    pub const KEY_URI: usize = 3;
+    pub const OPTIONS: usize = 4;
+    pub const EPOCH: usize = 5;
+    pub const LAST_VERSION: usize = 8;
+}
+
+pub mod data_key {
+    pub const TENANT: usize = 1;
+    pub const VERSION: usize = 2;
+    pub const PURPOSE: usize = 3;
+    pub const STATE: usize = 4;
+    pub const COMMITMENT: usize = 6;
+    pub const WRAPPED: usize = 7;
+    pub const WRAPPED_BY: usize = 8;
+    /// What makes a row this data key and no other.
+    pub const IDENTITY: [usize; 5] = [TENANT, VERSION, PURPOSE, COMMITMENT, WRAPPED_BY];
+}
+
+pub mod access {
+    pub const ROLE: usize = 2;
+    pub const ENCRYPT: usize = 3;
+    pub const DECRYPT: usize = 4;
+}

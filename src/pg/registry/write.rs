@@ -1,0 +1,38 @@
+//! Changes the registry's tables, through SQL: constraints, triggers and locks are PostgreSQL's business.
+//!
+//! The functions that get here are SECURITY DEFINER with a pinned `search_path`; all names are qualified.
+
+use cmk_error::{Reason, Result};
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
+use pgrx::spi::Spi;
+
+/// # Errors
+/// `read_only` in a read-only transaction and on a standby.
+pub fn require_writable() -> Result<()> {
+    // SAFETY: a variable of this backend.
+    let read_only = unsafe { pg_sys::XactReadOnly };
+    if read_only || in_recovery() { Err(Reason::ReadOnly.into()) } else { Ok(()) }
+}
+
+/// True on a standby.
+pub fn in_recovery() -> bool {
+    // SAFETY: a look at shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// Runs one statement and returns how many rows it changed or returned. Its transaction is on disk when its commit
+/// returns, whatever `synchronous_commit` says: a suspension must not come undone in a crash.
+///
+/// # Errors
+/// `read_only`, `registry_unusable`. What PostgreSQL itself objects to is raised as PostgreSQL's error.
+pub fn execute(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize> {
+    require_writable()?;
+    // SAFETY: sets a flag of this transaction.
+    unsafe { pg_sys::ForceSyncCommit() };
+    Spi::connect_mut(|client| match client.update(sql, None, arguments) {
+        Ok(rows) => Ok(rows.len()),
+        // SPI itself refused: the statement isn't one for the tables that there are.
+        Err(_) => Err(Reason::RegistryUnusable.into()),
+    })
+}

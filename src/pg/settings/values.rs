@@ -1,0 +1,129 @@
+//! The settings' values, in the types of those who use them.
+
+use cmk_keyring::policy::Policy;
+use cmk_kms::Settings;
+#[cfg(feature = "aws")]
+use cmk_kms::aws::AwsSettings;
+#[cfg(feature = "local")]
+use cmk_kms::local::LocalSettings;
+use pgrx::{GucSetting, pg_sys};
+use std::ffi::CString;
+use std::time::Duration;
+
+/// 5 minutes: short enough to call a revocation prompt, long enough that a busy tenant costs a backend a
+/// dozen KMS calls an hour.
+pub(super) static CACHE_TTL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
+/// One MiB of locked memory a backend at most.
+pub(super) static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+/// 0 stands for two thirds of the hard TTL.
+pub(super) static CACHE_SOFT_TTL: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// Several times what KMS takes within a Region.
+pub(super) static REFRESH_WAIT: GucSetting<i32> = GucSetting::<i32>::new(100);
+/// 10 a second: a tenant with a data key a day for a year is read in half a minute's budget, and a thousand
+/// tenants at their limit stay within the request quota of one Region (AWS KMS Developer Guide, "Quotas").
+pub(super) static TENANT_CALL_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(600);
+/// 64 kB of data keys and half a megabyte of records.
+pub(super) static SHARED_KEYRING_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+pub(super) static MONITOR_DATABASES: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(None);
+/// As often as the hard TTL has warm tenants asked for: a tenant that nobody reads costs no more.
+pub(super) static MONITOR_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
+pub(super) static MONITOR_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(300);
+pub(super) static FAILURE_TTL: GucSetting<i32> = GucSetting::<i32>::new(3_000);
+pub(super) static KMS_ENDPOINT_URL: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(None);
+pub(super) static STS_ENDPOINT_URL: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(None);
+pub(super) static KMS_CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+pub(super) static KMS_ATTEMPT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
+pub(super) static KMS_OPERATION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+pub(super) static KMS_MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(3);
+/// Clients of AWS KMS that a process keeps, one a Region and assumed role; of more, the one not used for
+/// longest is dropped, and its role is assumed anew by the next call. A client takes 0.1 MB, so the default
+/// is 25 MB in a process that has served as many roles; one that serves a few takes a few.
+pub(super) static KMS_CLIENTS: GucSetting<i32> = GucSetting::<i32>::new(256);
+pub(super) static LOCAL_KEYS: GucSetting<bool> = GucSetting::<bool>::new(false);
+pub(super) static LOCAL_KEY_DIRECTORY: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(None);
+
+fn duration(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_millis(setting.get().unsigned_abs().into())
+}
+
+#[inline]
+fn nanoseconds(setting: &GucSetting<i32>) -> u64 {
+    u64::from(setting.get().unsigned_abs()) * 1_000_000
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    let text = setting.get()?.to_string_lossy().into_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// Data keys, and tenants, that all processes of the server know in common.
+pub fn shared_keyring_size() -> usize {
+    SHARED_KEYRING_SIZE.get().unsigned_abs() as usize
+}
+
+/// Longest that a KMS call takes, and a little more.
+pub fn call_timeout() -> Duration {
+    duration(&KMS_OPERATION_TIMEOUT) + Duration::from_secs(1)
+}
+
+#[inline]
+pub fn ttl() -> u64 {
+    nanoseconds(&CACHE_TTL)
+}
+
+pub fn policy() -> Policy {
+    let ttl = ttl();
+    Policy {
+        ttl,
+        soft_ttl: match nanoseconds(&CACHE_SOFT_TTL) {
+            0 => ttl / 3 * 2,
+            soft_ttl => soft_ttl,
+        },
+        refresh_wait: nanoseconds(&REFRESH_WAIT),
+        failure_ttl: nanoseconds(&FAILURE_TTL),
+        call_timeout: call_timeout().as_nanos() as u64,
+        budget: TENANT_CALL_BUDGET.get().unsigned_abs(),
+        capacity: CACHE_SIZE.get().unsigned_abs() as usize,
+    }
+}
+
+/// Names as they are written, case included; empty: no monitor. What is too long for a name is none.
+pub fn monitor_databases() -> Vec<String> {
+    let list = text(&MONITOR_DATABASES).unwrap_or_default();
+    let valid = |name: &&str| (1..pg_sys::NAMEDATALEN as usize).contains(&name.len());
+    let names = list.split(',').map(str::trim).filter(valid);
+    names.map(str::to_owned).collect()
+}
+
+/// In nanoseconds.
+pub fn monitor_interval() -> u64 {
+    nanoseconds(&MONITOR_INTERVAL)
+}
+
+/// KMS calls a minute.
+pub fn monitor_budget() -> u32 {
+    MONITOR_BUDGET.get().unsigned_abs()
+}
+
+/// What the providers go by.
+pub fn kms() -> Settings {
+    let directory = text(&LOCAL_KEY_DIRECTORY).filter(|_| LOCAL_KEYS.get());
+    Settings {
+        #[cfg(feature = "aws")]
+        aws: AwsSettings {
+            kms_endpoint: text(&KMS_ENDPOINT_URL),
+            sts_endpoint: text(&STS_ENDPOINT_URL),
+            connect_timeout: duration(&KMS_CONNECT_TIMEOUT),
+            attempt_timeout: duration(&KMS_ATTEMPT_TIMEOUT),
+            operation_timeout: duration(&KMS_OPERATION_TIMEOUT),
+            max_attempts: KMS_MAX_ATTEMPTS.get().unsigned_abs(),
+            max_clients: KMS_CLIENTS.get().unsigned_abs() as usize,
+        },
+        #[cfg(feature = "local")]
+        local: LocalSettings { directory: directory.map(Into::into) },
+    }
+}
