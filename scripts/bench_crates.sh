@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# make bench-crates: criterion's figures for each crate that has benches/. Fails nothing by a figure.
+# make bench-crates: criterion's figures for each crate that has benches/. Fails nothing by a
+# figure.
 source "$(dirname "$0")/lib.sh"
 
 for bench in crates/*/benches/*.rs; do

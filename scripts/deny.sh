@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# make deny: licences, sources and duplicates of our dependencies (deny.toml), and RustSec's advisories
-# where a copy of that database is at hand: cargo-deny fetches it from GitHub into $CARGO_HOME.
+# make deny: licences, sources and duplicates of our dependencies (deny.toml), and RustSec's
+# advisories where a copy of that database is at hand: cargo-deny fetches it from GitHub into
+# $CARGO_HOME.
 source "$(dirname "$0")/lib.sh"
 
 scripts/setup.sh deny

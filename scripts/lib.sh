@@ -14,7 +14,8 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 [[ $TARGET == /* ]] || TARGET=$ROOT/$TARGET
 TOOLS=$TARGET/tools
 VENV=$TARGET/venv
-# What builds without PostgreSQL. Always all of it: another selection would compile the AWS SDK anew.
+# What builds without PostgreSQL. Always all of it: another selection would compile the AWS SDK
+# anew.
 CRATES=(--workspace --exclude cmk_encrypt)
 # What fails a build of ours, and only ours.
 LINTS=(-D warnings)
@@ -50,8 +51,8 @@ is_root() { [[ $EUID == 0 ]]; }
 # Runs a command with root's rights.
 as_root() { if is_root; then "$@"; else sudo "$@"; fi; }
 
-# Runs a command as the OS user that owns the private servers, since root may not run PostgreSQL, and
-# in a directory that this user may enter.
+# Runs a command as the OS user that owns the private servers, since root may not run PostgreSQL,
+# and in a directory that this user may enter.
 as_server() (
     cd /tmp
     if is_root; then
@@ -60,8 +61,8 @@ as_server() (
     exec "$@"
 )
 
-# Prints the directory for private PostgreSQL trees: below the target directory, or where that cannot be
-# entered by the servers' OS user (root's home, say) in /var/tmp.
+# Prints the directory for private PostgreSQL trees: below the target directory, or where that
+# cannot be entered by the servers' OS user (root's home, say) in /var/tmp.
 private_dir() {
     mkdir -p "$TARGET"
     local dir=$TARGET/private
@@ -82,8 +83,8 @@ pg_major() {
 }
 
 # clone_postgres PG_CONFIG [SUFFIX]: copies that server's programs, libraries and share files into a
-# tree of our own (PostgreSQL finds its files relative to its programs) and prints the pg_config of the
-# copy. A suffix tells one copy from another.
+# tree of our own (PostgreSQL finds its files relative to its programs) and prints the pg_config of
+# the copy. A suffix tells one copy from another.
 clone_postgres() {
     local original=$1 tree copy dir
     tree=$(private_dir)/postgresql-$(pg_major "$original")${2:-}
@@ -103,8 +104,9 @@ clone_postgres() {
     printf '%s\n' "$copy"
 }
 
-# private_postgres MAJOR: prints the pg_config of a tree of our own of that version: a copy of the server
-# of PG_CONFIG (without it, of Debian's PostgreSQL 15) where that has the version, else fetched.
+# private_postgres MAJOR: prints the pg_config of a tree of our own of that version: a copy of the
+# server of PG_CONFIG (without it, of Debian's PostgreSQL 15) where that has the version, else
+# fetched.
 private_postgres() {
     local ours=${PG_CONFIG:-$DEFAULT_PG_CONFIG}
     if [[ -x $ours && $(pg_major "$ours") == "$1" ]]; then
@@ -114,15 +116,15 @@ private_postgres() {
     fi
 }
 
-# build_release PG_CONFIG [FEATURE [RUSTC_FLAG…]]: builds the library for that server's version, which
-# takes cargo alone.
+# build_release PG_CONFIG [FEATURE [RUSTC_FLAG…]]: builds the library for that server's version,
+# which takes cargo alone.
 build_release() {
     PGRX_PG_CONFIG_PATH=$1 cargo rustc --release --locked --lib -p cmk_encrypt \
         --features "pg$(pg_major "$1") ${2:-}" -- "${@:3}" >&2
 }
 
-# install_release PG_CONFIG: copies the library that was built last, the control file and the SQL scripts
-# into that server's directories, with sudo where we may not write.
+# install_release PG_CONFIG: copies the library that was built last, the control file and the SQL
+# scripts into that server's directories, with sudo where we may not write.
 install_release() {
     local version lib ext built=so suffix=so sudo=()
     lib=$("$1" --pkglibdir)
@@ -136,15 +138,15 @@ install_release() {
     fi
     version=$(cargo pkgid -p cmk_encrypt)
     sed "s/@CARGO_VERSION@/${version##*[#@]}/" cmk_encrypt.control >"$TARGET/cmk_encrypt.control"
-    # install(1) replaces files instead of writing into them: a running server that has the old library
-    # mapped keeps it.
+    # install(1) replaces files instead of writing into them: a running server that has the old
+    # library mapped keeps it.
     "${sudo[@]}" install -m 755 "$TARGET/release/libcmk_encrypt.$built" "$lib/cmk_encrypt.$suffix"
     "${sudo[@]}" install -m 644 "$TARGET/cmk_encrypt.control" sql/cmk_encrypt--*.sql "$ext"
     note "installed cmk_encrypt into $lib and $ext"
 }
 
-# release_to_measure [FEATURE]: builds the release into a PostgreSQL of our own, and exports PG_CONFIG
-# and FAKE_KMS.
+# release_to_measure [FEATURE]: builds the release into a PostgreSQL of our own, and exports
+# PG_CONFIG and FAKE_KMS.
 release_to_measure() {
     scripts/setup.sh bench
     PG_CONFIG=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")

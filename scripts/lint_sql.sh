@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# lint_sql.sh SCRIPT…: fails where a schema on the search_path could catch a name in an install script
-# (sql/cmk_encrypt--*.sql). PostgreSQL pins the search_path while it runs one; this is the second lock.
+# lint_sql.sh SCRIPT…: fails where a schema on the search_path could catch a name in an install
+# script (sql/cmk_encrypt--*.sql). PostgreSQL pins the search_path while it runs one; this is the
+# second lock.
 source "$(dirname "$0")/lib.sh"
 
 work=$(mktemp -d)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make miri: runs the tests of what handles raw memory in an interpreter that notices undefined behaviour.
-# It takes a nightly compiler, and knows neither AES instructions nor locked pages.
+# make miri: runs the tests of what handles raw memory in an interpreter that notices undefined
+# behaviour. It takes a nightly compiler, and knows neither AES instructions nor locked pages.
 source "$(dirname "$0")/lib.sh"
 
 cargo +nightly miri --version >/dev/null 2>&1 ||

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# make mutants: changes the crates that decide and encrypt, one expression at a time, and runs their own
-# tests against each change. Survivors are compared with tests/mutants.txt, whose lines are
+# make mutants: changes the crates that decide and encrypt, one expression at a time, and runs their
+# own tests against each change. Survivors are compared with tests/mutants.txt, whose lines are
 #
 #   crates/keyring/src/policy.rs: replace < with <= in Policy::fresh # why no test can tell
 #
-# Fails on a survivor that isn't listed and on a listed one that was caught; line numbers don't matter.
+# Fails on a survivor that isn't listed and on a listed one that was caught; line numbers don't
+# matter.
 source "$(dirname "$0")/lib.sh"
 
 scripts/setup.sh mutants

@@ -39,7 +39,7 @@ if needs headers; then
     if [[ -z ${PG_CONFIG:-} ]]; then
         want postgresql-server-dev-15 test -f /usr/include/postgresql/15/server/postgres.h
     elif [[ ! -f $("$PG_CONFIG" --includedir-server)/postgres.h ]]; then
-        die "the headers of $PG_CONFIG are missing (on Debian: postgresql-server-dev-$(pg_major "$PG_CONFIG"))"
+        die "$PG_CONFIG lacks headers (on Debian: postgresql-server-dev-$(pg_major "$PG_CONFIG"))"
     fi
 fi
 if needs server && [[ -z ${PG_CONFIG:-} ]]; then
@@ -57,10 +57,11 @@ fi
 
 if ((${#missing[@]})); then
     command -v apt-get >/dev/null ||
-        die "install a C compiler, libclang and PostgreSQL with its headers (on Debian: ${missing[*]})"
+        die "install a C compiler, libclang, PostgreSQL and headers (on Debian: ${missing[*]})"
     note "installing ${missing[*]}"
     as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
 # tool NAME VERSION: installs a cargo subcommand beside the build, where no other has that version.
@@ -68,7 +69,8 @@ fi
 tool() {
     [[ $(cargo "${1#cargo-}" --version 2>/dev/null) == "$1 $2" ]] && return
     note "installing $1 $2"
-    (cd / && cargo install "$1" --version "=$2" --locked --debug --root "$TOOLS" --target-dir "$TOOLS/target")
+    cargo install "$1" --version "=$2" --locked --debug --root "$TOOLS" \
+        --target-dir "$TOOLS/target"
     rm -rf "$TOOLS/target"
 }
 if needs pgrx; then tool cargo-pgrx 0.18.1; fi

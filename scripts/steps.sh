@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Steps of a test run: a headline and a time each, some of them side by side; sourced by scripts/test.sh.
+# Steps of a test run: a headline and a time each, some of them side by side; sourced by
+# scripts/test.sh.
 
 names=()
 times=()

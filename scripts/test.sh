@@ -19,8 +19,8 @@ release() {
     install_release "$1"
 }
 
-# lint PG_CONFIG: with pg_test for every version, because the dependencies are compiled once for all only
-# with the same features.
+# lint PG_CONFIG: with pg_test for every version, because the dependencies are compiled once for all
+# only with the same features.
 lint() {
     PGRX_PG_CONFIG_PATH=$1 cargo clippy -q --locked -p cmk_encrypt --all-targets \
         --features "pg$(pg_major "$1") pg_test" -- "${LINTS[@]}"
@@ -70,7 +70,8 @@ if [[ $(uname -m) == x86_64 ]]; then
 fi
 step "PostgreSQL 15: demonstration" scripts/demo.sh "$pg15"
 
-# Sessions mostly wait. What compiles beside them stands back; drills measure, and run alone at the end.
+# Sessions mostly wait. What compiles beside them stands back; drills measure, and run alone at the
+# end.
 beside "PostgreSQL 15: sessions" sessions "$pg15" tests/sessions --ignore-glob='*/test_drill_*'
 beside "PostgreSQL 18: sessions" sessions "$pg18" tests/sessions --ignore-glob='*/test_drill_*'
 renice -n 19 $$ >/dev/null

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make bench: builds the release with its yardsticks and times it on a private server. Fails nothing by
-# a figure. ROWS and RUNS in the environment change the size (1000000 rows, best of 9 rounds).
+# make bench: builds the release with its yardsticks and times it on a private server. Fails nothing
+# by a figure. ROWS and RUNS in the environment change the size (1000000 rows, best of 9 rounds).
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 release_to_measure bench

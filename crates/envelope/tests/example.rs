@@ -20,8 +20,7 @@ fn open(arguments: &[&str]) -> Output {
 #[test]
 fn opens_every_golden_envelope() {
     for case in cases(SUITE_1, "valid", 16) {
-        let arguments =
-            [case.tenant(), case.text("key"), case.text("envelope"), case.text("aad")];
+        let arguments = [case.tenant(), case.text("key"), case.text("envelope"), case.text("aad")];
         let opened = open(&arguments);
         assert!(opened.status.success(), "{}: {opened:?}", case.name());
         assert_eq!(opened.stdout, case.bytes("plaintext"), "{}", case.name());
