@@ -7,16 +7,14 @@
 # into one that does not.
 source "$(dirname "$0")/lib.sh"
 
-if [[ ${1:-} != --check ]]; then
-    scripts/setup.sh schema
-    build_release "${PG_CONFIG:-$DEFAULT_PG_CONFIG}"
-fi
+[[ ${1:-} == --check ]] || scripts/setup.sh schema
+PGRX_PG_CONFIG_PATH=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
+export PGRX_PG_CONFIG_PATH
+[[ ${1:-} == --check ]] || build_release "$PGRX_PG_CONFIG_PATH"
 version=$(cargo pkgid -p cmk_encrypt)
 committed=sql/cmk_encrypt--${version##*[#@]}.sql
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-PGRX_PG_CONFIG_PATH=${PG_CONFIG:-$DEFAULT_PG_CONFIG}
-export PGRX_PG_CONFIG_PATH
 cargo pgrx schema "pg$(pg_major "$PGRX_PG_CONFIG_PATH")" --release --skip-build \
     --out "$work/parts" 2>"$work/log" || die "$(cat "$work/log")"
 python3 scripts/schema.py <"$work/parts" >"$work/script"
