@@ -1,12 +1,14 @@
--- What applications call. In pg_catalog, because nobody but superusers may create there and every session looks there.
+-- What applications call. In pg_catalog, because nobody but superusers may create there and every
+-- session looks there.
 --
--- PostgreSQL calls the function that matches the arguments best, wherever on search_path it is. So each function exists
--- for every combination of types that somebody could lay beside it: tenants and plaintexts as text and varchar, and
--- text for what is really bytea or an array, since an untyped literal or parameter prefers text. Such a text is read in
--- the input format of the real type, as the literal always was: cmk_decrypt('acme', '\xc101…').
+-- PostgreSQL calls the function that matches the arguments best, wherever on search_path it is. So
+-- each function exists for every combination of types that somebody could lay beside it: tenants
+-- and plaintexts as text and varchar, and text for what is really bytea or an array, since an
+-- untyped literal or parameter prefers text. Such a text is read in the input format of the real
+-- type, as the literal always was: cmk_decrypt('acme', '\xc101…').
 --
--- All of one name are one C function, or SQL functions that the planner inlines.
--- PARALLEL RESTRICTED: a parallel worker is a new process with an empty cache, so each would ask KMS again.
+-- All of one name are one C function, or SQL functions that the planner inlines. PARALLEL
+-- RESTRICTED: a parallel worker is a new process with an empty cache, so each would ask KMS again.
 
 DO $$
 DECLARE
@@ -46,7 +48,8 @@ BEGIN
                    AND NOT (f.value_name OPERATOR(pg_catalog.=) 'ciphertext'
                             AND value_type OPERATOR(pg_catalog.=) 'text');
             types := pg_catalog.format('pg_catalog.%I, pg_catalog.%I, pg_catalog.%I', tenant_type, value_type, aad_type);
-            -- Where an argument has a default there must be one function only that it can be left out of.
+            -- Where an argument has a default there must be one function only that it can be left
+            -- out of.
             arguments := pg_catalog.format('tenant pg_catalog.%I, %I pg_catalog.%I, aad pg_catalog.%I%s',
                 tenant_type, f.value_name, value_type, aad_type,
                 CASE WHEN aad_type OPERATOR(pg_catalog.=) 'bytea' AND forgive_type OPERATOR(pg_catalog.<>) 'text'

@@ -1,8 +1,9 @@
 -- Privileges and comments, when everything is there.
 
--- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here. So everything is
--- taken back from everybody, PUBLIC included, before it is granted to whom it is for. Row types too: a column of such a
--- type in somebody's table would keep the registry's own tables from being altered.
+-- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here.
+-- So everything is taken back from everybody, PUBLIC included, before it is granted to whom it is
+-- for. Row types too: a column of such a type in somebody's table would keep the registry's own
+-- tables from being altered.
 DO $$
 DECLARE
     grantee pg_catalog.text;
@@ -145,7 +146,6 @@ COMMENT ON VIEW cmk.cache IS 'Data keys cached by this session; never key bytes'
 COMMENT ON VIEW cmk.cache_stats IS 'Counters of this session''s cache since it started';
 
 COMMENT ON COLUMN cmk.tenants.state IS 'pending, active, suspended or shredded';
-COMMENT ON COLUMN cmk.tenants.options IS 'Role and external id of an AWS key';
 COMMENT ON COLUMN cmk.tenants.version IS 'Of the data key that seals new values';
 COMMENT ON COLUMN cmk.tenants.data_keys IS 'How many there are; none costs anything until it is used';
 

@@ -1,4 +1,5 @@
--- What keeps the registry from being changed past its functions, and tells every session of a change.
+-- What keeps the registry from being changed past its functions, and tells every session of a
+-- change.
 
 CREATE FUNCTION cmk.registry_guard() RETURNS pg_catalog.trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'registry_guard';
@@ -7,9 +8,9 @@ CREATE FUNCTION cmk.registry_changed() RETURNS pg_catalog.trigger
 CREATE FUNCTION cmk.drop_guard() RETURNS pg_catalog.event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'drop_guard';
 
--- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers only.
--- The guards keep out roles that may write any table (pg_write_all_data) and so could grant themselves access, or
--- forge or forestall what the monitor tells.
+-- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers
+-- only. The guards keep out roles that may write any table (pg_write_all_data) and so could grant
+-- themselves access, or forge or forestall what the monitor tells.
 DO $$
 DECLARE
     guarded pg_catalog.text;
@@ -38,8 +39,9 @@ BEGIN
 END
 $$;
 
--- Has the library loaded in time: its hook refuses to drop cmk.data_key while there are data keys, whatever command or
--- cascade gets there. Preloaded, it is there for all commands; else for those that could get there by themselves.
+-- Has the library loaded in time: its hook refuses to drop cmk.data_key while there are data keys,
+-- whatever command or cascade gets there. Preloaded, it is there for all commands; else for those
+-- that could get there by themselves.
 CREATE EVENT TRIGGER cmk_drop_guard ON ddl_command_start
     WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA') EXECUTE FUNCTION cmk.drop_guard();
 ALTER EVENT TRIGGER cmk_drop_guard ENABLE ALWAYS;

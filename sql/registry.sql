@@ -1,10 +1,10 @@
 -- The key registry. Losing these rows is losing the data, so a plain pg_dump carries them.
 --
--- No table depends on another: pg_restore fills them in any order, several at a time. The functions of schema cmk keep
--- them consistent, and cmk.check() tells where they are not.
+-- No table depends on another: pg_restore fills them in any order, several at a time. The functions
+-- of schema cmk keep them consistent, and cmk.check() tells where they are not.
 --
--- The control file's schema makes search_path "pg_catalog, pg_temp" here, where nobody else may create. Names are
--- qualified all the same.
+-- The control file's schema makes search_path "pg_catalog, pg_temp" here, where nobody else may
+-- create. Names are qualified all the same.
 
 DO $$
 BEGIN
@@ -18,8 +18,9 @@ $$;
 
 CREATE SCHEMA cmk;
 
--- A role that a right was granted to: its oid, and the name by which dumps and replication find it elsewhere. Input of
--- a name that no role has is accepted and stands for nobody. src/pg/grantee.rs says more.
+-- A role that a right was granted to: its oid, and the name by which dumps and replication find it
+-- elsewhere. Input of a name that no role has is accepted and stands for nobody. src/pg/grantee.rs
+-- says more.
 CREATE TYPE cmk.grantee;
 
 CREATE FUNCTION cmk.grantee_in(pg_catalog.cstring) RETURNS cmk.grantee
@@ -64,8 +65,8 @@ CREATE TABLE cmk.tenant (
     epoch        pg_catalog.int8 NOT NULL DEFAULT 0,
     created_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     changed_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    -- The highest version that a data key of the tenant ever had: a number is never given twice, and a restore that
-    -- lost data keys shows.
+    -- The highest version that a data key of the tenant ever had: a number is never given twice,
+    -- and a restore that lost data keys shows.
     last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0)
 );
 
@@ -84,7 +85,8 @@ CREATE TABLE cmk.data_key (
     wrapped     pg_catalog.bytea
                 CHECK (pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.>=) 1
                        AND pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.<=) 6144),
-    -- The URI of the key that wrapped it: while a tenant moves to another key, data keys of both are here.
+    -- The URI of the key that wrapped it: while a tenant moves to another key, data keys of both
+    -- are here.
     wrapped_by  pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
     created_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant, version),
@@ -121,8 +123,9 @@ CREATE TABLE cmk.key_event (
 
 CREATE INDEX key_event_tenant_at ON cmk.key_event (tenant, at);
 
--- The database that this registry belongs to. CREATE DATABASE ... TEMPLATE copies the row, and so is noticed; a dump
--- leaves it out. A subscriber may get its publisher's row beside its own, so there is no key.
+-- The database that this registry belongs to. CREATE DATABASE ... TEMPLATE copies the row, and so
+-- is noticed; a dump leaves it out. A subscriber may get its publisher's row beside its own, so
+-- there is no key.
 CREATE TABLE cmk.home (
     database    pg_catalog.oid NOT NULL
 );
@@ -135,8 +138,8 @@ INSERT INTO cmk.home
 SELECT pg_catalog.pg_extension_config_dump('cmk.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('cmk.data_key', '');
 SELECT pg_catalog.pg_extension_config_dump('cmk.key_event', '');
--- Not the grants of dropped roles, nor those that came for a role which wasn't there and is somebody else by now: where
--- they are restored, that name would get them.
+-- Not the grants of dropped roles, nor those that came for a role which wasn't there and is
+-- somebody else by now: where they are restored, that name would get them.
 SELECT pg_catalog.pg_extension_config_dump('cmk.access', $$
     WHERE CASE WHEN role::pg_catalog.oid OPERATOR(pg_catalog.=) 0
                THEN NOT role::pg_catalog.text OPERATOR(pg_catalog.=) ANY (SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r)

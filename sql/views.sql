@@ -14,8 +14,7 @@ AS $$
 $$;
 
 CREATE VIEW cmk.tenants AS
-    SELECT t.tenant, t.state, t.key_uri, t.options, current.version, counted.data_keys,
-           t.created_at, t.changed_at
+    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at
       FROM cmk.tenant t
       LEFT JOIN cmk.data_key current
              ON current.tenant OPERATOR(pg_catalog.=) t.tenant
@@ -34,8 +33,8 @@ CREATE VIEW cmk.status AS
            s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide
       FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_status(t.tenant) s;
 
--- An STS session of an assumed role outlives the role's withdrawal by up to 15 minutes. Not STRICT, so that a NULL is an
--- error, as is a tenant that isn't registered.
+-- An STS session of an assumed role outlives the role's withdrawal by up to 15 minutes. Not STRICT,
+-- so that a NULL is an error, as is a tenant that isn't registered.
 CREATE FUNCTION cmk.revocation_bound(
     tenant pg_catalog.text,
     OUT dark_within pg_catalog.interval, OUT copies_until pg_catalog.timestamptz,

@@ -1,7 +1,8 @@
 //! `cmk_encrypt`: column encryption inside PostgreSQL under keys that the tenants own.
 //!
-//! What a DBA, an application or an auditor calls is in `sql`. What PostgreSQL needs is in `pg`, the only
-//! module that knows it. Everything else is a crate that knows neither: see `docs/architecture.md`.
+//! What a DBA, an application or an auditor calls is in `sql`. What PostgreSQL needs is in `pg`,
+//! the only module that knows it. Everything else is a crate that knows neither: see
+//! `docs/architecture.md`.
 
 mod admin;
 pub mod pg;
@@ -19,8 +20,8 @@ pgrx::extension_sql_file!(
 );
 pgrx::extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 
-/// What is freed is zeroed first: copies of data keys that the AWS SDK and its HTTP client leave behind
-/// go with it. A cache hit allocates nothing here.
+/// What is freed is zeroed first: copies of data keys that the AWS SDK and its HTTP client leave
+/// behind go with it. A cache hit allocates nothing here.
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
@@ -39,6 +40,10 @@ pub mod pg_test {
 
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec!["cmk_encrypt.local_keys = on", "cmk_encrypt.local_key_directory = 'cmk_test_keys'"]
+        vec![
+            "shared_preload_libraries = 'cmk_encrypt'",
+            "cmk_encrypt.local_keys = on",
+            "cmk_encrypt.local_key_directory = 'cmk_test_keys'",
+        ]
     }
 }

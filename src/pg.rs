@@ -1,5 +1,5 @@
-//! PostgreSQL: the only home of `unsafe` and of pgrx outside of `sql`, and what the keyring asks of a
-//! backend.
+//! PostgreSQL: the only home of `unsafe` and of pgrx outside of `sql`, and what the keyring asks of
+//! a backend.
 
 mod background;
 pub mod brake;
@@ -29,7 +29,8 @@ mod undumpable;
 
 use report::IntoSql;
 
-/// What the library does when it is loaded: names its settings and listens for changes. Nothing starts.
+/// What the library does when it is loaded: names its settings and listens for changes. Nothing
+/// starts.
 #[pgrx::pg_guard]
 #[inline(never)]
 pub extern "C-unwind" fn init() {
@@ -42,6 +43,6 @@ pub extern "C-unwind" fn init() {
     guard::install();
     if is_preloading {
         shared_memory::startup::reserve();
-        background::register();
+        keyring_worker::register();
     }
 }

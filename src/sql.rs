@@ -1,8 +1,8 @@
 //! The SQL surface: thin functions that convert, call and return. Volatility, parallel class and
 //! privileges of each are chosen here and in `sql/finalize.sql`.
 //!
-//! PARALLEL RESTRICTED throughout: a parallel worker is a new process with an empty cache, so each would
-//! ask KMS again.
+//! PARALLEL RESTRICTED throughout: a parallel worker is a new process with an empty cache, so each
+//! would ask KMS again.
 
 // pgrx keeps an error's code, detail and hint only if it is returned as its own, large, type.
 #![allow(clippy::result_large_err)]

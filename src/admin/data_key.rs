@@ -8,8 +8,8 @@ use cmk_keyring::tenant::Tenant;
 use cmk_keyring::unwrap::WrappedDataKey;
 use cmk_kms::Purpose;
 
-/// The only way to what DROP EXTENSION, DELETE and TRUNCATE are refused for. Returns how many data keys
-/// there were.
+/// The only way to what DROP EXTENSION, DELETE and TRUNCATE are refused for. Returns how many data
+/// keys there were.
 ///
 /// # Errors
 /// `database_name` unless it is this database's, `read_only`.

@@ -47,7 +47,8 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Rows of `cmk.access` that a change is about: of the role, and under its name those of roles that are gone.
+/// Rows of `cmk.access` that a change is about: of the role, and under its name those of roles that
+/// are gone.
 const OF_GRANT: &str = "
     (a.tenant OPERATOR(pg_catalog.=) $1 OR a.tenant IS NULL AND $1 IS NULL)
     AND (a.role::pg_catalog.oid OPERATOR(pg_catalog.=) $5 AND $5 OPERATOR(pg_catalog.<>) 0
@@ -63,7 +64,8 @@ pub fn grant(change: &Change<'_>) -> Result<()> {
     role.require()?;
     tenant.map_or(Ok(()), read::require_registered)?;
     let arguments = change.arguments();
-    // A grant that came for a role of this name when there was none has had no effect, and is to have none now.
+    // A grant that came for a role of this name when there was none has had no effect, and is to
+    // have none now.
     let gone = "a.role::pg_catalog.oid OPERATOR(pg_catalog.<>) $5";
     let tidy = format!("DELETE FROM cmk.access a WHERE {OF_GRANT} AND {gone}");
     write::execute(&tidy, &arguments)?;
@@ -81,7 +83,8 @@ pub fn grant(change: &Change<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Takes back what is named and leaves the rest; a grant of nothing goes altogether. The role may be gone.
+/// Takes back what is named and leaves the rest; a grant of nothing goes altogether. The role may
+/// be gone.
 ///
 /// # Errors
 /// `unknown_tenant`, `unknown_role` if there was no such grant; `tenant_name`, `read_only`.
@@ -107,7 +110,8 @@ pub fn revoke(change: &Change<'_>) -> Result<()> {
         ),
         &arguments,
     )?;
-    // What is gone may be taken back; what never was is a slip of the pen. Looked at last, for the brake waits for nobody.
+    // What is gone may be taken back; what never was is a slip of the pen. Looked at last, for the
+    // brake waits for nobody.
     if deleted + reduced == 0 {
         change.tenant.map_or(Ok(()), read::require_registered)?;
         change.role.require()?;

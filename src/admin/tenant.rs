@@ -1,7 +1,7 @@
 //! A tenant's life: register, activate, rotate, change its options, suspend, resume, evict.
 //!
-//! `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two DBAs at
-//! once one wins and the other hears `tenant_busy`.
+//! `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two
+//! DBAs at once one wins and the other hears `tenant_busy`.
 
 use super::data_key;
 use crate::pg::brake::{self, Target};
@@ -18,8 +18,8 @@ use pgrx::datum::DatumWithOid;
 /// `options` is a JSON object; which ones there are is the provider's business.
 ///
 /// # Errors
-/// `tenant_name`, `key_uri`, `key_options`, `role_arn`, `external_id`, `read_only`, `registry_copied`,
-/// `tenant_exists`, `tenant_row_missing`; what KMS refuses with.
+/// `tenant_name`, `key_uri`, `key_options`, `role_arn`, `external_id`, `read_only`,
+/// `registry_copied`, `tenant_exists`, `tenant_row_missing`; what KMS refuses with.
 pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> Result<TenantState> {
     check_tenant_name(tenant)?;
     let named = |error: Error| error.for_tenant(tenant);
@@ -54,11 +54,12 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     Ok(TenantState::Active)
 }
 
-/// Changes as whom a tenant's key is used. KMS has to unwrap the current data key that way before anything
-/// changes; of a pending tenant there is none to unwrap.
+/// Changes as whom a tenant's key is used. KMS has to unwrap the current data key that way before
+/// anything changes; of a pending tenant there is none to unwrap.
 ///
 /// # Errors
-/// `key_options`, `role_arn`, `external_id`; as [`lock`]; what KMS refuses with, and then all is as before.
+/// `key_options`, `role_arn`, `external_id`; as [`lock`]; what KMS refuses with, and then all is as
+/// before.
 pub fn alter_options(tenant: &str, options: &str) -> Result<()> {
     let named = |error: Error| error.for_tenant(tenant);
     let mut altered = lock(tenant, None)?;
@@ -95,7 +96,8 @@ pub fn activate(tenant: &str) -> Result<TenantState> {
     Ok(TenantState::Active)
 }
 
-/// Takes effect in every session at once where it has to wait for other changes of the tenant: this is the brake.
+/// Takes effect in every session at once where it has to wait for other changes of the tenant: this
+/// is the brake.
 ///
 /// # Errors
 /// `tenant_name`, `unknown_tenant`, `tenant_state_conflict`, `read_only`, `not_installed`.
@@ -110,8 +112,8 @@ pub fn suspend(tenant: &str) -> Result<()> {
     set_state(tenant, TenantState::Active, TenantState::Suspended)
 }
 
-/// New values are sealed under a new data key; the old one goes on opening old values. Returns the version
-/// of the new one.
+/// New values are sealed under a new data key; the old one goes on opening old values. Returns the
+/// version of the new one.
 ///
 /// # Errors
 /// As [`lock`]; what KMS refuses with.
@@ -159,15 +161,15 @@ fn row_of_tenant<'a>(tenant: &'a [DatumWithOid<'a>]) -> Target<'a> {
     Target { table, rows, arguments: tenant, lock }
 }
 
-/// Random, so that no epoch comes back: an eviction that was rolled back may have left data keys under its
-/// epoch in shared memory.
+/// Random, so that no epoch comes back: an eviction that was rolled back may have left data keys
+/// under its epoch in shared memory.
 fn new_epoch() -> Result<i64> {
     let random = getrandom::u64().map_err(|_| Reason::SystemRandom)?;
     Ok((random >> 1) as i64)
 }
 
-/// Locks the tenant's row until the end of the transaction and returns the tenant as it is then. It has to
-/// be in a certain state, or, without one, not shredded.
+/// Locks the tenant's row until the end of the transaction and returns the tenant as it is then. It
+/// has to be in a certain state, or, without one, not shredded.
 ///
 /// # Errors
 /// `unknown_tenant`, `tenant_busy`, `tenant_state_conflict`, `data_keys_missing`, `read_only`.

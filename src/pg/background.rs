@@ -1,22 +1,9 @@
 //! What our background workers have in common.
 
-use super::{compat, keyring_worker};
-use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use super::compat;
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::c_int;
 use std::time::Duration;
-
-/// In the postmaster, while it loads the library.
-pub fn register() {
-    BackgroundWorkerBuilder::new(keyring_worker::NAME)
-        .set_type(keyring_worker::NAME)
-        .set_library("cmk_encrypt")
-        .set_function("cmk_encrypt_keyring_worker_main")
-        .set_start_time(BgWorkerStartTime::PostmasterStart)
-        .set_restart_time(Some(Duration::from_secs(1)))
-        .enable_shmem_access(None)
-        .load();
-}
 
 unsafe extern "C-unwind" {
     // PostgreSQL's own handlers, set without pgrx's wrappers around them.
@@ -34,7 +21,8 @@ pub fn handle_signals() {
     }
 }
 
-/// Sleeps until the latch is set or `timeout` is over, then takes in what changed in the configuration.
+/// Sleeps until the latch is set or `timeout` is over, then takes in what changed in the
+/// configuration.
 pub fn sleep(timeout: Duration) {
     let wake_on = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // Rounded up: waking before the time would only mean to sleep again.

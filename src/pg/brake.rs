@@ -1,9 +1,10 @@
 //! Suspensions, evictions and revocations have to take effect, whoever holds locks on the registry.
 //!
-//! Whoever may write all tables can lock their rows or the tables themselves, and keep a brake waiting. So where it would
-//! have to wait, its effect is put into shared memory first, for all processes and until its transaction ends; who is
-//! in the way is named; and only then it waits. Where nobody is in the way, its effect is put there when the commit begins:
-//! a commit may itself wait, for a synchronous standby. In both cases it goes when all processes have been told to read
+//! Whoever may write all tables can lock their rows or the tables themselves, and keep a brake
+//! waiting. So where it would have to wait, its effect is put into shared memory first, for all
+//! processes and until its transaction ends; who is in the way is named; and only then it waits.
+//! Where nobody is in the way, its effect is put there when the commit begins: a commit may itself
+//! wait, for a synchronous standby. In both cases it goes when all processes have been told to read
 //! the registry.
 
 use super::clock;
@@ -74,7 +75,8 @@ pub fn commit_begins() {
     }
 }
 
-/// When a subtransaction ends. Without it, what it asked for is undone; else it now belongs to the one around it.
+/// When a subtransaction ends. Without it, what it asked for is undone; else it now belongs to the
+/// one around it.
 pub fn subtransaction_ended(committed: bool) {
     let level = level();
     AT_COMMIT.with_borrow_mut(|effects| match committed {
@@ -131,8 +133,8 @@ pub fn revoke(
     pull("revocation", target, Effect::Brake(brake))
 }
 
-/// Has data keys dropped; without a tenant, those of all. Not undone by a rollback: it costs the call to KMS that it is
-/// meant to cost.
+/// Has data keys dropped; without a tenant, those of all. Not undone by a rollback: it costs the
+/// call to KMS that it is meant to cost.
 ///
 /// # Errors
 /// `read_only`, `not_installed`.
@@ -206,7 +208,8 @@ fn rows_are_free(target: &Target<'_>) -> Result<bool> {
     Ok(write::execute(&locked, arguments)? == all)
 }
 
-/// Who holds locks on a table, or rows of it, that may be in the way: `blocked_by=PID,… prepared=GID,…`.
+/// Who holds locks on a table, or rows of it, that may be in the way: `blocked_by=PID,…
+/// prepared=GID,…`.
 fn blockers(table: pg_sys::Oid) -> String {
     const QUERY: &str = "
         SELECT pg_catalog.string_agg(DISTINCT l.pid::pg_catalog.text, ','),

@@ -3,7 +3,8 @@
 use cmk_error::Instant;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Monotonic, and on Linux it counts a suspended machine's sleep, which must not lengthen a data key's life.
+/// Monotonic, and on Linux it counts a suspended machine's sleep, which must not lengthen a data
+/// key's life.
 #[cfg(target_os = "linux")]
 pub const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
 #[cfg(not(target_os = "linux"))]

@@ -69,8 +69,8 @@ pub fn reserve_prefix(prefix: &'static CStr) {
 
 type Hook = unsafe extern "C-unwind" fn();
 
-/// Has `hook` called when it is time to ask for shared memory, and returns the one that was there before.
-/// PostgreSQL 14 has no such time: it is now.
+/// Has `hook` called when it is time to ask for shared memory, and returns the one that was there
+/// before. PostgreSQL 14 has no such time: it is now.
 ///
 /// # Safety
 /// In `_PG_init` of a preloaded library.

@@ -1,8 +1,8 @@
 //! Refuses to load on a processor that lacks what this build was compiled for.
 //!
-//! Everything in here runs on that very processor, compiled for a better one. So it is scalar code and
-//! calls into PostgreSQL only: no formatting, no pgrx, no panic. `scripts/check_cpu.sh` runs it on an
-//! emulated old processor.
+//! Everything in here runs on that very processor, compiled for a better one. So it is scalar code
+//! and calls into PostgreSQL only: no formatting, no pgrx, no panic. `scripts/check_cpu.sh` runs it
+//! on an emulated old processor.
 
 use super::elog::{errcode, errdetail, errfinish, errhint, errmsg, errstart};
 use pgrx::PgLogLevel;
@@ -19,8 +19,8 @@ pub fn require_features() {
     let highest = __cpuid_count(0, 0).eax;
     let features = __cpuid_count(1, 0).ecx;
     let extended = if highest >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
-    // Bits of CPUID (Intel SDM volume 2A). `is_x86_feature_detected!` can't be used: where the build
-    // assumes a feature, it says yes without looking.
+    // Bits of CPUID (Intel SDM volume 2A). `is_x86_feature_detected!` can't be used: where the
+    // build assumes a feature, it says yes without looking.
     macro_rules! require {
         ($feature:literal, $word:ident, $bit:literal) => {
             if cfg!(target_feature = $feature) && $word >> $bit & 1 == 0 {
@@ -55,8 +55,8 @@ const fn c_name(name: &'static str) -> &'static CStr {
 #[cold]
 #[inline(never)]
 fn refuse(feature: &'static CStr) {
-    // SAFETY: called from _PG_init on the main thread, in the order that ereport() of elog.h has. All
-    // strings are constant. errfinish jumps out over frames that hold nothing to drop.
+    // SAFETY: called from _PG_init on the main thread, in the order that ereport() of elog.h has.
+    // All strings are constant. errfinish jumps out over frames that hold nothing to drop.
     unsafe {
         if errstart(PgLogLevel::ERROR as c_int, std::ptr::null()) {
             errcode(CONFIG_FILE_ERROR);

@@ -1,6 +1,6 @@
-//! Arguments that are read where they lie, and results that are written in place: for an ordinary value
-//! one allocation, in PostgreSQL's memory, and no call that could raise an ERROR (pgrx sets up a jump
-//! target around each of those, which costs as much as a third of the cipher).
+//! Arguments that are read where they lie, and results that are written in place: for an ordinary
+//! value one allocation, in PostgreSQL's memory, and no call that could raise an ERROR (pgrx sets
+//! up a jump target around each of those, which costs as much as a third of the cipher).
 
 use cmk_error::{Error, Reason, Result};
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
@@ -32,7 +32,8 @@ pub unsafe fn alloc(
     context: pg_sys::MemoryContext,
     size: usize,
 ) -> Option<NonNull<std::ffi::c_void>> {
-    // SAFETY: the caller's promise. With this flag the allocator returns null instead of raising an ERROR.
+    // SAFETY: the caller's promise. With this flag the allocator returns null instead of raising an
+    // ERROR.
     NonNull::new(unsafe {
         MemoryContextAllocExtended(context, size, pg_sys::MCXT_ALLOC_NO_OOM as i32)
     })
@@ -51,7 +52,8 @@ pub struct TextArg<'a>(pub &'a [u8]);
 #[inline]
 unsafe fn content<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: by the caller's promise; both branches end with a plain varlena, short or long header.
+    // SAFETY: by the caller's promise; both branches end with a plain varlena, short or long
+    // header.
     unsafe {
         let elsewhere = pgrx::varatt_is_1b_e(varlena) || pgrx::varatt_is_4b_c(varlena);
         let plain = if elsewhere { pg_sys::pg_detoast_datum_packed(varlena) } else { varlena };
@@ -68,7 +70,8 @@ macro_rules! argument {
                 is_null: bool,
                 _type: pg_sys::Oid,
             ) -> Option<Self> {
-                // SAFETY: a non-null datum of the type that sql_type! names; lives as long as the call.
+                // SAFETY: a non-null datum of the type that sql_type! names; lives as long as the
+                // call.
                 (!is_null).then(|| Self(unsafe { content(datum) }))
             }
         }
@@ -107,13 +110,14 @@ impl Bytea {
         if size > VARLENA_MAX {
             return Err(Reason::TooLarge.into());
         }
-        // SAFETY: with this flag and a size below MaxAllocSize the allocator raises no ERROR. It returns
-        // `size` aligned bytes or null; header and content lie within.
+        // SAFETY: with this flag and a size below MaxAllocSize the allocator raises no ERROR. It
+        // returns `size` aligned bytes or null; header and content lie within.
         let varlena = unsafe {
             let memory = alloc(pg_sys::CurrentMemoryContext, size);
             let varlena = memory.ok_or(Reason::OutOfMemory)?.cast();
             pgrx::set_varsize_4b(varlena.as_ptr(), size as i32);
-            // A slice of bytes that nobody wrote is undefined behaviour, even if it is only written to.
+            // A slice of bytes that nobody wrote is undefined behaviour, even if it is only written
+            // to.
             varlena.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ).write_bytes(0, len);
             varlena
         };
@@ -122,7 +126,8 @@ impl Bytea {
 
     #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: `len` initialised bytes follow the header, allocated by with_len and owned by self.
+        // SAFETY: `len` initialised bytes follow the header, allocated by with_len and owned by
+        // self.
         unsafe {
             let data = self.varlena.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ);
             std::slice::from_raw_parts_mut(data, self.len)
@@ -179,8 +184,8 @@ sql_type!(Text, "text");
 sql_type!(ByteaArg<'_>, "bytea");
 sql_type!(TextArg<'_>, "text");
 
-/// An argument that must be there. Functions take it as an `Option` because a STRICT one would do nothing
-/// for NULL, and say nothing.
+/// An argument that must be there. Functions take it as an `Option` because a STRICT one would do
+/// nothing for NULL, and say nothing.
 ///
 /// # Errors
 /// `null_argument`, with its name.
@@ -208,13 +213,20 @@ unsafe impl<'fcx> ArgAbi<'fcx> for RegRole {
     }
 }
 
-/// A `jsonb` argument, as JSON text.
-pub struct JsonbArg(String);
+/// A `jsonb` argument of options, as JSON text; `None` if it is larger than any options are.
+pub struct JsonbArg(Option<String>);
+
+/// In bytes, as `jsonb` stores them.
+const JSONB_MAX: usize = 64 * 1024;
 
 impl JsonbArg {
     /// JSON, as `jsonb` prints it.
-    pub fn text(&self) -> &str {
-        &self.0
+    ///
+    /// # Errors
+    /// `key_options` if it is too large.
+    pub fn text(&self) -> Result<&str> {
+        let too_large = || Error::new(Reason::KeyOptions).with_info("cause=size");
+        self.0.as_deref().ok_or_else(too_large)
     }
 }
 
@@ -226,11 +238,14 @@ impl FromDatum for JsonbArg {
         is_null: bool,
         _type: pg_sys::Oid,
     ) -> Option<Self> {
-        // SAFETY: a non-null jsonb; the result is a C string in the current memory context. An ERROR for one
-        // of a gigabyte is PostgreSQL's.
+        // SAFETY: a non-null jsonb; its output is a C string in the current memory context. The
+        // size is looked at before: the caller may pass a gigabyte.
         let print = || unsafe {
+            if pg_sys::toast_raw_datum_size(datum) > JSONB_MAX {
+                return None;
+            }
             let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
-            std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+            Some(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned())
         };
         (!is_null).then(|| Self(print()))
     }

@@ -15,14 +15,14 @@ unsafe extern "C-unwind" {
     fn errhidecontext(hide: bool) -> c_int;
 }
 
-/// One line in the server log that clients don't see, without the statement that happened to be running:
-/// its literals may be plaintext.
+/// One line in the server log that clients don't see, without the statement that happened to be
+/// running: its literals may be plaintext.
 pub fn log_line(line: &str) {
     let Ok(line) = CString::new(line) else { return };
     // errfinish() would look at interrupts, and the caller is in the middle of something.
     let log = || {
-        // SAFETY: on the main thread, in the order that ereport() of elog.h has; the strings are C strings
-        // that outlive the calls.
+        // SAFETY: on the main thread, in the order that ereport() of elog.h has; the strings are C
+        // strings that outlive the calls.
         unsafe {
             pg_sys::InterruptHoldoffCount += 1;
             if errstart(PgLogLevel::LOG_SERVER_ONLY as c_int, std::ptr::null()) {

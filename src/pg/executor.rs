@@ -1,17 +1,19 @@
 //! Which role a running query was started as.
 //!
-//! Grants are checked when a value is opened. A role without a grant could declare a cursor over our functions and have
-//! a SECURITY DEFINER function of a granted role fetch from it: then the current role is the granted one. So the role that
-//! the executor started as has to hold the grant too.
+//! Grants are checked when a value is opened. A role without a grant could declare a cursor over
+//! our functions and have a SECURITY DEFINER function of a granted role fetch from it: then the
+//! current role is the granted one. So the role that the executor started as has to hold the grant
+//! too.
 //!
-//! A function finds its executor by the memory context that its call state was made in: the executor's own, or one below
-//! it. PL/pgSQL evaluates simple expressions without an executor, in contexts of its own. There the current role counts,
-//! and so does the role of a query around it that is being run as another role than it was started as: the function may
-//! be called by such a cursor.
+//! A function finds its executor by the memory context that its call state was made in: the
+//! executor's own, or one below it. PL/pgSQL evaluates simple expressions without an executor, in
+//! contexts of its own. There the current role counts, and so does the role of a query around it
+//! that is being run as another role than it was started as: the function may be called by such a
+//! cursor.
 //!
-//! Every query of the server passes here, and its errors are none of our business: PostgreSQL's functions are called without
-//! pgrx's guards, which would make their ERRORs anew and lose half of them. An ERROR jumps over the frames of the hooks, so
-//! they hold nothing that has to be dropped.
+//! Every query of the server passes here, and its errors are none of our business: PostgreSQL's
+//! functions are called without pgrx's guards, which would make their ERRORs anew and lose half of
+//! them. An ERROR jumps over the frames of the hooks, so they hold nothing that has to be dropped.
 
 use super::compat::with_run_arguments;
 use super::datum::alloc;
@@ -33,8 +35,8 @@ thread_local! {
     static AROUND: RefCell<Vec<Around>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What was last found, for the next value of the same query: its memory context and the role. No context: nothing.
-/// Asked for every value, so not a thread's own: PostgreSQL has one.
+/// What was last found, for the next value of the same query: its memory context and the role. No
+/// context: nothing. Asked for every value, so not a thread's own: PostgreSQL has one.
 static LAST_CONTEXT: AtomicUsize = AtomicUsize::new(0);
 static LAST_ROLE: AtomicU32 = AtomicU32::new(0);
 /// Whether there may be anything in [`AROUND`].
@@ -42,7 +44,8 @@ static IS_AROUND: AtomicBool = AtomicBool::new(false);
 
 #[derive(Clone, Copy)]
 struct Around {
-    /// Where on the stack its hook is. An ERROR jumps over that frame; then what lies below it is over.
+    /// Where on the stack its hook is. An ERROR jumps over that frame; then what lies below it is
+    /// over.
     frame: usize,
     /// The query's, with which the entry goes if it doesn't return.
     context: Context,
@@ -97,8 +100,9 @@ unsafe extern "C-unwind" fn on_start(query: Query, flags: c_int) {
     }
 }
 
-/// Some cursors start their query when they are first fetched from: those over DML with RETURNING, and over EXECUTE. In a
-/// SECURITY DEFINER function such a query may be its caller's, so it counts as started by the caller.
+/// Some cursors start their query when they are first fetched from: those over DML with RETURNING,
+/// and over EXECUTE. In a SECURITY DEFINER function such a query may be its caller's, so it counts
+/// as started by the caller.
 ///
 /// # Safety
 /// `query` is about to start; null if it isn't known which.
@@ -131,8 +135,8 @@ unsafe fn starting_role(query: Query) -> Role {
 /// # Safety
 /// A live memory context, on the main thread.
 unsafe fn remember(context: Context, role: Role) {
-    // SAFETY: the callback's record lies in the context that it is about, so it lives until it is called. Without memory
-    // for it the query goes by the current role alone.
+    // SAFETY: the callback's record lies in the context that it is about, so it lives until it is
+    // called. Without memory for it the query goes by the current role alone.
     unsafe {
         let size = size_of::<pg_sys::MemoryContextCallback>();
         let Some(memory) = alloc(context, size) else { return };
@@ -172,7 +176,8 @@ macro_rules! on_run {
             let here = 0_u8;
             // SAFETY: a query that was started.
             let is_foreign = unsafe { enter(query, (&raw const here) as usize) };
-            // SAFETY: called in place of, and calling, the executor's own function with its arguments.
+            // SAFETY: called in place of, and calling, the executor's own function with its
+            // arguments.
             unsafe {
                 match PREVIOUS_RUN.load(Relaxed) {
                     0 => standard_ExecutorRun(query, $($name),*),
@@ -188,8 +193,8 @@ macro_rules! on_run {
 }
 with_run_arguments!(on_run);
 
-/// Notes a query that is being run as another role than it was started as: all that happens in it needs the latter's
-/// rights too. True if it is one.
+/// Notes a query that is being run as another role than it was started as: all that happens in it
+/// needs the latter's rights too. True if it is one.
 ///
 /// # Safety
 /// `query` was started.
@@ -216,7 +221,8 @@ pub fn around() -> Option<Role> {
 #[cold]
 fn find_around() -> Option<Role> {
     AROUND.with_borrow_mut(|around| {
-        // The stack grows downwards: what lies below this frame belongs to a query that an ERROR has ended.
+        // The stack grows downwards: what lies below this frame belongs to a query that an ERROR
+        // has ended.
         let here = 0_u8;
         around.retain(|entry| entry.frame > (&raw const here) as usize);
         IS_AROUND.store(!around.is_empty(), Relaxed);
@@ -224,7 +230,8 @@ fn find_around() -> Option<Role> {
     })
 }
 
-/// The role that the query was started as which calls a function. `None` if it isn't called by an executor.
+/// The role that the query was started as which calls a function. `None` if it isn't called by an
+/// executor.
 ///
 /// # Safety
 /// `call` is that of the running function.

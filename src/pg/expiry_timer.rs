@@ -1,9 +1,10 @@
-//! Data keys of this process die on time even while it sleeps: a timer's signal handler zeroes them.
+//! Data keys of this process die on time even while it sleeps: a timer's signal handler zeroes
+//! them.
 //!
-//! PostgreSQL's own timeouts won't do: it cancels them on errors and measures them by the wall clock. This
-//! is a POSIX timer of our own on the clock of the TTL, with a real-time signal that nobody else in the
-//! process uses; PostgreSQL uses none. The handler does what a signal handler may: atomics, the slots of
-//! [`locked`], `clock_gettime` and `timer_settime`.
+//! PostgreSQL's own timeouts won't do: it cancels them on errors and measures them by the wall
+//! clock. This is a POSIX timer of our own on the clock of the TTL, with a real-time signal that
+//! nobody else in the process uses; PostgreSQL uses none. The handler does what a signal handler
+//! may: atomics, the slots of [`locked`], `clock_gettime` and `timer_settime`.
 
 use super::{clock, elog, holders};
 use cmk_crypto::locked;
@@ -31,8 +32,8 @@ pub fn at(deadline: Instant) {
     }
 }
 
-/// False if the system has no timer left (they count against `RLIMIT_SIGPENDING`) or no signal; then data
-/// keys die when they are next asked for, and the log says so, once.
+/// False if the system has no timer left (they count against `RLIMIT_SIGPENDING`) or no signal;
+/// then data keys die when they are next asked for, and the log says so, once.
 fn start() -> bool {
     let pid = std::process::id();
     if OWNER.load(Relaxed) == pid && is_ours(SIGNAL.load(Relaxed)) {
@@ -71,8 +72,8 @@ fn is_ours(signal: c_int) -> bool {
     handler_of(signal) == Some(on_signal as *const () as usize)
 }
 
-/// A real-time signal that nobody in this process handles. Not the first ones, which C libraries and
-/// debuggers like to take.
+/// A real-time signal that nobody in this process handles. Not the first ones, which C libraries
+/// and debuggers like to take.
 fn free_signal() -> Option<c_int> {
     const AVOIDED: c_int = 8;
     let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
@@ -81,15 +82,16 @@ fn free_signal() -> Option<c_int> {
 }
 
 fn make_timer(signal: c_int) -> Option<(c_int, libc::timer_t)> {
-    // SAFETY: on the main thread; all pointers are to locals. A timer that an earlier signal belonged to
-    // stays, unarmed.
+    // SAFETY: on the main thread; all pointers are to locals. A timer that an earlier signal
+    // belonged to stays, unarmed.
     unsafe {
         let mut action: libc::sigaction = zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
         action.sa_flags = libc::SA_RESTART;
         libc::sigemptyset(&mut action.sa_mask);
         let mut event: libc::sigevent = zeroed();
-        // To this thread, the one that uses the slots; others may have been started by other extensions.
+        // To this thread, the one that uses the slots; others may have been started by other
+        // extensions.
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_notify_thread_id = libc::gettid();
         event.sigev_signo = signal;

@@ -1,10 +1,11 @@
 //! The type `cmk.grantee`: a role that a right was granted to.
 //!
-//! PostgreSQL's `regrole` is a number that is shown as a name. It travels as a number in binary replication, where it
-//! may be somebody else's, and a dump that names a role which the other server lacks can't be loaded at all. This type
-//! holds both: the number decides here, so that a right follows ALTER ROLE RENAME and dies with DROP ROLE; the name is
-//! what dumps and replication carry, in text and in binary. A name that no role has on arrival stands for nobody, for
-//! good: a role that somebody creates later is not the one that was meant.
+//! PostgreSQL's `regrole` is a number that is shown as a name. It travels as a number in binary
+//! replication, where it may be somebody else's, and a dump that names a role which the other
+//! server lacks can't be loaded at all. This type holds both: the number decides here, so that a
+//! right follows ALTER ROLE RENAME and dies with DROP ROLE; the name is what dumps and replication
+//! carry, in text and in binary. A name that no role has on arrival stands for nobody, for good: a
+//! role that somebody creates later is not the one that was meant.
 
 use super::raw::raw_function;
 use cmk_error::{Reason, Result};
@@ -24,8 +25,8 @@ pub struct Grantee {
 }
 
 impl Grantee {
-    /// Whoever has that name here and now, or nobody. What is too long for a name is nobody's, such as the name of a dropped
-    /// role with what is added to it.
+    /// Whoever has that name here and now, or nobody. What is too long for a name is nobody's, such
+    /// as the name of a dropped role with what is added to it.
     pub fn named(name: &CStr) -> Self {
         let bytes = name.to_bytes();
         let mut stored = [0; NAME_LEN];
@@ -39,8 +40,8 @@ impl Grantee {
         pg_sys::Oid::from(self.oid)
     }
 
-    /// The role's present name. Of a dropped one the name that it had when the row was written, and that it is no more: by
-    /// now somebody else may have the name.
+    /// The role's present name. Of a dropped one the name that it had when the row was written, and
+    /// that it is no more: by now somebody else may have the name.
     pub fn name(&self) -> CString {
         name_of(self.oid()).unwrap_or_else(|| {
             let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
@@ -72,7 +73,8 @@ fn name_of(role: pg_sys::Oid) -> Option<CString> {
     if role == pg_sys::InvalidOid {
         return None;
     }
-    // SAFETY: a catalog look-up in a transaction on the main thread; a C string in the current memory context, or null.
+    // SAFETY: a catalog look-up in a transaction on the main thread; a C string in the current
+    // memory context, or null.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
         (!name.is_null()).then(|| CStr::from_ptr(name).to_owned())
@@ -87,8 +89,8 @@ pub struct Role {
 }
 
 impl Role {
-    /// As people write it: first by exactly this name, then as an SQL identifier, quoted or folded to lower case. Never by
-    /// number: `123` is the role of that name.
+    /// As people write it: first by exactly this name, then as an SQL identifier, quoted or folded
+    /// to lower case. Never by number: `123` is the role of that name.
     pub fn written(text: &str) -> Self {
         // No role has a longer name, quotes and all; and the caller may pass a gigabyte.
         let text = if text.len() <= 2 * NAME_LEN { text } else { "" };
@@ -158,7 +160,8 @@ raw_function!(grantee_out, |fcinfo| {
 });
 
 raw_function!(grantee_recv, |fcinfo| {
-    // SAFETY: the argument is the message buffer; the text is a zero-terminated copy in the database encoding.
+    // SAFETY: the argument is the message buffer; the text is a zero-terminated copy in the
+    // database encoding.
     let name = unsafe {
         let buffer = first(fcinfo).cast_mut_ptr::<pg_sys::StringInfoData>();
         let mut len = 0;
@@ -169,7 +172,8 @@ raw_function!(grantee_recv, |fcinfo| {
 });
 
 raw_function!(grantee_send, |fcinfo| {
-    // SAFETY: the argument is a grantee; the buffer is made, filled and finished as PostgreSQL's own functions do.
+    // SAFETY: the argument is a grantee; the buffer is made, filled and finished as PostgreSQL's
+    // own functions do.
     unsafe {
         let name = argument(fcinfo).name();
         let mut buffer = pg_sys::StringInfoData::default();

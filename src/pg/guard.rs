@@ -1,7 +1,9 @@
-//! The triggers on every registry table (`sql/guards.sql`), and the hook that stands before the table of data keys is dropped.
+//! The triggers on every registry table (`sql/guards.sql`), and the hook that stands before the
+//! table of data keys is dropped.
 //!
-//! Two things are refused here: changes by roles that don't own the registry, whatever else they may write; and whatever
-//! destroys a data key by the way, whoever asks. A data key that is gone takes all values sealed under it along.
+//! Two things are refused here: changes by roles that don't own the registry, whatever else they
+//! may write; and whatever destroys a data key by the way, whoever asks. A data key that is gone
+//! takes all values sealed under it along.
 
 use super::raw::raw_function;
 use super::registry::tables::{DATA_KEY, data_key as column};
@@ -36,7 +38,8 @@ fn trigger<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Result<PgTrigger<'a>> {
     trigger.map_err(|_| Error::new(Reason::NotATriggerCall))
 }
 
-// Before any statement that would change the table, and before each row: logical replication runs no statements.
+// Before any statement that would change the table, and before each row: logical replication runs
+// no statements.
 raw_function!(registry_guard, |fcinfo| {
     let call = trigger(fcinfo)?;
     let table = call.relation().map_err(|_| Reason::NotATriggerCall)?;
@@ -51,7 +54,8 @@ raw_function!(registry_guard, |fcinfo| {
             return Err(Reason::RegistryWrite.into());
         }
     }
-    // SAFETY: called as a trigger. Of a statement there is no row, and then the result is a null pointer.
+    // SAFETY: called as a trigger. Of a statement there is no row, and then the result is a null
+    // pointer.
     let row = unsafe {
         let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
         match call.op() {
@@ -70,7 +74,8 @@ raw_function!(registry_changed, |fcinfo| {
     Ok(pg_sys::Datum::null())
 });
 
-/// Whether all grants go at once, or what tells whose registry this is, while there is anything to lose.
+/// Whether all grants go at once, or what tells whose registry this is, while there is anything to
+/// lose.
 fn wipes_out(call: &PgTrigger<'_>, table: &PgRelation) -> Result<bool> {
     let operation = call.op().map_err(|_| Reason::NotATriggerCall)?;
     Ok(match (table.name(), operation) {
@@ -172,8 +177,8 @@ fn same_value(
     }
 }
 
-// Before commands that could drop the extension, in every session of the database: being called, it has the library loaded,
-// and with it the hook below.
+// Before commands that could drop the extension, in every session of the database: being called, it
+// has the library loaded, and with it the hook below.
 raw_function!(drop_guard, |fcinfo| {
     // SAFETY: PostgreSQL's call; the context is looked at before it is used.
     let is_event = unsafe {
@@ -202,8 +207,8 @@ pub fn install() {
     }
 }
 
-/// Called for every object that is dropped, whatever command or cascade got there, and for much else. As in
-/// [`executor`](super::executor), other hooks' ERRORs jump over this frame.
+/// Called for every object that is dropped, whatever command or cascade got there, and for much
+/// else. As in [`executor`](super::executor), other hooks' ERRORs jump over this frame.
 unsafe extern "C-unwind" fn on_access(
     access: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,
@@ -213,7 +218,8 @@ unsafe extern "C-unwind" fn on_access(
 ) {
     let address = PREVIOUS.load(Relaxed);
     if address != 0 {
-        // SAFETY: another library's hook of this type, which was there before ours, with its arguments.
+        // SAFETY: another library's hook of this type, which was there before ours, with its
+        // arguments.
         unsafe {
             let previous = std::mem::transmute::<usize, AccessHook>(address);
             previous(access, class, object, column, argument);
@@ -224,8 +230,8 @@ unsafe extern "C-unwind" fn on_access(
     }
 }
 
-/// PostgreSQL holds a lock by now that keeps everybody from the table; its rows are still there. Dropping a column counts
-/// too. What isn't our table isn't looked at.
+/// PostgreSQL holds a lock by now that keeps everybody from the table; its rows are still there.
+/// Dropping a column counts too. What isn't our table isn't looked at.
 #[pg_guard]
 extern "C-unwind" fn before_drop(relation: pg_sys::Oid) {
     let is_ours = scan::oid_of(DATA_KEY.name).is_ok_and(|table| table == relation);

@@ -6,8 +6,8 @@ use cmk_keyring::shared::tag::Tag;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-/// Data keys that this process holds of each record: its generation in the upper half, the number in the
-/// lower.
+/// Data keys that this process holds of each record: its generation in the upper half, the number
+/// in the lower.
 static HELD: [AtomicU32; RECORDS_MAX] = [const { AtomicU32::new(0) }; RECORDS_MAX];
 
 /// Counts a copy of a data key in this process.
@@ -40,7 +40,8 @@ pub fn holders(tag: Tag) -> Option<u16> {
     Some(if (value >> 16) as u16 == tag.generation() { value as u16 } else { 0 })
 }
 
-/// Counts one more. A counter of an older generation begins anew; one of a younger generation has no place for it.
+/// Counts one more. A counter of an older generation begins anew; one of a younger generation has
+/// no place for it.
 fn add(counter: &AtomicU32, generation: u16) -> u16 {
     let count = |value: u32| {
         let age = generation.wrapping_sub((value >> 16) as u16) as i16;

@@ -5,11 +5,13 @@ use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// Handles query cancel, `statement_timeout`, termination and shutdown. Unwinds if the wait is over.
+/// Handles query cancel, `statement_timeout`, termination and shutdown. Unwinds if the wait is
+/// over.
 pub fn tick() {
     check_for_interrupts!();
     if GIVES_WAY.load(Relaxed) && is_database_wanted() {
-        // SAFETY: on the main thread; as after a termination, PostgreSQL's exit callbacks undo the transaction.
+        // SAFETY: on the main thread; as after a termination, PostgreSQL's exit callbacks undo the
+        // transaction.
         unsafe { pg_sys::proc_exit(0) };
     }
 }
@@ -21,12 +23,13 @@ pub fn give_way() {
     GIVES_WAY.store(true, Relaxed);
 }
 
-/// Whether somebody holds, or waits for, the lock on this database that DROP DATABASE, ALTER DATABASE ... RENAME and CREATE
-/// DATABASE ... TEMPLATE take before they look who is connected. In a transaction.
+/// Whether somebody holds, or waits for, the lock on this database that DROP DATABASE, ALTER
+/// DATABASE ... RENAME and CREATE DATABASE ... TEMPLATE take before they look who is connected. In
+/// a transaction.
 pub fn is_database_wanted() -> bool {
     let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-    // SAFETY: in a transaction on the main thread. The tag is that of LockSharedObject() for this database; the lock is
-    // let go at once.
+    // SAFETY: in a transaction on the main thread. The tag is that of LockSharedObject() for this
+    // database; the lock is let go at once.
     unsafe {
         let tag = pg_sys::LOCKTAG {
             locktag_field1: 0,
@@ -50,7 +53,8 @@ pub fn kms() -> u32 {
     named(&KMS, c"CmkKms")
 }
 
-/// The wait for another process's KMS call: `CmkKmsOfOther` from PostgreSQL 17 on, before that `Extension`.
+/// The wait for another process's KMS call: `CmkKmsOfOther` from PostgreSQL 17 on, before that
+/// `Extension`.
 pub fn other_process() -> u32 {
     named(&OTHER_PROCESS, c"CmkKmsOfOther")
 }
@@ -88,6 +92,7 @@ impl Drop for WaitEvent {
 
 /// What `pgstat_report_wait_start` and `_end` do, which C compiles inline.
 fn report(wait_event: u32) {
-    // SAFETY: PostgreSQL points it at this backend's PGPROC field or at a local variable, always valid.
+    // SAFETY: PostgreSQL points it at this backend's PGPROC field or at a local variable, always
+    // valid.
     unsafe { pg_sys::my_wait_event_info.write_volatile(wait_event) }
 }

@@ -1,5 +1,6 @@
-//! Zeroes shared data keys when they expire, also when nobody asks, and starts a monitor for each database
-//! that the settings name. While it isn't running no data key is shared, so that none outlives its time.
+//! Zeroes shared data keys when they expire, also when nobody asks, and starts a monitor for each
+//! database that the settings name. While it isn't running no data key is shared, so that none
+//! outlives its time.
 
 use super::background::{handle_signals, sleep};
 use super::monitor::launch::Launcher;
@@ -8,6 +9,7 @@ use super::shared_memory::access;
 use super::shared_memory::layout::{Header, header};
 use super::{clock, elog, identity};
 use cmk_error::Instant;
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::c_int;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -20,6 +22,18 @@ pub const NAME: &str = "cmk_encrypt keyring worker";
 const LOOK: Duration = Duration::from_secs(1);
 /// Longest sleep, should a wake-up ever be lost.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// In the postmaster, while it loads the library.
+pub fn register() {
+    BackgroundWorkerBuilder::new(NAME)
+        .set_type(NAME)
+        .set_library("cmk_encrypt")
+        .set_function("cmk_encrypt_keyring_worker_main")
+        .set_start_time(BgWorkerStartTime::PostmasterStart)
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .enable_shmem_access(None)
+        .load();
+}
 
 #[pg_guard]
 #[unsafe(no_mangle)]
@@ -70,9 +84,4 @@ extern "C-unwind" fn stop(_code: c_int, _argument: pg_sys::Datum) {
     header.worker_latch.store(std::ptr::null_mut(), SeqCst);
     header.worker_pid.store(0, SeqCst);
     access::clear_unshared_data_keys();
-}
-
-/// Whether the keyring worker still is the process of this number.
-pub fn is_alive(pid: c_int) -> bool {
-    header().is_some_and(|header| header.worker_pid.load(SeqCst) == pid)
 }

@@ -80,8 +80,8 @@ impl ThisProcess {
 }
 
 unsafe extern "C" {
-    // Bound again because it can't raise an ERROR and is called for every value: pgrx's binding sets up a
-    // jump target around each call.
+    // Bound again because it can't raise an ERROR and is called for every value: pgrx's binding
+    // sets up a jump target around each call.
     safe fn InSecurityRestrictedOperation() -> bool;
 }
 
@@ -181,8 +181,8 @@ impl Process for ThisProcess {
         /// How often to see whether the other process is still there.
         const LOOK: Duration = Duration::from_millis(200);
         let Some(point) = access::wait_point(awaited.record) else { return };
-        // SAFETY: a condition variable in shared memory, initialised; in a transaction on the main thread. If
-        // an interrupt ends the wait, the transaction's abort takes us off the list.
+        // SAFETY: a condition variable in shared memory, initialised; in a transaction on the main
+        // thread. If an interrupt ends the wait, the transaction's abort takes us off the list.
         unsafe {
             pg_sys::ConditionVariablePrepareToSleep(point);
             while let Some(pid) = access::read(|shared| shared.caller_of(awaited, clock::now())) {

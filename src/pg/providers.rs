@@ -1,4 +1,5 @@
-//! The key providers, as the settings of this moment have them; and what a wait for them looks like.
+//! The key providers, as the settings of this moment have them; and what a wait for them looks
+//! like.
 
 use super::interrupt::{self, WaitEvent};
 use super::settings::values;

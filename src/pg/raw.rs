@@ -1,7 +1,8 @@
-//! Functions that PostgreSQL calls with its own conventions: triggers, event triggers, a type's input and output. Their SQL
-//! declarations are written by hand, in `sql/`.
+//! Functions that PostgreSQL calls with its own conventions: triggers, event triggers, a type's
+//! input and output. Their SQL declarations are written by hand, in `sql/`.
 
-/// Exports a C function, version 1: the body is a closure from the call's `fcinfo` to `Result<Datum>`; an error is raised.
+/// Exports a C function, version 1: the body is a closure from the call's `fcinfo` to
+/// `Result<Datum>`; an error is raised.
 macro_rules! raw_function {
     ($name:ident, $body:expr) => {
         #[pgrx::pg_guard]

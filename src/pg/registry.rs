@@ -1,5 +1,5 @@
-//! The registry's tables (`sql/registry.sql` declares them): how they are read, changed, locked, and how
-//! every process learns of a change.
+//! The registry's tables (`sql/registry.sql` declares them): how they are read, changed, locked,
+//! and how every process learns of a change.
 
 pub mod invalidation;
 pub mod lock;

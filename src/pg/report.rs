@@ -86,7 +86,8 @@ pub fn utc(seconds: i64) -> String {
 
 /// The name of this database, as it stands in `key=value` lines.
 pub fn database() -> String {
-    // SAFETY: in a transaction on the main thread; the name is a C string in the current memory context.
+    // SAFETY: in a transaction on the main thread; the name is a C string in the current memory
+    // context.
     let name = unsafe {
         let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
         if name.is_null() {

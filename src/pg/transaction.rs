@@ -70,8 +70,8 @@ extern "C-unwind" fn on_transaction_end(event: pg_sys::XactEvent::Type, _argumen
     }
 }
 
-/// At the end of a transaction, after its invalidations were sent: a process that finds no brake any more
-/// finds them.
+/// At the end of a transaction, after its invalidations were sent: a process that finds no brake
+/// any more finds them.
 #[pg_guard]
 extern "C-unwind" fn on_release(
     phase: pg_sys::ResourceReleasePhase::Type,

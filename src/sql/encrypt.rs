@@ -1,7 +1,9 @@
-//! `cmk_encrypt`, `cmk_decrypt` and their kin. `sql/applications.sql` declares them, each for several types.
+//! `cmk_encrypt`, `cmk_decrypt` and their kin. `sql/applications.sql` declares them, each for
+//! several types.
 //!
-//! Not STRICT, unlike what one would expect: a STRICT function returns NULL for a NULL tenant, so an
-//! unset `current_setting('app.tenant', true)` would silently store nothing. Only the value may be NULL.
+//! Not STRICT, unlike what one would expect: a STRICT function returns NULL for a NULL tenant, so
+//! an unset `current_setting('app.tenant', true)` would silently store nothing. Only the value may
+//! be NULL.
 
 use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg, required};
 use crate::pg::process::{ThisProcess, in_security_restricted_operation, keyring};
@@ -81,7 +83,8 @@ fn cmk_try_decrypt_text(
     forgiven.apply(open_text(tenant, ciphertext.0, aad, call)).into_sql()
 }
 
-/// The result is allocated before the keyring is asked: nothing may wait or jump while it holds a key.
+/// The result is allocated before the keyring is asked: nothing may wait or jump while it holds a
+/// key.
 #[inline]
 fn seal(
     tenant: Option<TextArg<'_>>,
@@ -141,7 +144,8 @@ fn open_for(
 /// What a value is bound to.
 ///
 /// # Errors
-/// `null_argument`; `tenant_name` for a name that is too long or isn't UTF-8, which no registered one is.
+/// `null_argument`; `tenant_name` for a name that is too long or isn't UTF-8, which no registered
+/// one is.
 #[inline]
 fn binding<'a>(
     tenant: Option<TextArg<'a>>,

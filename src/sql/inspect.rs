@@ -5,7 +5,8 @@ use cmk_envelope::Envelope;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-/// The header's fields; the SQL function `cmk.inspect` adds what the registry knows of the data key.
+/// The header's fields; the SQL function `cmk.inspect` adds what the registry knows of the data
+/// key.
 #[pg_extern(name = "envelope_header", schema = "cmk", immutable, strict, parallel_restricted)]
 #[allow(clippy::type_complexity)] // the row type of the SQL function
 fn envelope_header(

@@ -18,8 +18,8 @@ use std::collections::HashSet;
 const NANOS: f64 = 1e9;
 const MICROS: f64 = 1e6;
 
-/// The state of a tenant's key and what it cost so far, times in seconds since the Unix epoch. The view
-/// `cmk.status` is made of it.
+/// The state of a tenant's key and what it cost so far, times in seconds since the Unix epoch. The
+/// view `cmk.status` is made of it.
 #[pg_extern(schema = "cmk", volatile, strict, parallel_restricted)]
 #[allow(clippy::type_complexity)] // the row type of the SQL function
 fn key_status(
@@ -98,7 +98,8 @@ fn key_copies(
     let is_shared = access::is_shared();
     let ttl = values::ttl() as f64 / NANOS;
     let (record, holders) = record_of(tenant);
-    // Of other sessions, and of a call whose answer is on its way, nothing is known but that all keep to the TTL.
+    // Of other sessions, and of a call whose answer is on its way, nothing is known but that all
+    // keep to the TTL.
     let lives_on = match is_shared && !record.is_being_asked(clock::now()) {
         true => record.copies_until.saturating_sub(clock::now()) as f64 / NANOS,
         false => ttl,
@@ -108,7 +109,8 @@ fn key_copies(
     Ok(TableIterator::once((lives_on, holders, is_shared, ttl, assumed_role)))
 }
 
-/// A copy of the tenant's record, and how many processes hold a data key of it; `None` if that can't be known.
+/// A copy of the tenant's record, and how many processes hold a data key of it; `None` if that
+/// can't be known.
 fn record_of(tenant: &str) -> (Record, Option<i32>) {
     let id = read::tenant_id(tenant);
     let found = access::read(|shared| shared.find(&id).map(|(tag, record)| (tag, *record)));
@@ -141,11 +143,13 @@ fn reset_stats() {
     });
 }
 
-/// Has every data key of these tenants at hand, so that what follows asks no KMS. Returns how many there are.
+/// Has every data key of these tenants at hand, so that what follows asks no KMS. Returns how many
+/// there are.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
 fn warm(tenants: Option<VariadicArray<'_, &str>>) -> SqlResult<i32> {
     let tenants = required(tenants, "tenants").into_sql()?;
-    // More than the cache holds would push one another out, and the caller chooses how many there are.
+    // More than the cache holds would push one another out, and the caller chooses how many there
+    // are.
     if tenants.len() > values::policy().capacity {
         return Err(Error::new(Reason::TooManyNames)).into_sql();
     }

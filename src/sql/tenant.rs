@@ -17,7 +17,8 @@ fn register_tenant(
     let key_uri = required(key_uri, "key_uri").into_sql()?;
     let options = required(options, "options").into_sql()?;
     let activate = required(activate, "activate").into_sql()?;
-    let registered = admin::register(tenant, key_uri, options.text(), activate);
+    let register = |options| admin::register(tenant, key_uri, options, activate);
+    let registered = options.text().map_err(|error| error.for_tenant(tenant)).and_then(register);
     registered.map(|state| state.name()).into_sql()
 }
 
@@ -27,7 +28,8 @@ fn register_tenant(
 fn alter_tenant_options(tenant: Option<&str>, options: Option<JsonbArg>) -> SqlResult<()> {
     let tenant = required(tenant, "tenant").into_sql()?;
     let options = required(options, "options").into_sql()?;
-    admin::alter_options(tenant, options.text()).into_sql()
+    let options = options.text().map_err(|error| error.for_tenant(tenant));
+    options.and_then(|options| admin::alter_options(tenant, options)).into_sql()
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]

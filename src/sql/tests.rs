@@ -1,13 +1,15 @@
-//! In-backend tests (`cargo pgrx test`): what needs a server but neither a second session nor a client.
-//! Those that do are in `tests/sessions`.
+//! In-backend tests (`cargo pgrx test`): what needs a server but neither a second session nor a
+//! client. Those that do are in `tests/sessions`.
 
 use pgrx::prelude::*;
 
 #[pg_schema]
 mod tests {
     use super::fixture;
+    use crate::pg::datum::Bytea;
     use crate::pg::process::{THIS_PROCESS, keyring};
     use crate::pg::registry::invalidation;
+    use crate::pg::shared_memory::access;
     use cmk_error::Instant;
     use cmk_keyring::process::Process;
     use pgrx::prelude::*;
@@ -65,6 +67,28 @@ mod tests {
     }
 
     #[pg_test]
+    fn a_panic_under_the_lock_lets_it_go_and_shares_no_data_key() {
+        fixture::tenant("acme");
+        Spi::run("SELECT cmk_encrypt('acme', 'x')").expect("encrypt");
+        let panics =
+            || access::with(|_| -> () { std::panic::resume_unwind(Box::new("half-done")) });
+        let caught = std::panic::catch_unwind(panics);
+        assert_eq!(caught.expect_err("it panicked").downcast_ref(), Some(&"half-done"));
+        // Twice, and exclusively: who still had the lock would wait for himself.
+        let shared = |range: std::ops::Range<usize>| {
+            access::with(|shared| shared.expire(range, Instant::MIN)).is_some()
+        };
+        access::in_chunks(|range| assert!(!shared(range), "a data key is left"));
+        Spi::run("SELECT cmk_encrypt('acme', 'x')").expect("the session works");
+    }
+
+    #[pg_test]
+    fn new_values_are_zero() {
+        let mut value = Bytea::with_len(10_000).expect("memory");
+        assert!(value.as_mut_slice().iter().all(|byte| *byte == 0));
+    }
+
+    #[pg_test]
     fn a_change_of_a_registry_table_moves_the_generation() {
         fixture::tenant("acme");
         Spi::run("SELECT cmk_encrypt('acme', 'x')").expect("encrypt");
@@ -80,12 +104,14 @@ mod fixture {
     use std::fs;
     use std::os::unix::fs::OpenOptionsExt;
 
-    /// Relative to the data directory, where a backend lives; see `pg_test::postgresql_conf_options`.
+    /// Relative to the data directory, where a backend lives; see
+    /// `pg_test::postgresql_conf_options`.
     pub const KEYS: &str = "cmk_test_keys";
 
     pub fn tenant(name: &str) {
         fs::create_dir_all(KEYS).expect("the server may write its data directory");
-        // Tests run side by side and share their tenants' names: a key file is there whole or not at all.
+        // Tests run side by side and share their tenants' names: a key file is there whole or not
+        // at all.
         let draft = format!("{KEYS}/{name}.{}", std::process::id());
         let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
         std::io::Write::write_all(&mut options.expect("key file"), &[7; 32]).expect("key");

@@ -33,6 +33,7 @@ APPLICATION_FUNCTIONS = {
 FUNCTIONS = {
     # Administration
     "register_tenant":      (NOBODY,  "volatile unsafe owner"),
+    "alter_tenant_options": (NOBODY,  "volatile unsafe owner"),
     "activate_tenant":      (NOBODY,  "volatile unsafe owner"),
     "rotate_tenant":        (NOBODY,  "volatile unsafe owner"),
     "suspend_tenant":       (NOBODY,  "volatile unsafe owner"),

@@ -114,9 +114,9 @@ def app(session, role):
 def tenant(dba, app, kms):
     """Registers tenants, with a key in the fake KMS unless told otherwise, and lets `app` use them."""
 
-    def make(key_uri=None, name=None, to=(app,), by=dba, **options):
+    def make(key_uri=None, name=None, to=(app,), by=dba, activate=True, **options):
         made = Tenant(name or unique("tenant"), key_uri or kms.key())
-        by.run("SELECT cmk.register_tenant(%s, %s, %s)", made.name, made.key_uri, Jsonb(options))
+        by.run("SELECT cmk.register_tenant(%s, %s, %s, %s)", made.name, made.key_uri, Jsonb(options), activate)
         for session in to:
             grant(by, made, session.role)
         return made

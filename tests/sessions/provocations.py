@@ -16,6 +16,7 @@ ALL = {}
 # Reasons that no SQL leads to, and why.
 OUT_OF_REACH = {
     "out_of_memory": "needs a memory limit at the right moment; test_hardening.py sets one",
+    "registry_unusable": "SPI itself would have to refuse a statement",
     "system_random": "getrandom(2) does not fail on a running system",
 }
 
@@ -224,6 +225,11 @@ def key_uri(stage):
 @provokes("role_arn", "22023", names_tenant=False)
 def role_arn(stage):
     stage.use(name=stage.expect_name(), role_arn="arn:aws:iam::111122223333:user/eve", external_id="id-1")
+
+
+@provokes("key_options", "22023")
+def key_options(stage):
+    stage.use(name=stage.expect_name(), role="arn:aws:iam::111122223333:role/acme")
 
 
 @provokes("external_id", "22023", names_tenant=False)

@@ -1,9 +1,19 @@
 """`cmk.alter_tenant_options`: the tenant's role or external id changed, and KMS has the last word."""
 
+from dataclasses import dataclass
+
 import pytest
 from psycopg.types.json import Jsonb
 
 from support import CANARY, Tenant, fails, unique
+
+
+@dataclass(frozen=True)
+class Assuming(Tenant):
+    role: str
+    envelope: bytes
+
+    __str__ = Tenant.__str__
 
 
 def options(role, external_id):
@@ -20,9 +30,7 @@ def assuming(app, dba, kms, tenant):
     role, arn = kms.role("old"), kms.key()
     kms.principals(arn, [role])
     made = tenant(arn, role_arn=role, external_id="old")
-    made.role = role
-    made.envelope = app.encrypt(made)
-    return made
+    return Assuming(made.name, made.key_uri, role, app.encrypt(made))
 
 
 def test_a_new_external_id_takes_effect_in_every_session(session, app, dba, kms, assuming):
@@ -34,7 +42,7 @@ def test_a_new_external_id_takes_effect_in_every_session(session, app, dba, kms,
     for user in (warm, app, session(app.role)):
         assert user.decrypt(assuming, assuming.envelope) == CANARY
         assert user.decrypt(assuming, user.encrypt(assuming)) == CANARY
-    stored = dba.one("SELECT options FROM cmk.tenants WHERE tenant = %s", assuming.name)
+    stored = dba.one("SELECT options FROM cmk.tenant WHERE tenant = %s", assuming.name)
     assert stored == {"role_arn": assuming.role, "external_id": "new"}
 
 

@@ -41,7 +41,7 @@ def test_each_reason_has_its_sqlstate_detail_and_hint(
 
 
 def test_every_reason_of_the_extension_is_provoked_or_said_to_be_out_of_reach():
-    source = (ROOT / "src" / "error" / "reason.rs").read_text()
+    source = (ROOT / "crates" / "error" / "src" / "reason.rs").read_text()
     table = re.search(r"^reasons! \{(.*?)^\}", source, re.DOTALL | re.MULTILINE)
     names = re.findall(r'^    [A-Z]\w+ = "(\w+)"', table[1], re.MULTILINE)
     assert len(names) > 40

@@ -98,9 +98,9 @@ ARN = "'arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-123456
 HUGE_ARGUMENTS = {
     "key URI": (f"cmk.register_tenant('new', {huge()})", "key_uri"),
     "local key URI": (f"cmk.register_tenant('new', 'local:' || {huge()})", "key_uri"),
-    "role": (f"cmk.register_tenant('new', {ARN}, jsonb_build_object('role_arn', {huge()}))", "key_options"),
-    "option": (f"cmk.register_tenant('new', {ARN}, jsonb_build_object({huge()}, ''))", "key_options"),
-    "options to alter": (f"cmk.alter_tenant_options('acme', jsonb_build_object('role_arn', {huge()}))", "key_options"),
+    # PostgreSQL's jsonb holds no longer strings.
+    "options": (f"cmk.register_tenant('new', {ARN}, jsonb_build_array({huge(200)}))", "key_options"),
+    "options to alter": (f"cmk.alter_tenant_options('acme', jsonb_build_array({huge(200)}))", "key_options"),
     "tenant to alter": (f"cmk.alter_tenant_options({huge()}, '{{}}')", "tenant_name"),
     "tenant to register": (f"cmk.register_tenant({huge()}, 'local:shared')", "tenant_name"),
     **{

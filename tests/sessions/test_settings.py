@@ -16,6 +16,7 @@ SETTINGS = {
     "kms_attempt_timeout": "7s",
     "kms_operation_timeout": "7s",
     "kms_max_attempts": "7",
+    "kms_clients": "7",
     "local_keys": "off",
     "local_key_directory": "/tmp",
     "cache_soft_ttl": "7s",

@@ -11,10 +11,10 @@
 //! ```
 //!
 //! C2SP XAES-256-GCM derives a fresh AES-256-GCM key (NIST SP 800-38D) from the first half of each
-//! nonce, so random nonces may be used for 2^80 messages where AES-GCM alone stops at 2^32. Composed here
-//! from the `aes` and `aes-gcm` crates instead of taken from `xaes-256-gcm`, because that one expands
-//! decryption keys that GCM never uses, a tenth of the cost of a short value; tests hold the two against
-//! each other and against C2SP's vectors.
+//! nonce, so random nonces may be used for 2^80 messages where AES-GCM alone stops at 2^32.
+//! Composed here from the `aes` and `aes-gcm` crates instead of taken from `xaes-256-gcm`, because
+//! that one expands decryption keys that GCM never uses, a tenth of the cost of a short value;
+//! tests hold the two against each other and against C2SP's vectors.
 
 use super::key::{KEY_LEN, SecretKey};
 use super::locked::Erasable;
@@ -35,7 +35,8 @@ pub const TAG_LEN: usize = 16;
 
 const BLOCK: usize = 16;
 
-/// AES-256-GCM without the key schedule of the inverse cipher, and around a borrowed one: it is a kilobyte.
+/// AES-256-GCM without the key schedule of the inverse cipher, and around a borrowed one: it is a
+/// kilobyte.
 type Aes256Gcm<'a> = AesGcm<&'a Aes256Enc, U12>;
 
 /// An expanded key. Holds key schedules only; the raw key is not kept. Zeroed on drop.
@@ -100,7 +101,8 @@ impl Cipher {
         Ok(tag.map_err(|_| Reason::TooLarge)?.into())
     }
 
-    /// Writes the plaintext of `ciphertext` to `out`, which stays untouched unless the tag is right.
+    /// Writes the plaintext of `ciphertext` to `out`, which stays untouched unless the tag is
+    /// right.
     ///
     /// # Errors
     /// `not_authentic`, one opaque failure for whatever is wrong.

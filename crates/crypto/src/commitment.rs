@@ -5,10 +5,10 @@
 //! dek_id = C[0..16]
 //! ```
 //!
-//! `C` stands beside the wrapped data key and is compared after each unwrap; `dek_id` stands in every
-//! envelope. AES-GCM alone does not commit to its key: without this, one who may write the registry
-//! could make one ciphertext open to two plaintexts under two keys (CVE-2025-14763 is that attack on a
-//! client with the same layout). HKDF: RFC 5869.
+//! `C` stands beside the wrapped data key and is compared after each unwrap; `dek_id` stands in
+//! every envelope. AES-GCM alone does not commit to its key: without this, one who may write the
+//! registry could make one ciphertext open to two plaintexts under two keys (CVE-2025-14763 is that
+//! attack on a client with the same layout). HKDF: RFC 5869.
 
 use super::key::SecretKey;
 use hkdf::Hkdf;

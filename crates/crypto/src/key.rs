@@ -17,7 +17,8 @@ impl SecretKey {
     /// Takes a copy of `bytes`; the caller zeroes its own.
     ///
     /// # Errors
-    /// `kms_answer_mismatch` if it isn't [`KEY_LEN`] bytes: only a provider's answer can be that wrong.
+    /// `kms_answer_mismatch` if it isn't [`KEY_LEN`] bytes: only a provider's answer can be that
+    /// wrong.
     pub fn from_slice(bytes: &[u8]) -> Result<Self> {
         let mut key = Box::new([0; KEY_LEN]);
         if bytes.len() != KEY_LEN {

@@ -1,5 +1,5 @@
-//! Primitives, each a thin, opinionated layer over a RustCrypto crate or the operating system. Nothing
-//! here knows a tenant's registry, KMS or PostgreSQL.
+//! Primitives, each a thin, opinionated layer over a RustCrypto crate or the operating system.
+//! Nothing here knows a tenant's registry, KMS or PostgreSQL.
 
 pub mod aead;
 pub mod commitment;

@@ -1,15 +1,16 @@
-//! Memory for what must not be seen: kept out of swap, core dumps and forked children, zeroed on free
-//! and at a set time even if its owner sleeps.
+//! Memory for what must not be seen: kept out of swap, core dumps and forked children, zeroed on
+//! free and at a set time even if its owner sleeps.
 //!
-//! [`Locked<T>`] is a `Box<T>` whose slot comes from [`pages`](super::pages) that are locked, left out of core dumps
-//! and not inherited. Where the system refuses to lock (`RLIMIT_MEMLOCK`), the
+//! [`Locked<T>`] is a `Box<T>` whose slot comes from [`pages`](super::pages) that are locked, left
+//! out of core dumps and not inherited. Where the system refuses to lock (`RLIMIT_MEMLOCK`), the
 //! memory is used unlocked and [`protection`] says so. Pages are never given back: freed slots are
 //! zeroed and reused.
 //!
 //! Each slot has a deadline. [`erase_overdue`] zeroes what is past it and may be called by a signal
-//! handler, at any instruction of the thread that uses the slots: it touches nothing but atomics and the
-//! slots, and leaves the one that is [`pinned`](Locked::pin) alone. Of all slots one can be pinned at a time; while it is,
-//! another attempt gets nothing, so that no reference outlives what it refers to.
+//! handler, at any instruction of the thread that uses the slots: it touches nothing but atomics
+//! and the slots, and leaves the one that is [`pinned`](Locked::pin) alone. Of all slots one can be
+//! pinned at a time; while it is, another attempt gets nothing, so that no reference outlives what
+//! it refers to.
 
 use super::pages::{Protection, Sharing, map};
 use std::marker::PhantomData;
@@ -43,9 +44,9 @@ struct Slot {
 static MAPPINGS: [AtomicPtr<Slot>; CHUNKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
 
-/// The slot in use; 0: none. Who pins writes here first and then looks whether the slot is erased; who erases marks the
-/// slot first and then looks here. Both are sequentially consistent, so at least one of them notices the other, be it
-/// a signal handler or another thread.
+/// The slot in use; 0: none. Who pins writes here first and then looks whether the slot is erased;
+/// who erases marks the slot first and then looks here. Both are sequentially consistent, so at
+/// least one of them notices the other, be it a signal handler or another thread.
 static PINNED: AtomicUsize = AtomicUsize::new(0);
 
 static ON_ERASE: OnceLock<fn(u64)> = OnceLock::new();
@@ -135,7 +136,8 @@ impl<T: Erasable> Locked<T> {
     }
 
     fn header(&self) -> &Slot {
-        // SAFETY: mapped for good; the content is bytes here, and only atomics are written through this.
+        // SAFETY: mapped for good; the content is bytes here, and only atomics are written through
+        // this.
         unsafe { self.slot.as_ref() }
     }
 
@@ -178,15 +180,16 @@ impl<T> Drop for Pinned<'_, T> {
 
 impl<T> Drop for Locked<T> {
     fn drop(&mut self) {
-        // Nobody refers to the content any more. A `Pinned` that was leaked keeps its slot out of the pool for good.
+        // Nobody refers to the content any more. A `Pinned` that was leaked keeps its slot out of
+        // the pool for good.
         if erase(self.slot) {
             pool().free.push(self.slot);
         }
     }
 }
 
-/// Has `hook` called with the tag of each value that is erased or dropped, once. It may run in a signal
-/// handler. Only the first hook counts.
+/// Has `hook` called with the tag of each value that is erased or dropped, once. It may run in a
+/// signal handler. Only the first hook counts.
 pub fn on_erase(hook: fn(u64)) {
     let _ = ON_ERASE.set(hook);
 }
@@ -204,7 +207,8 @@ fn erase(slot: NonNull<Slot>) -> bool {
         header.deadline.store(deadline, SeqCst);
         return false;
     }
-    // SAFETY: nobody has it pinned, and who tries from here on finds it erased. The bytes are overwritten in place.
+    // SAFETY: nobody has it pinned, and who tries from here on finds it erased. The bytes are
+    // overwritten in place.
     unsafe {
         std::slice::from_raw_parts_mut(slot.as_ptr().cast::<u8>(), CONTENT).zeroize();
     }
@@ -215,8 +219,8 @@ fn erase(slot: NonNull<Slot>) -> bool {
     true
 }
 
-/// Zeroes every value whose deadline is not after `now`. Returns the earliest deadline left; one that has
-/// passed stands for the value that is in use this very moment.
+/// Zeroes every value whose deadline is not after `now`. Returns the earliest deadline left; one
+/// that has passed stands for the value that is in use this very moment.
 pub fn erase_overdue(now: u64) -> Option<u64> {
     let mut earliest = None;
     let mappings = MAPPINGS.iter().map_while(|mapping| NonNull::new(mapping.load(Acquire)));
@@ -232,11 +236,13 @@ pub fn erase_overdue(now: u64) -> Option<u64> {
     earliest
 }
 
-/// Overwrites the dead part of the stack, where functions that have returned may have left copies of a
-/// key: moves of a value are plain copies, which nobody zeroes. Called by who had a key expanded, after.
+/// Overwrites the dead part of the stack, where functions that have returned may have left copies
+/// of a key: moves of a value are plain copies, which nobody zeroes. Called by who had a key
+/// expanded, after.
 #[inline(never)]
 pub fn scrub_stack() {
-    // Deeper than a KMS call with all its layers goes; a backend has 100 kB to spare below any function.
+    // Deeper than a KMS call with all its layers goes; a backend has 100 kB to spare below any
+    // function.
     const DEPTH: usize = 64 * 1024;
     let mut dead = [0_u8; DEPTH];
     dead.zeroize();

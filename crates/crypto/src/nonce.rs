@@ -5,15 +5,16 @@
 //! nonce = draw ⊕ (now in nanoseconds, in the first 8 bytes)
 //! ```
 //!
-//! A call of the kernel per value costs more than sealing a short value, and its bulk output still costs
-//! a third as much; hence a seed a block, used once and forgotten (NIST SP 800-90A's CTR construction
-//! without its state). A block belongs to one process: [`NonceSource`] compares the process id before it
-//! hands anything out, so that two backends forked from one preloaded parent never share a nonce.
+//! A call of the kernel per value costs more than sealing a short value, and its bulk output still
+//! costs a third as much; hence a seed a block, used once and forgotten (NIST SP 800-90A's CTR
+//! construction without its state). A block belongs to one process: [`NonceSource`] compares the
+//! process id before it hands anything out, so that two backends forked from one preloaded parent
+//! never share a nonce.
 //!
-//! A virtual machine that is resumed twice from one snapshot has every block twice. So a block is thrown
-//! away when it is a second old, and the time goes into each nonce, which leaves it as random as it was.
-//! Two copies then draw the same nonce only within the first second, at the same place of the same block,
-//! in the same nanosecond of a clock that both took along.
+//! A virtual machine that is resumed twice from one snapshot has every block twice. So a block is
+//! thrown away when it is a second old, and the time goes into each nonce, which leaves it as
+//! random as it was. Two copies then draw the same nonce only within the first second, at the same
+//! place of the same block, in the same nanosecond of a clock that both took along.
 
 use aes::Aes256Enc;
 use cmk_error::{Instant, Reason, Result};

@@ -1,4 +1,5 @@
-//! Pages for secrets: locked, left out of core dumps, and where the kernel has memfd_secret(2), out of everybody's sight.
+//! Pages for secrets: locked, left out of core dumps, and where the kernel has memfd_secret(2), out
+//! of everybody's sight.
 
 use std::ptr::NonNull;
 
@@ -13,16 +14,17 @@ pub struct Protection {
     pub undumpable: usize,
 }
 
-/// Fresh zeroed pages, locked and kept out of core dumps as far as the system lets us; out of `/proc/PID/mem` too, where
-/// the kernel has memfd_secret(2). Private ones are kept from forked children; shared ones are for them.
+/// Fresh zeroed pages, locked and kept out of core dumps as far as the system lets us; out of
+/// `/proc/PID/mem` too, where the kernel has memfd_secret(2). Private ones are kept from forked
+/// children; shared ones are for them.
 ///
 /// # Panics
 /// When the kernel has no memory left, as a `Box` would.
 pub fn map(len: usize, sharing: Sharing) -> (NonNull<u8>, Protection) {
     let secret = secret_pages(len, sharing);
     let mut granted = Protection { bytes: len, ..Protection::default() };
-    // SAFETY: fresh pages, which nothing else refers to; checked before they are used, and all calls name
-    // exactly them.
+    // SAFETY: fresh pages, which nothing else refers to; checked before they are used, and all
+    // calls name exactly them.
     let base = unsafe {
         let base = secret.unwrap_or_else(|| {
             let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -60,11 +62,13 @@ pub enum Sharing {
     WithChildren,
 }
 
-/// Pages of memfd_secret(2): the kernel takes them out of its own address space, and refuses to read them for anybody
-/// but the process itself. `None` where the kernel has none, or `RLIMIT_MEMLOCK` none left.
+/// Pages of memfd_secret(2): the kernel takes them out of its own address space, and refuses to
+/// read them for anybody but the process itself. `None` where the kernel has none, or
+/// `RLIMIT_MEMLOCK` none left.
 #[cfg(target_os = "linux")]
 fn secret_pages(len: usize, sharing: Sharing) -> Option<*mut libc::c_void> {
-    // SAFETY: plain system calls; the descriptor is ours, and closed when the mapping has taken its place.
+    // SAFETY: plain system calls; the descriptor is ours, and closed when the mapping has taken its
+    // place.
     unsafe {
         let fd = libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC);
         let fd = libc::c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;

@@ -1,4 +1,5 @@
-//! C2SP XAES-256-GCM (<https://c2sp.org/XAES-256-GCM>): the specification's vectors, through our cipher.
+//! C2SP XAES-256-GCM (<https://c2sp.org/XAES-256-GCM>): the specification's vectors, through our
+//! cipher.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -7,9 +7,10 @@
 //! cargo run -p cmk-envelope --example open -- acme 00…1f c101…
 //! ```
 //!
-//! The data key comes from the tenant's own KMS: `aws kms decrypt` on `cmk.data_key.wrapped`, with the
-//! encryption context `cmk_encrypt=v1,purpose=values,tenant=TENANT`. The envelope is what stands in the
-//! column; psql prints it as hexadecimal after `\x`. The plaintext goes to standard output as it is.
+//! The data key comes from the tenant's own KMS: `aws kms decrypt` on `cmk.data_key.wrapped`, with
+//! the encryption context `cmk_encrypt=v1,purpose=values,tenant=TENANT`. The envelope is what
+//! stands in the column; psql prints it as hexadecimal after `\x`. The plaintext goes to standard
+//! output as it is.
 
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::Commitment;

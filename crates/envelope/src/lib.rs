@@ -12,8 +12,8 @@
 //! AAD = "cmk_encrypt/v1" ‖ header[0..18] ‖ len32(tenant) ‖ tenant ‖ len32(aad) ‖ aad
 //! ```
 //!
-//! Lengths are big-endian. The AAD is not stored. Every part is length-prefixed or of fixed length, so
-//! that no two different triples of header, tenant and aad give the same bytes.
+//! Lengths are big-endian. The AAD is not stored. Every part is length-prefixed or of fixed length,
+//! so that no two different triples of header, tenant and aad give the same bytes.
 
 use cmk_crypto::aead::{Cipher, TAG_LEN};
 use cmk_crypto::commitment::{DEK_ID_LEN, DekId};
@@ -92,8 +92,8 @@ impl<'a> Envelope<'a> {
         self.ciphertext.len()
     }
 
-    /// Opens the envelope into `out`, which is [`plaintext_len`](Self::plaintext_len) bytes and stays
-    /// untouched on failure.
+    /// Opens the envelope into `out`, which is [`plaintext_len`](Self::plaintext_len) bytes and
+    /// stays untouched on failure.
     ///
     /// # Errors
     /// `not_authentic`.

@@ -1,9 +1,9 @@
 //! Failures, and every way an operation can fail.
 //!
 //! A [`Reason`] is what programs branch on: it stands in the DETAIL of the SQL error as
-//! `reason=key_disabled`. [`Reason::entry`] gives each one its SQLSTATE, its message and its hint in a
-//! single exhaustive match. No variant can hold plaintext, key bytes or the text of a foreign error;
-//! the only free text is [`Error::info`], which carries identifiers that are safe to log.
+//! `reason=key_disabled`. [`Reason::entry`] gives each one its SQLSTATE, its message and its hint
+//! in a single exhaustive match. No variant can hold plaintext, key bytes or the text of a foreign
+//! error; the only free text is [`Error::info`], which carries identifiers that are safe to log.
 
 mod reason;
 
@@ -32,8 +32,8 @@ impl Error {
         Self { reason, tenant: None, info: None }
     }
 
-    /// Names the tenant, unless one is named already or the name is longer than any registered one can
-    /// be: an error is no place for a gigabyte.
+    /// Names the tenant, unless one is named already or the name is longer than any registered one
+    /// can be: an error is no place for a gigabyte.
     #[must_use]
     pub fn for_tenant(mut self, tenant: &str) -> Self {
         const LONGEST: usize = 255;
@@ -56,7 +56,8 @@ impl Error {
         self.info.as_deref()
     }
 
-    /// What [`Error::info`] says where this process lacks what a call takes: file descriptors, threads, memory.
+    /// What [`Error::info`] says where this process lacks what a call takes: file descriptors,
+    /// threads, memory.
     pub const OWN_RESOURCES: &'static str = "cause=runtime";
 
     /// See [`Reason::concerns_one_process`].

@@ -82,7 +82,8 @@ macro_rules! reasons {
         impl Reason {
             pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
 
-            /// The one table: name, SQLSTATE, message and hint. `%` in a message stands for the tenant.
+            /// The one table: name, SQLSTATE, message and hint. `%` in a message stands for the
+            /// tenant.
             pub const fn entry(self) -> Entry {
                 match self {
                     $(Reason::$variant => Entry {
@@ -296,8 +297,8 @@ impl Reason {
         Self::ALL.iter().copied().find(|r| r.name() == name)
     }
 
-    /// What this reason, if a provider returned it, says about the tenant's key. `None` says nothing
-    /// and leaves the cache alone: integrity failures, bad arguments.
+    /// What this reason, if a provider returned it, says about the tenant's key. `None` says
+    /// nothing and leaves the cache alone: integrity failures, bad arguments.
     pub const fn key_state(self) -> Option<KeyState> {
         use Reason::*;
         match self {
@@ -313,8 +314,9 @@ impl Reason {
         }
     }
 
-    /// True of what concerns the process that met it and says nothing about the tenant's key: another process may have
-    /// newer credentials or settings, or file descriptors to spare. Nobody else is refused for it.
+    /// True of what concerns the process that met it and says nothing about the tenant's key:
+    /// another process may have newer credentials or settings, or file descriptors to spare. Nobody
+    /// else is refused for it.
     pub const fn concerns_one_process(self) -> bool {
         use Reason::*;
         matches!(self, Credentials | Endpoint | LocalKeysOff | SystemRandom | OutOfMemory)

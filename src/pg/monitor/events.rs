@@ -1,5 +1,6 @@
-//! Makes changes of keys known: a row in `cmk.key_event` and a NOTIFY of its id on `cmk_key_events`, on a primary; and
-//! for warnings a line in the log. (A change of state is logged by the process that saw it.)
+//! Makes changes of keys known: a row in `cmk.key_event` and a NOTIFY of its id on
+//! `cmk_key_events`, on a primary; and for warnings a line in the log. (A change of state is logged
+//! by the process that saw it.)
 
 use super::session::{try_transaction, with_snapshot};
 use crate::pg::registry::tables::KEY_EVENT;
@@ -34,15 +35,15 @@ struct Event<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum When {
     Always,
-    /// Unless the last row about the tenant's state says the same, and of a revoked key why; without a row the key was
-    /// usable.
+    /// Unless the last row about the tenant's state says the same, and of a revoked key why;
+    /// without a row the key was usable.
     StateDiffers,
     /// Unless the last row of its kind says the same.
     InfoDiffers,
 }
 
-/// Makes every change of state known since the last one that was. False if an ERROR kept one from being
-/// written.
+/// Makes every change of state known since the last one that was. False if an ERROR kept one from
+/// being written.
 pub fn announce<'a, N: Iterator<Item = (TenantId, &'a str)>>(tenants: impl Fn() -> N) -> bool {
     if write::in_recovery() {
         return true;
@@ -87,8 +88,8 @@ fn publish_changes(tenant: &str, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// What is known beyond its reason of the present state, which was entered `at`: microseconds since the Unix
-/// epoch.
+/// What is known beyond its reason of the present state, which was entered `at`: microseconds since
+/// the Unix epoch.
 fn info_of(record: &Record, at: i64) -> Option<String> {
     let error = record.last_state()?.error?;
     let info = error.info().map(str::to_owned);
@@ -101,8 +102,8 @@ fn info_of(record: &Record, at: i64) -> Option<String> {
     Some(info.map_or(String::new(), |info| info + " ") + &format!("dark_in_seconds={left}"))
 }
 
-/// Warns of what will make the key unusable. A warning that was given is not given again. In a transaction. False
-/// while somebody locks the table.
+/// Warns of what will make the key unusable. A warning that was given is not given again. In a
+/// transaction. False while somebody locks the table.
 pub fn warn(tenant: &str, facts: &KeyFacts) -> bool {
     let now = clock::wall() as f64 / 1e6;
     let soon = |at: &i64| *at < now as i64 + EXPIRY_NOTICE * DAY;

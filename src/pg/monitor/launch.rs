@@ -8,8 +8,8 @@ use pgrx::bgworkers::{
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::HashMap;
 
-/// Pause before a monitor that ended is started again, at first and at most, in nanoseconds; its database
-/// may be missing.
+/// Pause before a monitor that ended is started again, at first and at most, in nanoseconds; its
+/// database may be missing.
 const PAUSE: u64 = 5_000_000_000;
 const PAUSE_MAX: u64 = 300_000_000_000;
 

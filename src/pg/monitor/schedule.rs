@@ -1,11 +1,11 @@
-//! Watches the keys of one database's tenants: asks KMS on a schedule whether they are usable, so that a
-//! revocation is noticed even when nobody queries and data keys in use are renewed before a query has to,
-//! and makes known what changes.
+//! Watches the keys of one database's tenants: asks KMS on a schedule whether they are usable, so
+//! that a revocation is noticed even when nobody queries and data keys in use are renewed before a
+//! query has to, and makes known what changes.
 //!
-//! It is a superuser in a database that others may own, so it trusts none of the database's settings and
-//! touches no table that isn't the extension's. Each step is a transaction of its own. If one fails that only
-//! reads, the worker ends and the keyring worker starts another; what can't be written is tried again later,
-//! and the keys are watched meanwhile.
+//! It is a superuser in a database that others may own, so it trusts none of the database's
+//! settings and touches no table that isn't the extension's. Each step is a transaction of its own.
+//! If one fails that only reads, the worker ends and the keyring worker starts another; what can't
+//! be written is tried again later, and the keys are watched meanwhile.
 
 use super::events;
 use super::session::{connect, transaction, try_transaction, with_snapshot};
@@ -16,7 +16,7 @@ use crate::pg::registry::tables::{DATA_KEY, TENANT};
 use crate::pg::registry::{invalidation, lock, read};
 use crate::pg::settings::values;
 use crate::pg::shared_memory::access;
-use crate::pg::{clock, elog, interrupt, keyring_worker, report};
+use crate::pg::{clock, elog, interrupt, report};
 use cmk_error::{Instant, KeyState, Reason, Result};
 use cmk_keyring::shared::identity::TenantId;
 use cmk_keyring::tenant::{Tenant, TenantState};
@@ -76,10 +76,9 @@ pub extern "C-unwind" fn cmk_encrypt_monitor_main(argument: pg_sys::Datum) {
     connect(BackgroundWorker::get_extra());
     let mut monitor = Monitor::default();
     interrupt::give_way();
-    // A keyring worker that was started again has a monitor of its own for the database. One that gave way is started again too,
-    // and waits until the database is free.
-    while keyring_worker::is_alive(argument.value() as i32)
-        && !transaction(interrupt::is_database_wanted)
+    // A keyring worker that was started again has a monitor of its own for the database. One that
+    // gave way is started again too, and waits until the database is free.
+    while access::is_worker(argument.value() as i32) && !transaction(interrupt::is_database_wanted)
     {
         let next = monitor.round();
         sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));
@@ -191,7 +190,8 @@ impl Monitor {
 
     /// Returns how many calls it made.
     fn check(&mut self, name: &str) -> u64 {
-        // Where the tables are locked, in the next round; if the tenant is gone the next list will tell.
+        // Where the tables are locked, in the next round; if the tenant is gone the next list will
+        // tell.
         let Some(tenant) = transaction(|| active_tenant(name)) else { return 0 };
         let Some(schedule) = self.tenants.get_mut(name) else { return 0 };
         let now = clock::now();
@@ -219,7 +219,8 @@ impl Monitor {
 }
 
 /// # Errors
-/// `not_installed`; `registry_copied`; `registry_unusable`; `tenant_busy` while somebody locks the table.
+/// `not_installed`; `registry_copied`; `registry_unusable`; `tenant_busy` while somebody locks the
+/// table.
 fn active_tenants() -> Result<HashSet<String>> {
     read::watch()?;
     lock::lock_own_table(TENANT.name, pg_sys::AccessShareLock)?;
@@ -250,8 +251,8 @@ fn last_seen(id: &TenantId) -> (u64, bool) {
     (record.map_or(0, |record| record.history.changes), answers)
 }
 
-/// When to renew the shared data keys of each tenant that uses them: before a query finds them older than
-/// the soft TTL.
+/// When to renew the shared data keys of each tenant that uses them: before a query finds them
+/// older than the soft TTL.
 fn renewals() -> HashMap<TenantId, Instant> {
     let soft_ttl = values::policy().soft_ttl;
     let mut renewals = HashMap::new();

@@ -8,8 +8,8 @@ use pgrx::{PgTryBuilder, pg_sys};
 use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
 
-/// What a database's owner could have set for it (ALTER DATABASE … SET) to have a superuser run his code or to
-/// keep him from his work. As autovacuum does.
+/// What a database's owner could have set for it (ALTER DATABASE … SET) to have a superuser run his
+/// code or to keep him from his work. As autovacuum does.
 const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"default_transaction_read_only", c"off"),
@@ -19,8 +19,8 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"lock_timeout", c"0"),
     (c"idle_in_transaction_session_timeout", c"0"),
     (c"row_security", c"off"),
-    // Whoever may create triggers on a table of ours would run as superuser. Only its owner can make one that fires
-    // all the same.
+    // Whoever may create triggers on a table of ours would run as superuser. Only its owner can
+    // make one that fires all the same.
     (c"session_replication_role", c"replica"),
     (c"client_min_messages", c"error"),
     (c"synchronous_commit", c"local"),
@@ -42,11 +42,11 @@ pub fn connect(database: &str) {
     }
 }
 
-/// As the bootstrap superuser, whatever role the database's settings name, and without a snapshot, so that
-/// waiting for KMS holds no row version back.
+/// As the bootstrap superuser, whatever role the database's settings name, and without a snapshot,
+/// so that waiting for KMS holds no row version back.
 pub fn transaction<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: on the main thread of a worker that is connected to a database, outside of a transaction. An
-    // ERROR ends the worker, and with it the transaction.
+    // SAFETY: on the main thread of a worker that is connected to a database, outside of a
+    // transaction. An ERROR ends the worker, and with it the transaction.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
@@ -57,7 +57,8 @@ pub fn transaction<R>(work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// The same for what may fail without the worker's fault, such as a write. Logs an ERROR and undoes the transaction.
+/// The same for what may fail without the worker's fault, such as a write. Logs an ERROR and undoes
+/// the transaction.
 pub fn try_transaction<R>(work: impl FnOnce() -> R) -> Option<R> {
     PgTryBuilder::new(AssertUnwindSafe(|| Some(transaction(work))))
         .catch_others(|error| {
@@ -67,7 +68,8 @@ pub fn try_transaction<R>(work: impl FnOnce() -> R) -> Option<R> {
                 }
                 CaughtError::RustPanic { ereport, .. } => ereport.message().to_owned(),
             };
-            // SAFETY: on the main thread, after an ERROR inside a transaction, as a backend's main loop does.
+            // SAFETY: on the main thread, after an ERROR inside a transaction, as a backend's main
+            // loop does.
             unsafe {
                 pg_sys::AbortCurrentTransaction();
             }

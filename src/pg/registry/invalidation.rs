@@ -1,9 +1,10 @@
 //! How a backend learns that the registry, a grant or a role membership changed.
 //!
-//! Every changed row of a registry table invalidates that table's relation cache entry (a row trigger,
-//! which also fires for logical replication, calls [`announce`]). PostgreSQL carries the message to all backends at commit, and to standbys with
-//! the commit record; on rollback it undoes it locally. Here it only counts [`generation`] up: the
-//! keyring compares and reads the registry again.
+//! Every changed row of a registry table invalidates that table's relation cache entry (a row
+//! trigger, which also fires for logical replication, calls [`announce`]). PostgreSQL carries the
+//! message to all backends at commit, and to standbys with the commit record; on rollback it undoes
+//! it locally. Here it only counts [`generation`] up: the keyring compares and reads the registry
+//! again.
 
 use crate::pg::shared_memory::access;
 use pgrx::{pg_guard, pg_sys};
@@ -38,12 +39,12 @@ pub fn watch(tables: [pg_sys::Oid; 4]) {
     }
 }
 
-/// The generation of the registry and of notices, after taking in what other backends committed meanwhile, also in the
-/// middle of a statement.
+/// The generation of the registry and of notices, after taking in what other backends committed
+/// meanwhile, also in the middle of a statement.
 #[inline]
 pub fn generation() -> u64 {
-    // SAFETY: in a transaction on the main thread, as for any function call of the executor. Without
-    // pending messages it is one comparison.
+    // SAFETY: in a transaction on the main thread, as for any function call of the executor.
+    // Without pending messages it is one comparison.
     unsafe { pg_sys::AcceptInvalidationMessages() };
     // Both only grow, so the sum changes if either does.
     GENERATION.load(Relaxed) + access::notices()
@@ -57,8 +58,9 @@ pub fn registry_generation() -> u64 {
 /// This transaction changed the registry.
 static DIRTY: AtomicBool = AtomicBool::new(false);
 
-/// True from a change of the registry to the end of the transaction. What it sees is nobody else's yet: a data key
-/// unwrapped under an uncommitted eviction would outlive the commit in other sessions.
+/// True from a change of the registry to the end of the transaction. What it sees is nobody else's
+/// yet: a data key unwrapped under an uncommitted eviction would outlive the commit in other
+/// sessions.
 pub fn has_uncommitted_changes() -> bool {
     DIRTY.load(Relaxed)
 }
@@ -71,7 +73,8 @@ pub fn settle() -> bool {
 /// Tells every backend, at commit, that `table` changed.
 pub fn announce(table: pg_sys::Oid) {
     DIRTY.store(true, Relaxed);
-    // SAFETY: in a transaction on the main thread, with the table locked by the statement that fired.
+    // SAFETY: in a transaction on the main thread, with the table locked by the statement that
+    // fired.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(table) };
 }
 

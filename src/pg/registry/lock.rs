@@ -6,8 +6,8 @@ use cmk_error::{Reason, Result};
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::CStr;
 
-/// A table of ours, if the extension is installed and all tables are its own. Whoever owns the database could put
-/// others in their place after DROP EXTENSION, and a monitor is a superuser.
+/// A table of ours, if the extension is installed and all tables are its own. Whoever owns the
+/// database could put others in their place after DROP EXTENSION, and a monitor is a superuser.
 pub fn own_table(name: &CStr) -> Option<pg_sys::Oid> {
     let own = |name: &CStr| -> Option<pg_sys::Oid> {
         let table = scan::oid_of(name).ok()?;
@@ -22,8 +22,8 @@ pub fn own_table(name: &CStr) -> Option<pg_sys::Oid> {
     names.iter().all(|name| own(name).is_some()).then(|| own(name)).flatten()
 }
 
-/// Locks a table of ours to the end of the transaction. With the lock, its name is its own: until then
-/// PostgreSQL resolves a name anew when it had to wait for DROP EXTENSION.
+/// Locks a table of ours to the end of the transaction. With the lock, its name is its own: until
+/// then PostgreSQL resolves a name anew when it had to wait for DROP EXTENSION.
 ///
 /// # Errors
 /// `not_installed`; `tenant_busy` while somebody locks the table, for whom nobody is to wait.

@@ -42,7 +42,8 @@ pub fn tenant(name: &str) -> Result<Option<Tenant>> {
 /// As [`tenant`], for a tenant that has to be there.
 ///
 /// # Errors
-/// `unknown_tenant`; `tenant_name` for a name that can't be registered, so that the two are told apart.
+/// `unknown_tenant`; `tenant_name` for a name that can't be registered, so that the two are told
+/// apart.
 pub fn require_tenant(name: &str) -> Result<Tenant> {
     tenant(name)?.ok_or_else(|| unknown(name))
 }
@@ -109,11 +110,11 @@ pub fn watch() -> Result<()> {
     Ok(())
 }
 
-/// What `role` may do with the values of `tenant`, by grants to it, to roles whose privileges it has, and
-/// to every tenant.
+/// What `role` may do with the values of `tenant`, by grants to it, to roles whose privileges it
+/// has, and to every tenant.
 ///
-/// Superusers hold every privilege implicitly; here they need an explicit grant like anyone, so that
-/// reading a tenant's data takes an act that shows.
+/// Superusers hold every privilege implicitly; here they need an explicit grant like anyone, so
+/// that reading a tenant's data takes an act that shows.
 ///
 /// # Errors
 /// `not_installed`.
@@ -121,7 +122,8 @@ pub fn grant(role: Role, tenant: &str) -> Result<Grant> {
     let database = database();
     let id = tenant_id(tenant);
     let mut granted = Grant::default();
-    // While something is taken back from this role and the table is locked, nobody waits to find out what is left.
+    // While something is taken back from this role and the table is locked, nobody waits to find
+    // out what is left.
     let reduced = memory::read(|shared| brake::reduced_roles(shared.brakes, database, &id));
     if reduced.into_iter().any(|of| holds(role, pg_sys::Oid::from(of))) {
         let table = scan::oid_of(ACCESS.name)?;
@@ -148,15 +150,15 @@ pub fn grant(role: Role, tenant: &str) -> Result<Grant> {
     Ok(granted)
 }
 
-/// Both: the first would be true of a superuser for any role, the second also of memberships that are
-/// not inherited.
+/// Both: the first would be true of a superuser for any role, the second also of memberships that
+/// are not inherited.
 fn holds(role: Role, grantee: pg_sys::Oid) -> bool {
     let role = pg_sys::Oid::from(role.0);
     if grantee == pg_sys::InvalidOid || role == pg_sys::InvalidOid {
         return false;
     }
-    // SAFETY: catalog look-ups in a transaction on the main thread. A session may outlive its role, which PostgreSQL
-    // would take for a member of itself.
+    // SAFETY: catalog look-ups in a transaction on the main thread. A session may outlive its role,
+    // which PostgreSQL would take for a member of itself.
     unsafe {
         !pg_sys::GetUserNameFromId(grantee, true).is_null()
             && pg_sys::has_privs_of_role(role, grantee)

@@ -1,9 +1,9 @@
 //! Reads the registry's tables the way PostgreSQL reads its catalogs: an index scan under a fresh
 //! catalog snapshot.
 //!
-//! Not through SQL, on purpose: no planner, no `search_path`, no hooks, no privileges of the current
-//! user in the way, and always the newest committed rows plus this transaction's own, whatever the
-//! snapshot of the running statement.
+//! Not through SQL, on purpose: no planner, no `search_path`, no hooks, no privileges of the
+//! current user in the way, and always the newest committed rows plus this transaction's own,
+//! whatever the snapshot of the running statement.
 
 use super::tables::Table;
 use crate::pg::grantee::Grantee;
@@ -32,10 +32,11 @@ impl Row {
         self.nulls.get(number - 1).is_none_or(|null| *null)
     }
 
-    /// Column `number`, counted from 1; `None` for null, and if the table has no such column of that type: then it
-    /// isn't ours. Copies what is by reference into the current memory context.
+    /// Column `number`, counted from 1; `None` for null, and if the table has no such column of
+    /// that type: then it isn't ours. Copies what is by reference into the current memory context.
     pub fn column<T: FromDatum + IntoDatum>(&self, number: usize) -> Option<T> {
-        // SAFETY: the descriptor of the table that is being scanned; the function checks the number.
+        // SAFETY: the descriptor of the table that is being scanned; the function checks the
+        // number.
         let found = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number as i32) };
         if found != T::type_oid() {
             return None;
@@ -46,15 +47,18 @@ impl Row {
 }
 
 impl Row {
-    /// The text of column `number`, of type `jsonb`; `None` for null, and if the table has another type there.
+    /// The text of column `number`, of type `jsonb`; `None` for null, and if the table has another
+    /// type there.
     pub fn json_text(&self, number: usize) -> Option<String> {
-        // SAFETY: the descriptor of the table that is being scanned; the function checks the number.
+        // SAFETY: the descriptor of the table that is being scanned; the function checks the
+        // number.
         let found = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number as i32) };
         if found != pg_sys::JSONBOID || self.is_null(number) {
             return None;
         }
         let value = *self.values.get(number - 1)?;
-        // SAFETY: a jsonb, as was checked; its output function returns a C string in the current memory context.
+        // SAFETY: a jsonb, as was checked; its output function returns a C string in the current
+        // memory context.
         let text = unsafe {
             let output = pg_sys::Oid::from(pg_sys::F_JSONB_OUT);
             CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, value))
@@ -62,9 +66,11 @@ impl Row {
         text.to_str().ok().map(str::to_owned)
     }
 
-    /// Column `number`, of type `cmk.grantee`; `None` for null, and if the table has another type there.
+    /// Column `number`, of type `cmk.grantee`; `None` for null, and if the table has another type
+    /// there.
     pub fn grantee(&self, number: usize) -> Option<Grantee> {
-        // SAFETY: the descriptor of the table that is being scanned; the function checks the number.
+        // SAFETY: the descriptor of the table that is being scanned; the function checks the
+        // number.
         let found = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number as i32) };
         // SAFETY: catalog look-ups in a transaction on the main thread.
         let (len, in_cmk) = unsafe {
@@ -112,15 +118,16 @@ pub fn scan(table: &Table, key: &Key<'_>, mut visit: impl FnMut(&Row) -> Result<
         Key::Any => pg_sys::InvalidOid,
         _ => oid_of(table.index)?,
     };
-    // SAFETY: in a transaction on the main thread. The relation is locked while it is scanned; the scan
-    // key and the descriptor outlive the scan. An ERROR in between unwinds, and the transaction's
-    // resource owner releases scan and lock.
+    // SAFETY: in a transaction on the main thread. The relation is locked while it is scanned; the
+    // scan key and the descriptor outlive the scan. An ERROR in between unwinds, and the
+    // transaction's resource owner releases scan and lock.
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let relation = pg_sys::table_open(table_oid, lock);
         let descriptor = (*relation).rd_att;
         let columns = (*descriptor).natts as usize;
-        // Without indexes (ignore_system_indexes), PostgreSQL's sequential scan would never find a null.
+        // Without indexes (ignore_system_indexes), PostgreSQL's sequential scan would never find a
+        // null.
         let matches_null = matches!(key, Key::Null) && pg_sys::IgnoreSystemIndexes;
         let by_key = !matches!(key, Key::Any) && !matches_null;
         let mut scan_key = scan_key(key);

@@ -1,6 +1,8 @@
-//! Changes the registry's tables, through SQL: constraints, triggers and locks are PostgreSQL's business.
+//! Changes the registry's tables, through SQL: constraints, triggers and locks are PostgreSQL's
+//! business.
 //!
-//! The functions that get here are SECURITY DEFINER with a pinned `search_path`; all names are qualified.
+//! The functions that get here are SECURITY DEFINER with a pinned `search_path`; all names are
+//! qualified.
 
 use cmk_error::{Reason, Result};
 use pgrx::datum::DatumWithOid;
@@ -21,11 +23,13 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
-/// Runs one statement and returns how many rows it changed or returned. Its transaction is on disk when its commit
-/// returns, whatever `synchronous_commit` says: a suspension must not come undone in a crash.
+/// Runs one statement and returns how many rows it changed or returned. Its transaction is on disk
+/// when its commit returns, whatever `synchronous_commit` says: a suspension must not come undone
+/// in a crash.
 ///
 /// # Errors
-/// `read_only`, `registry_unusable`. What PostgreSQL itself objects to is raised as PostgreSQL's error.
+/// `read_only`, `registry_unusable`. What PostgreSQL itself objects to is raised as PostgreSQL's
+/// error.
 pub fn execute(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize> {
     require_writable()?;
     // SAFETY: sets a flag of this transaction.

@@ -7,13 +7,15 @@ use std::ffi::CStr;
 
 /// Whether they can be defined such that the server's values hold.
 ///
-/// Before the library is loaded anybody may put placeholders under our names. PostgreSQL refuses such
-/// values when the settings are defined; but one from `PGOPTIONS`, `ALTER ROLE` or `ALTER DATABASE` has by
-/// then pushed the server's own value out, and the compiled-in default would take its place. So the
-/// library refuses to load. Preloaded, it defines its settings first, and the question doesn't arise.
+/// Before the library is loaded anybody may put placeholders under our names. PostgreSQL refuses
+/// such values when the settings are defined; but one from `PGOPTIONS`, `ALTER ROLE` or `ALTER
+/// DATABASE` has by then pushed the server's own value out, and the compiled-in default would take
+/// its place. So the library refuses to load. Preloaded, it defines its settings first, and the
+/// question doesn't arise.
 ///
 /// # Errors
-/// `settings_overridden`; `loaded_too_late` in the middle of a parallel query, where no setting can be defined.
+/// `settings_overridden`; `loaded_too_late` in the middle of a parallel query, where no setting can
+/// be defined.
 pub fn check_may_define() -> Result<()> {
     // SAFETY: a variable of this process, on the main thread.
     if unsafe { pg_sys::IsInParallelMode() } {

@@ -9,6 +9,7 @@ use cmk_keyring::shared::record::Record;
 use cmk_keyring::shared::table::SharedKeyring;
 use pgrx::pg_sys;
 use std::cell::RefCell;
+use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -66,8 +67,8 @@ pub fn with_own<R>(work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
     })
 }
 
-/// Runs `work` on what all processes know, under the lock; on this one's own memory where the library isn't
-/// preloaded. It must not wait, and can't raise an ERROR.
+/// Runs `work` on what all processes know, under the lock; on this one's own memory where the
+/// library isn't preloaded. It must not wait, and can't raise an ERROR.
 pub fn with<R>(work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
     let Some(at) = layout() else { return with_own(work) };
     let mut held = Held::acquire(&at, pg_sys::LWLockMode::LW_EXCLUSIVE);
@@ -93,8 +94,8 @@ pub fn clear_unshared_data_keys() {
     }
 }
 
-/// Runs `work` on one part of the tables after the other, with the lock let go in between: for what looks at
-/// all of them, which is too long to keep others waiting.
+/// Runs `work` on one part of the tables after the other, with the lock let go in between: for what
+/// looks at all of them, which is too long to keep others waiting.
 pub fn in_chunks(mut work: impl FnMut(Range<usize>)) {
     let count = layout().map_or(PRIVATE_RECORDS, |at| at.count);
     for from in (0..count).step_by(CHUNK) {
@@ -102,7 +103,8 @@ pub fn in_chunks(mut work: impl FnMut(Range<usize>)) {
     }
 }
 
-/// The lock, and what to do should `work` panic: the lock is let go, and what it left half-done is no more.
+/// The lock, and what to do should `work` panic: the lock is let go, and what it left half-done is
+/// no more.
 struct Held<'a> {
     at: &'a Layout,
     is_sound: bool,
@@ -125,8 +127,8 @@ impl<'a> Held<'a> {
     fn tables(&mut self, with_data_keys: bool) -> SharedKeyring<'_> {
         let Layout { header, records, slots, brakes, count, .. } = *self.at;
         let slots_shown = if with_data_keys { count } else { 0 };
-        // SAFETY: the lock keeps everybody else from changing the tables, and from looking at them unless
-        // this process only looks too.
+        // SAFETY: the lock keeps everybody else from changing the tables, and from looking at them
+        // unless this process only looks too.
         unsafe {
             SharedKeyring {
                 counters: &header.as_ref().counters,
@@ -148,9 +150,10 @@ impl Drop for Held<'_> {
     }
 }
 
-/// True in a parallel worker whose leader has written something: an eviction, perhaps, that isn't committed
-/// yet. Our functions don't run in parallel workers, but those of others that are declared wrongly may call
-/// them. Calls and failures count as everybody's; data keys are not shared.
+/// True in a parallel worker whose leader has written something: an eviction, perhaps, that isn't
+/// committed yet. Our functions don't run in parallel workers, but those of others that are
+/// declared wrongly may call them. Calls and failures count as everybody's; data keys are not
+/// shared.
 fn sees_anothers_changes() -> bool {
     // SAFETY: set when the process starts; in a transaction on the main thread.
     unsafe {
@@ -169,6 +172,11 @@ pub fn expire_by(deadline: Instant) {
     }
 }
 
+/// Whether the keyring worker still is the process of this number.
+pub fn is_worker(pid: c_int) -> bool {
+    header().is_some_and(|header| header.worker_pid.load(Acquire) == pid)
+}
+
 /// The condition variable of a record. `None` if nothing is shared, and so nobody can wait.
 pub fn wait_point(record: usize) -> Option<*mut pg_sys::ConditionVariable> {
     let at = layout()?;
@@ -176,7 +184,8 @@ pub fn wait_point(record: usize) -> Option<*mut pg_sys::ConditionVariable> {
     (record < at.count).then(|| unsafe { at.waits.as_ptr().add(record) })
 }
 
-/// Processes that hold a data key of a record: its generation in the upper half, the number in the lower.
+/// Processes that hold a data key of a record: its generation in the upper half, the number in the
+/// lower.
 pub fn holders(record: usize) -> Option<&'static AtomicU32> {
     let at = layout()?;
     // SAFETY: within the area, which has one for each record and lasts.

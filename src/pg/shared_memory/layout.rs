@@ -10,12 +10,13 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 
-/// What lies at the beginning of our piece of PostgreSQL's shared memory. Then come, for each record, the
-/// record, a condition variable and a count of holders; then the brakes.
+/// What lies at the beginning of our piece of PostgreSQL's shared memory. Then come, for each
+/// record, the record, a condition variable and a count of holders; then the brakes.
 #[repr(C)]
 pub struct Header {
     pub counters: SharedCounters,
-    /// The latch of the process that zeroes expired data keys; null: none is alive, and nothing is shared.
+    /// The latch of the process that zeroes expired data keys; null: none is alive, and nothing is
+    /// shared.
     pub worker_latch: AtomicPtr<pg_sys::Latch>,
     /// Its process id; 0: none is alive.
     pub worker_pid: AtomicI32,

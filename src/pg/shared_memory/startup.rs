@@ -59,8 +59,8 @@ extern "C-unwind" fn on_startup() {
     COUNT.store(count, Release);
     let size = Offsets::of(count).end;
     let mut found = false;
-    // SAFETY: in the postmaster, alone; the area has the size asked for and is aligned to a cache line. The
-    // condition variables are initialised before anyone can use them.
+    // SAFETY: in the postmaster, alone; the area has the size asked for and is aligned to a cache
+    // line. The condition variables are initialised before anyone can use them.
     unsafe {
         let base = pg_sys::ShmemInitStruct(NAME.as_ptr(), size, &mut found).cast::<u8>();
         base.write_bytes(0, size);

@@ -13,7 +13,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// `AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/SERVICE/aws4_request, SignedHeaders=…, Signature=…`
+    /// `AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/SERVICE/aws4_request, SignedHeaders=…,
+    /// Signature=…`
     ///
     /// None unless every part is there.
     pub fn parse(authorization: &str) -> Option<Self> {

@@ -25,7 +25,8 @@ pub enum Kind {
     ShortKey,
     /// Answers with a body without end or, if `length` is given, of that many bytes.
     Endless,
-    /// Answers as usual, or with an error if `status` is given, and adds spaces up to `bytes` bytes.
+    /// Answers as usual, or with an error if `status` is given, and adds spaces up to `bytes`
+    /// bytes.
     Padded,
     /// Answers AssumeRole with the text `expiration` as the session's end.
     Expires,

@@ -57,8 +57,8 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
         answer
     });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // Without hyper's own shutdown, so that the socket comes back open and can still be reset. Every
-    // error but ours means that the client is gone.
+    // Without hyper's own shutdown, so that the socket comes back open and can still be reset.
+    // Every error but ours means that the client is gone.
     let result = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     if result.is_err_and(|error| std::error::Error::source(&error).is_some_and(|e| e.is::<Reset>()))
         && let Err(error) = connection.into_parts().io.into_inner().set_zero_linger()

@@ -50,7 +50,8 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::serialization(&error))
 }
 
-/// What a call is about, as far as it can be seen without performing it: for the log and for faults.
+/// What a call is about, as far as it can be seen without performing it: for the log and for
+/// faults.
 #[derive(Default)]
 pub struct Subject {
     /// The key that the log names comes first; ReEncrypt has two.

@@ -14,8 +14,8 @@
 //! | `log` | the request log and its counters |
 //! | `control` | the JSON interface under `/_control/` |
 //!
-//! It does not verify signatures: any well-formed `Authorization` header is believed, and its access
-//! key id and Region are what counts. Nothing is stored on disk.
+//! It does not verify signatures: any well-formed `Authorization` header is believed, and its
+//! access key id and Region are what counts. Nothing is stored on disk.
 
 mod auth;
 mod body;

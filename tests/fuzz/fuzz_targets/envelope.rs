@@ -1,4 +1,5 @@
-//! Any bytes as an envelope: parsing is total, its answer is what the layout says, nothing is forged.
+//! Any bytes as an envelope: parsing is total, its answer is what the layout says, nothing is
+//! forged.
 
 #![no_main]
 

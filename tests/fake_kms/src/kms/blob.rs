@@ -1,9 +1,10 @@
 //! The ciphertext blob.
 //!
-//! `version(1) || len(1) || key ARN || generation(4) || nonce(12) || AES-256-GCM(plaintext) || tag(16)`
+//! `version(1) || len(1) || key ARN || generation(4) || nonce(12) || AES-256-GCM(plaintext) ||
+//! tag(16)`
 //!
-//! The AAD is everything before the nonce and then the encryption context, sorted, each part with its
-//! length before it. So nothing of a blob can change, and no other context opens it.
+//! The AAD is everything before the nonce and then the encryption context, sorted, each part with
+//! its length before it. So nothing of a blob can change, and no other context opens it.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};

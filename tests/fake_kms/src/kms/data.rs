@@ -103,9 +103,10 @@ struct Opened {
 
 /// Decrypts with the key named or, failing that, with the one that the ciphertext names.
 ///
-/// The order of the checks is visible in the errors: the key that the caller names must exist and let
-/// the caller in before anything is said about the ciphertext, and its state comes before the
-/// ciphertext is opened. A ciphertext that names a key which never was is a forgery, not a wrong key.
+/// The order of the checks is visible in the errors: the key that the caller names must exist and
+/// let the caller in before anything is said about the ciphertext, and its state comes before the
+/// ciphertext is opened. A ciphertext that names a key which never was is a forgery, not a wrong
+/// key.
 fn open(
     store: &mut Store,
     caller: &Caller,
@@ -138,7 +139,8 @@ fn open(
     Ok(Opened { plaintext: blob.open(key, context)?, key_arn: key.arn.clone() })
 }
 
-/// Comes last of all checks: a dry run fails in this way exactly when the call would have succeeded.
+/// Comes last of all checks: a dry run fails in this way exactly when the call would have
+/// succeeded.
 fn stop_dry_run(dry_run: bool) -> Result<(), ApiError> {
     if dry_run { Err(ApiError::dry_run()) } else { Ok(()) }
 }

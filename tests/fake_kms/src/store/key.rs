@@ -132,8 +132,8 @@ impl Key {
         Ok(key)
     }
 
-    /// Puts the key into a state, however it got there. Pending deletion it has a date, by default after the
-    /// longest waiting period.
+    /// Puts the key into a state, however it got there. Pending deletion it has a date, by default
+    /// after the longest waiting period.
     pub fn put_into(&mut self, state: KeyState, deletion_date: Option<OffsetDateTime>) {
         let default = || OffsetDateTime::now_utc() + Duration::days(30);
         self.deletion_date =
@@ -162,7 +162,8 @@ impl Key {
     }
 
     /// # Errors
-    /// AccessDeniedException unless the caller is among the principals and the action is not denied.
+    /// AccessDeniedException unless the caller is among the principals and the action is not
+    /// denied.
     pub fn authorize(&self, caller: &Caller, action: &str) -> Result<(), ApiError> {
         let because = if self.denied.covers(action) {
             "with an explicit deny in a resource-based policy".to_owned()

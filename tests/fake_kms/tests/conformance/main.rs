@@ -2,8 +2,8 @@
 //!
 //! One list of behaviours runs against our server and against roto-aws, an independent one, so that
 //! ours can't drift from what others understand; a test's name says which server it ran against.
-//! Where roto-aws does not do as AWS does, the behaviour says so beside the expectation. What roto-aws
-//! doesn't have at all is tested in the other modules, against ours alone.
+//! Where roto-aws does not do as AWS does, the behaviour says so beside the expectation. What
+//! roto-aws doesn't have at all is tested in the other modules, against ours alone.
 
 mod access;
 mod answers;
