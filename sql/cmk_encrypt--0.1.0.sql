@@ -3,11 +3,11 @@
 
 -- The key registry. Losing these rows is losing the data, so a plain pg_dump carries them.
 --
--- No table depends on another: pg_restore fills them in any order, several at a time. The functions of schema cmk keep
--- them consistent, and cmk.check() tells where they are not.
+-- No table depends on another: pg_restore fills them in any order, several at a time. The functions
+-- of schema cmk keep them consistent, and cmk.check() tells where they are not.
 --
--- The control file's schema makes search_path "pg_catalog, pg_temp" here, where nobody else may create. Names are
--- qualified all the same.
+-- The control file's schema makes search_path "pg_catalog, pg_temp" here, where nobody else may
+-- create. Names are qualified all the same.
 
 DO $$
 BEGIN
@@ -21,8 +21,9 @@ $$;
 
 CREATE SCHEMA cmk;
 
--- A role that a right was granted to: its oid, and the name by which dumps and replication find it elsewhere. Input of
--- a name that no role has is accepted and stands for nobody. src/pg/grantee.rs says more.
+-- A role that a right was granted to: its oid, and the name by which dumps and replication find it
+-- elsewhere. Input of a name that no role has is accepted and stands for nobody. src/pg/grantee.rs
+-- says more.
 CREATE TYPE cmk.grantee;
 
 CREATE FUNCTION cmk.grantee_in(pg_catalog.cstring) RETURNS cmk.grantee
@@ -60,23 +61,24 @@ CREATE TABLE cmk.tenant (
                         AND tenant OPERATOR(pg_catalog.!~) '[[:cntrl:]]'),
     state        pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'pending'
                  CHECK (state OPERATOR(pg_catalog.=) ANY ('{pending, active, suspended, shredded}')),
-    key_uri      pg_catalog.text COLLATE pg_catalog."C" NOT NULL
-                 CHECK (key_uri OPERATOR(pg_catalog.~) '^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[a-z0-9-]+|local:[A-Za-z0-9_-]{1,64})$'),
-    role_arn     pg_catalog.text COLLATE pg_catalog."C",
-    external_id  pg_catalog.text COLLATE pg_catalog."C",
+    -- Which URIs and options there are, the providers say (crates/kms).
+    key_uri      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    options      pg_catalog.jsonb NOT NULL DEFAULT '{}'
+                 CHECK (pg_catalog.jsonb_typeof(options) OPERATOR(pg_catalog.=) 'object'),
     epoch        pg_catalog.int8 NOT NULL DEFAULT 0,
     created_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     changed_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    -- The highest version that a data key of the tenant ever had: a number is never given twice, and a restore that
-    -- lost data keys shows.
-    last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0),
-    CHECK ((role_arn IS NULL) OPERATOR(pg_catalog.=) (external_id IS NULL)),
-    CHECK (role_arn IS NULL OR key_uri OPERATOR(pg_catalog.~~) 'arn:%')
+    -- The highest version that a data key of the tenant ever had: a number is never given twice,
+    -- and a restore that lost data keys shows.
+    last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0)
 );
 
 CREATE TABLE cmk.data_key (
     tenant      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    -- Counts the data keys that the tenant ever had, whatever their purpose.
     version     pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 1),
+    purpose     pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'values'
+                CHECK (purpose OPERATOR(pg_catalog.=) ANY ('{values, index}')),
     state       pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'current'
                 CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, retired, destroyed}')),
     dek_id      pg_catalog.bytea NOT NULL UNIQUE
@@ -86,12 +88,15 @@ CREATE TABLE cmk.data_key (
     wrapped     pg_catalog.bytea
                 CHECK (pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.>=) 1
                        AND pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.<=) 6144),
+    -- The URI of the key that wrapped it: while a tenant moves to another key, data keys of both
+    -- are here.
+    wrapped_by  pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
     created_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant, version),
     CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL))
 );
 
-CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant)
+CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'current';
 
 CREATE TABLE cmk.access (
@@ -121,8 +126,9 @@ CREATE TABLE cmk.key_event (
 
 CREATE INDEX key_event_tenant_at ON cmk.key_event (tenant, at);
 
--- The database that this registry belongs to. CREATE DATABASE ... TEMPLATE copies the row, and so is noticed; a dump
--- leaves it out. A subscriber may get its publisher's row beside its own, so there is no key.
+-- The database that this registry belongs to. CREATE DATABASE ... TEMPLATE copies the row, and so
+-- is noticed; a dump leaves it out. A subscriber may get its publisher's row beside its own, so
+-- there is no key.
 CREATE TABLE cmk.home (
     database    pg_catalog.oid NOT NULL
 );
@@ -135,8 +141,8 @@ INSERT INTO cmk.home
 SELECT pg_catalog.pg_extension_config_dump('cmk.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('cmk.data_key', '');
 SELECT pg_catalog.pg_extension_config_dump('cmk.key_event', '');
--- Not the grants of dropped roles, nor those that came for a role which wasn't there and is somebody else by now: where
--- they are restored, that name would get them.
+-- Not the grants of dropped roles, nor those that came for a role which wasn't there and is
+-- somebody else by now: where they are restored, that name would get them.
 SELECT pg_catalog.pg_extension_config_dump('cmk.access', $$
     WHERE CASE WHEN role::pg_catalog.oid OPERATOR(pg_catalog.=) 0
                THEN NOT role::pg_catalog.text OPERATOR(pg_catalog.=) ANY (SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r)
@@ -158,6 +164,15 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'adopt_registry_wrapper';
 
+CREATE FUNCTION cmk."alter_tenant_options"(
+    "tenant" TEXT,
+    "options" pg_catalog.jsonb
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'alter_tenant_options_wrapper';
+
 CREATE FUNCTION cmk."backend_cache"() RETURNS TABLE (
     "tenant" TEXT,
     "version" INT,
@@ -177,7 +192,7 @@ CREATE FUNCTION cmk."backend_cache_stats"() RETURNS TABLE (
     "misses" bigint,
     "kms_calls" bigint,
     "kms_failures" bigint,
-    "evictions" bigint,
+    "dropped_for_room" bigint,
     "memory_locked" bool,
     "expiry_timer" bool
 )
@@ -248,7 +263,7 @@ CREATE FUNCTION cmk."key_copies"(
     "holders" INT,
     "server_wide" bool,
     "ttl" double precision,
-    "lent_role" bool
+    "assumed_role" bool
 )
 VOLATILE PARALLEL RESTRICTED
 LANGUAGE c
@@ -282,8 +297,7 @@ AS 'MODULE_PATHNAME', 'key_status_wrapper';
 CREATE FUNCTION cmk."register_tenant"(
     "tenant" TEXT,
     "key_uri" TEXT,
-    "role_arn" TEXT DEFAULT NULL,
-    "external_id" TEXT DEFAULT NULL,
+    "options" pg_catalog.jsonb DEFAULT '{}',
     "activate" bool DEFAULT true
 ) RETURNS TEXT
 VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -349,15 +363,17 @@ VOLATILE PARALLEL RESTRICTED
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'warm_wrapper';
 
--- What applications call. In pg_catalog, because nobody but superusers may create there and every session looks there.
+-- What applications call. In pg_catalog, because nobody but superusers may create there and every
+-- session looks there.
 --
--- PostgreSQL calls the function that matches the arguments best, wherever on search_path it is. So each function exists
--- for every combination of types that somebody could lay beside it: tenants and plaintexts as text and varchar, and
--- text for what is really bytea or an array, since an untyped literal or parameter prefers text. Such a text is read in
--- the input format of the real type, as the literal always was: cmk_decrypt('acme', '\xc101…').
+-- PostgreSQL calls the function that matches the arguments best, wherever on search_path it is. So
+-- each function exists for every combination of types that somebody could lay beside it: tenants
+-- and plaintexts as text and varchar, and text for what is really bytea or an array, since an
+-- untyped literal or parameter prefers text. Such a text is read in the input format of the real
+-- type, as the literal always was: cmk_decrypt('acme', '\xc101…').
 --
--- All of one name are one C function, or SQL functions that the planner inlines.
--- PARALLEL RESTRICTED: a parallel worker is a new process with an empty cache, so each would ask KMS again.
+-- All of one name are one C function, or SQL functions that the planner inlines. PARALLEL
+-- RESTRICTED: a parallel worker is a new process with an empty cache, so each would ask KMS again.
 
 DO $$
 DECLARE
@@ -397,7 +413,8 @@ BEGIN
                    AND NOT (f.value_name OPERATOR(pg_catalog.=) 'ciphertext'
                             AND value_type OPERATOR(pg_catalog.=) 'text');
             types := pg_catalog.format('pg_catalog.%I, pg_catalog.%I, pg_catalog.%I', tenant_type, value_type, aad_type);
-            -- Where an argument has a default there must be one function only that it can be left out of.
+            -- Where an argument has a default there must be one function only that it can be left
+            -- out of.
             arguments := pg_catalog.format('tenant pg_catalog.%I, %I pg_catalog.%I, aad pg_catalog.%I%s',
                 tenant_type, f.value_name, value_type, aad_type,
                 CASE WHEN aad_type OPERATOR(pg_catalog.=) 'bytea' AND forgive_type OPERATOR(pg_catalog.<>) 'text'
@@ -425,7 +442,8 @@ BEGIN
 END
 $$;
 
--- What keeps the registry from being changed past its functions, and tells every session of a change.
+-- What keeps the registry from being changed past its functions, and tells every session of a
+-- change.
 
 CREATE FUNCTION cmk.registry_guard() RETURNS pg_catalog.trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'registry_guard';
@@ -434,9 +452,9 @@ CREATE FUNCTION cmk.registry_changed() RETURNS pg_catalog.trigger
 CREATE FUNCTION cmk.drop_guard() RETURNS pg_catalog.event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'drop_guard';
 
--- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers only.
--- The guards keep out roles that may write any table (pg_write_all_data) and so could grant themselves access, or
--- forge or forestall what the monitor tells.
+-- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers
+-- only. The guards keep out roles that may write any table (pg_write_all_data) and so could grant
+-- themselves access, or forge or forestall what the monitor tells.
 DO $$
 DECLARE
     guarded pg_catalog.text;
@@ -465,14 +483,16 @@ BEGIN
 END
 $$;
 
--- Has the library loaded in time: its hook refuses to drop cmk.data_key while there are data keys, whatever command or
--- cascade gets there. Preloaded, it is there for all commands; else for those that could get there by themselves.
+-- Has the library loaded in time: its hook refuses to drop cmk.data_key while there are data keys,
+-- whatever command or cascade gets there. Preloaded, it is there for all commands; else for those
+-- that could get there by themselves.
 CREATE EVENT TRIGGER cmk_drop_guard ON ddl_command_start
     WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA') EXECUTE FUNCTION cmk.drop_guard();
 ALTER EVENT TRIGGER cmk_drop_guard ENABLE ALWAYS;
 
--- The integrity of the registry: no constraint spans its tables, so that a restore can fill them in any order.
--- detail says what is wrong and what people have to decide; fix is a statement that can be run as it stands, or null.
+-- The integrity of the registry: no constraint spans its tables, so that a restore can fill them in
+-- any order. detail says what is wrong and what people have to decide; fix is a statement that can
+-- be run as it stands, or null.
 
 CREATE FUNCTION cmk.check(
     OUT problem pg_catalog.text, OUT tenant pg_catalog.text, OUT detail pg_catalog.text, OUT fix pg_catalog.text)
@@ -492,12 +512,13 @@ AS $$
      GROUP BY t.tenant, t.last_version
     UNION ALL
     SELECT 'no_current_data_key', t.tenant,
-           'none of its data keys is current; restore cmk.data_key from a backup, or go on with the newest that there is',
+           'none of its data keys for values is current; restore cmk.data_key from a backup, or go on with the newest that there is',
            pg_catalog.format(
                $fix$UPDATE cmk.data_key SET state = 'current' WHERE (tenant, version) = (%L, %s)$fix$,
                t.tenant, pg_catalog.max(k.version))
       FROM cmk.tenant t
-      JOIN cmk.data_key k ON k.tenant OPERATOR(pg_catalog.=) t.tenant
+      JOIN cmk.data_key k
+        ON k.tenant OPERATOR(pg_catalog.=) t.tenant AND k.purpose OPERATOR(pg_catalog.=) 'values'
      WHERE t.state OPERATOR(pg_catalog.=) ANY ('{active, suspended}')
      GROUP BY t.tenant
     HAVING NOT pg_catalog.bool_or(k.state OPERATOR(pg_catalog.=) 'current')
@@ -615,6 +636,7 @@ CREATE VIEW cmk.tenants AS
       LEFT JOIN cmk.data_key current
              ON current.tenant OPERATOR(pg_catalog.=) t.tenant
             AND current.state OPERATOR(pg_catalog.=) 'current'
+            AND current.purpose OPERATOR(pg_catalog.=) 'values'
      CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys
                            FROM cmk.data_key k
                           WHERE k.tenant OPERATOR(pg_catalog.=) t.tenant) counted;
@@ -628,8 +650,8 @@ CREATE VIEW cmk.status AS
            s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide
       FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_status(t.tenant) s;
 
--- An STS session of a lent role outlives the role's withdrawal by up to 15 minutes. Not STRICT, so that a NULL is an
--- error, as is a tenant that isn't registered.
+-- An STS session of an assumed role outlives the role's withdrawal by up to 15 minutes. Not STRICT,
+-- so that a NULL is an error, as is a tenant that isn't registered.
 CREATE FUNCTION cmk.revocation_bound(
     tenant pg_catalog.text,
     OUT dark_within pg_catalog.interval, OUT copies_until pg_catalog.timestamptz,
@@ -642,7 +664,7 @@ AS $$
            c.holders,
            GREATEST(pg_catalog.make_interval(secs => c.ttl), pg_catalog.make_interval(secs => c.lives_on))
            OPERATOR(pg_catalog.+)
-           CASE WHEN c.lent_role THEN '15 min'::pg_catalog.interval ELSE '0'::pg_catalog.interval END,
+           CASE WHEN c.assumed_role THEN '15 min'::pg_catalog.interval ELSE '0'::pg_catalog.interval END,
            c.server_wide
       FROM cmk.key_copies(revocation_bound.tenant) c
 $$;
@@ -658,40 +680,55 @@ CREATE VIEW cmk.cache_stats AS SELECT * FROM cmk.backend_cache_stats();
 
 -- Privileges and comments, when everything is there.
 
-REVOKE ALL ON SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA cmk FROM PUBLIC;
-REVOKE ALL ON TYPE cmk.grantee FROM PUBLIC;
-
--- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more than PUBLIC had.
+-- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here.
+-- So everything is taken back from everybody, PUBLIC included, before it is granted to whom it is
+-- for. Row types too: a column of such a type in somebody's table would keep the registry's own
+-- tables from being altered.
 DO $$
 DECLARE
     grantee pg_catalog.text;
-    kind pg_catalog.text;
+    object pg_catalog.text;
 BEGIN
-    FOR grantee IN
-        SELECT DISTINCT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
-          FROM pg_catalog.pg_namespace n
-         CROSS JOIN LATERAL (
-                SELECT c.relacl, c.relowner FROM pg_catalog.pg_class c
-                 WHERE c.relnamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT p.proacl, p.proowner FROM pg_catalog.pg_proc p
-                 WHERE p.pronamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT t.typacl, t.typowner FROM pg_catalog.pg_type t
-                 WHERE t.typnamespace OPERATOR(pg_catalog.=) n.oid
-                UNION ALL
-                SELECT n.nspacl, n.nspowner) AS ours (acl, owner)
-         CROSS JOIN LATERAL pg_catalog.aclexplode(ours.acl) AS acl
-         WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk'
-           AND acl.grantee OPERATOR(pg_catalog.<>) 0
+    FOR object, grantee IN
+        WITH ours (object, acl, owner) AS (
+            SELECT pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass), c.relacl, c.relowner
+              FROM pg_catalog.pg_class c
+             WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+               AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v}'::pg_catalog."char"[])
+            UNION ALL
+            SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
+              FROM pg_catalog.pg_proc p
+             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+                OR p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+               AND pg_catalog.starts_with(p.proname, 'cmk_')
+            UNION ALL
+            SELECT pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype), t.typacl, t.typowner
+              FROM pg_catalog.pg_type t
+             WHERE t.typnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+               AND t.typelem OPERATOR(pg_catalog.=) 0
+            UNION ALL
+            SELECT 'SCHEMA cmk', n.nspacl, n.nspowner
+              FROM pg_catalog.pg_namespace n
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk')
+        SELECT ours.object, 'PUBLIC'
+          FROM ours
+        UNION ALL
+        SELECT ours.object, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
+          FROM ours CROSS JOIN LATERAL pg_catalog.aclexplode(ours.acl) AS acl
+         WHERE acl.grantee OPERATOR(pg_catalog.<>) 0
            AND acl.grantee OPERATOR(pg_catalog.<>) ours.owner
     LOOP
-        FOREACH kind IN ARRAY '{ALL TABLES IN SCHEMA, ALL FUNCTIONS IN SCHEMA, SCHEMA}'::pg_catalog.text[] LOOP
-            EXECUTE pg_catalog.format('REVOKE ALL ON %s cmk FROM %s', kind, grantee);
-        END LOOP;
-        EXECUTE pg_catalog.format('REVOKE ALL ON TYPE cmk.grantee FROM %s', grantee);
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
+    END LOOP;
+
+    -- Whom they obey is decided by the grants for tenants, at every call.
+    FOR object IN
+        SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
+          FROM pg_catalog.pg_proc p
+         WHERE p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+           AND pg_catalog.starts_with(p.proname, 'cmk_')
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', object);
     END LOOP;
 END
 $$;
@@ -709,8 +746,10 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
-COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool) IS
     'Registers a tenant and its key (KMS key ARN or local:NAME) and, unless told not to, makes its first data key';
+COMMENT ON FUNCTION cmk.alter_tenant_options(pg_catalog.text, pg_catalog.jsonb) IS
+    'Changes the role or external id by which a tenant''s key is used, once KMS unwraps the current data key that way';
 COMMENT ON FUNCTION cmk.activate_tenant(pg_catalog.text) IS
     'Makes the first data key of a pending tenant, once its key policy lets us';
 COMMENT ON FUNCTION cmk.rotate_tenant(pg_catalog.text) IS
@@ -771,6 +810,12 @@ COMMENT ON TABLE cmk.data_key IS 'Wrapped data keys; losing a row is losing the 
 COMMENT ON TABLE cmk.access IS 'Which database roles may encrypt and decrypt for which tenant; a null tenant means every tenant';
 COMMENT ON TABLE cmk.home IS 'The database that this registry belongs to';
 COMMENT ON COLUMN cmk.tenant.last_version IS 'Highest version that a data key of the tenant ever had';
+COMMENT ON COLUMN cmk.tenant.key_uri IS 'The key that wraps the tenant''s data keys';
+COMMENT ON COLUMN cmk.tenant.options IS
+    'How the key is used: role_arn and external_id of an AWS key';
+COMMENT ON COLUMN cmk.data_key.purpose IS
+    'values: seals and opens values; index: makes search tokens. One of each is current';
+COMMENT ON COLUMN cmk.data_key.wrapped_by IS 'The URI of the key that wrapped it';
 COMMENT ON COLUMN cmk.access.role IS
     'By its present name. A role that this server doesn''t have gets nothing; cmk.check() lists it';
 COMMENT ON VIEW cmk.tenants IS 'Tenants with state, key and current data key version';
@@ -788,7 +833,7 @@ COMMENT ON COLUMN cmk.status.tenant_state IS 'As in cmk.tenants';
 COMMENT ON COLUMN cmk.status.key_state IS
     'usable, revoked, unreachable, throttled or misconfigured, as KMS last said; null if it was not asked since the server started, or that is forgotten';
 COMMENT ON COLUMN cmk.status.reason IS 'Why it is not usable, as in the DETAIL of errors';
-COMMENT ON COLUMN cmk.status.info IS 'aws_code, request_id or cause of the last failure';
+COMMENT ON COLUMN cmk.status.info IS 'kms_code, request_id or cause of the last failure';
 COMMENT ON COLUMN cmk.status.since IS 'Beginning of key_state, whatever its reason';
 COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last unwrapped a data key';
 COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last failed to';
@@ -812,12 +857,12 @@ COMMENT ON COLUMN cmk.key_event.event IS
 COMMENT ON COLUMN cmk.key_event.was IS 'The state before; null if not known';
 COMMENT ON COLUMN cmk.key_event.reason IS 'Why, as in the DETAIL of errors';
 COMMENT ON COLUMN cmk.key_event.info IS
-    'aws_code, request_id or cause; dark_in_seconds, from this event to the end of the last cached data key; at, the time a warning is about';
+    'kms_code, request_id or cause; dark_in_seconds, from this event to the end of the last cached data key; at, the time a warning is about';
 
 COMMENT ON COLUMN cmk.cache.age IS 'Since the beginning of the KMS call that last vouched for it';
 COMMENT ON COLUMN cmk.cache.expires_in IS 'Until it is zeroed, unless it is renewed';
 COMMENT ON COLUMN cmk.cache_stats.entries IS 'Places taken, also by data keys that were zeroed at their TTL and not asked for since';
 COMMENT ON COLUMN cmk.cache_stats.capacity IS 'cmk_encrypt.cache_size';
-COMMENT ON COLUMN cmk.cache_stats.evictions IS 'Data keys that went for want of room';
+COMMENT ON COLUMN cmk.cache_stats.dropped_for_room IS 'Data keys that went for want of room';
 COMMENT ON COLUMN cmk.cache_stats.memory_locked IS 'Data keys can''t be swapped out; null before there was one';
 COMMENT ON COLUMN cmk.cache_stats.expiry_timer IS 'Data keys are zeroed on time even while the session sleeps';
