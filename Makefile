@@ -1,18 +1,36 @@
 # `make` prints this list.
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: ## show the main job on a private server (installs what is missing)
 	@scripts/demo.sh
 
-test: ## run everything CI runs
-	@scripts/test.sh
+check: ## format, lint, unit tests, documentation: what takes no PostgreSQL
+	@scripts/check.sh
+
+test: ## run everything CI runs; with PG=16 the session tests on that version (14 to 18)
+	@PG='$(PG)' scripts/test.sh
 
 install: ## build the release and install it into the server of PG_CONFIG
 	@scripts/install.sh
 
+schema: ## regenerate the committed SQL script from sql/ and src/sql/
+	@scripts/schema.sh
+
+deny: ## licences, sources, duplicates and advisories of the dependencies
+	@scripts/deny.sh
+
+mutants: ## change the code and see whether a test notices
+	@scripts/mutants.sh
+
+miri: ## look for undefined behaviour (takes nightly Rust with miri)
+	@scripts/miri.sh
+
 bench: ## time encryption against its peers, and the failure drills
 	@tests/bench/run.sh
+
+bench-crates: ## time the crates without PostgreSQL
+	@scripts/bench_crates.sh
 
 endurance: ## mixed load with random faults for ENDURANCE_SECONDS (3600)
 	@tests/endurance/run.sh
@@ -20,4 +38,4 @@ endurance: ## mixed load with random faults for ENDURANCE_SECONDS (3600)
 clean: ## remove what was built
 	@scripts/clean.sh
 
-.PHONY: help demo test install bench endurance clean
+.PHONY: help demo check test install schema deny mutants miri bench bench-crates endurance clean

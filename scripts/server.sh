@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A private PostgreSQL server for demonstrations and tests. It listens on a Unix socket only, runs as an
-# unprivileged user and sees none of the caller's environment.
+# A private PostgreSQL server for demonstrations and tests. It listens on a Unix socket only, runs
+# as an unprivileged user and sees none of the caller's environment.
 #
 #   server.sh create                      prints the new server's directory DIR (in /tmp)
 #   server.sh start DIR [--conf 'NAME = VALUE']… [--env NAME=VALUE]…
@@ -10,8 +10,9 @@
 #   server.sh key DIR NAME                makes the key file of local:NAME in DIR/keys
 #   server.sh destroy DIR
 #
-# PG_CONFIG says which PostgreSQL. DIR/socket is the host to connect to (user postgres, no password),
-# DIR/log the server log, DIR/data the data directory, DIR/keys cmk_encrypt.local_key_directory.
+# PG_CONFIG says which PostgreSQL. DIR/socket is the host to connect to (user postgres, no
+# password), DIR/log the server log, DIR/data the data directory, DIR/keys
+# cmk_encrypt.local_key_directory.
 source "$(dirname "$0")/lib.sh"
 
 usage() { die "usage: $(sed -n 's/^#   //p' "${BASH_SOURCE[0]}")"; }
@@ -22,8 +23,8 @@ create() {
     local dir
     dir=$(as_server mktemp -d /tmp/cmk_encrypt.XXXXXX)
     as_server mkdir -m 700 "$dir/socket" "$dir/keys"
-    as_server "$(bin initdb)" --pgdata="$dir/data" --username=postgres --auth=trust --encoding=UTF8 \
-        --locale=C.UTF-8 --no-sync --no-instructions >/dev/null
+    as_server "$(bin initdb)" --pgdata="$dir/data" --username=postgres --auth=trust \
+        --encoding=UTF8 --locale=C.UTF-8 --no-sync --no-instructions >/dev/null
     as_server mkdir "$dir/data/conf.d"
     as_server tee -a "$dir/data/postgresql.conf" >/dev/null <<CONF
 
@@ -55,16 +56,26 @@ start() {
 }
 
 launch() {
-    local dir=$1 env=()
+    local dir=$1 env=() libdir
     mapfile -t env < <(as_server cat "$dir/env")
+    # A fetched PostgreSQL comes with a libpq, which its walreceiver would otherwise look for
+    # elsewhere.
+    libdir=$("$PG_CONFIG" --libdir)
+    if [[ -e $libdir/libpq.so.5 ]]; then
+        env+=("LD_LIBRARY_PATH=$libdir")
+    fi
     as_server env -i PATH=/usr/bin:/bin LANG=C.UTF-8 HOME="$dir" "${env[@]}" \
-        "$(bin pg_ctl)" start --silent --wait --timeout=60 --pgdata="$dir/data" --log="$dir/log" </dev/null || {
+        "$(bin pg_ctl)" start --silent --wait --timeout=60 --pgdata="$dir/data" --log="$dir/log" \
+        </dev/null || {
         as_server tail -n 20 "$dir/log" >&2
         die "the server in $dir did not start"
     }
 }
 
-stop() { as_server "$(bin pg_ctl)" stop --silent --wait --timeout=60 --pgdata="$1/data" --mode="${2:-fast}"; }
+stop() {
+    as_server "$(bin pg_ctl)" stop --silent --wait --timeout=60 --pgdata="$1/data" \
+        --mode="${2:-fast}"
+}
 
 running() { as_server "$(bin pg_ctl)" status --pgdata="$1/data" >/dev/null 2>&1; }
 

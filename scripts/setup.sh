@@ -1,56 +1,83 @@
 #!/usr/bin/env bash
-# Installs what is missing on a Debian machine with Rust: setup.sh [test]
-# With "test", also the Python environment of the tests.
+# Installs what is missing for a purpose, on Debian with Rust:
+#
+#   setup.sh build     to build for the server of $PG_CONFIG (default: Debian's PostgreSQL 15)
+#   setup.sh demo      … and a PostgreSQL 15 to run it in
+#   setup.sh schema    … and to regenerate the SQL script
+#   setup.sh bench     … and to time it
+#   setup.sh test      all that `make test` takes
+#   setup.sh deny|mutants    the tool of that name
 source "$(dirname "$0")/lib.sh"
+
+purpose=${1:-}
+needs=()
+case $purpose in
+    build) needs=(compiler headers) ;;
+    demo) needs=(compiler headers server) ;;
+    schema) needs=(compiler headers pgrx) ;;
+    bench) needs=(compiler headers server python) ;;
+    test) needs=(compiler headers server python emulator pgrx) ;;
+    deny | mutants) needs=("$purpose") ;;
+    *) die "usage: $(sed -n 's/^#   //p' "$0")" ;;
+esac
+needs() { [[ " ${needs[*]} " == *" $1 "* ]]; }
 
 command -v cargo >/dev/null || die "Rust is missing: install it with rustup, then try again"
 
 missing=()
 # want PACKAGE COMMAND…: the package is needed where the command fails.
 want() {
-    local package=$1
-    shift
-    "$@" >/dev/null 2>&1 || missing+=("$package")
+    "${@:2}" >/dev/null 2>&1 || missing+=("$1")
 }
 installed() { [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
-want build-essential command -v cc
-want pkg-config command -v pkg-config
-want clang command -v clang
-want libclang-dev installed libclang-dev
-if [[ -z ${PG_CONFIG:-} ]]; then
-    want postgresql-15 test -x /usr/lib/postgresql/15/bin/postgres
-    want postgresql-server-dev-15 test -f /usr/include/postgresql/15/server/postgres.h
+if needs compiler; then
+    want build-essential command -v cc
+    want libclang-dev installed libclang-dev # pgrx reads PostgreSQL's headers with it
 fi
-if [[ ${1:-} == test ]]; then
+if needs headers; then
+    if [[ -z ${PG_CONFIG:-} ]]; then
+        want postgresql-server-dev-15 test -f /usr/include/postgresql/15/server/postgres.h
+    elif [[ ! -f $("$PG_CONFIG" --includedir-server)/postgres.h ]]; then
+        die "$PG_CONFIG lacks headers (on Debian: postgresql-server-dev-$(pg_major "$PG_CONFIG"))"
+    fi
+fi
+if needs server && [[ -z ${PG_CONFIG:-} ]]; then
+    want postgresql-15 test -x /usr/lib/postgresql/15/bin/postgres
+fi
+if needs python; then
     want python3-venv python3 -c 'import ensurepip, venv'
-    if [[ $(uname -m) == x86_64 ]]; then
-        want qemu-user command -v qemu-x86_64 # scripts/check_cpu.sh
-    fi
-    if is_root; then
-        want sudo command -v sudo # cargo pgrx test --runas
-    fi
+fi
+if needs emulator && [[ $(uname -m) == x86_64 ]]; then
+    want qemu-user command -v qemu-x86_64 # scripts/check_cpu.sh
+fi
+if needs pgrx && is_root; then
+    want sudo command -v sudo # cargo pgrx test --runas
 fi
 
 if ((${#missing[@]})); then
+    command -v apt-get >/dev/null ||
+        die "install a C compiler, libclang, PostgreSQL and headers (on Debian: ${missing[*]})"
     note "installing ${missing[*]}"
     as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
-has_pgrx() { [[ $(cargo pgrx --version 2>/dev/null) == "cargo-pgrx $PGRX_VERSION" ]]; }
-if ! has_pgrx; then
-    # Another version stays where it is; ours goes beside the build.
-    root=()
-    if command -v cargo-pgrx >/dev/null; then
-        root=(--root "$TOOLS")
-    fi
-    note "installing cargo-pgrx $PGRX_VERSION (about six minutes)"
-    (cd / && env -u CARGO_TARGET_DIR cargo install cargo-pgrx --version "=$PGRX_VERSION" --locked "${root[@]}")
-    has_pgrx || die "cargo-pgrx $PGRX_VERSION was installed but another one comes first on PATH"
-fi
+# tool NAME VERSION: installs a cargo subcommand beside the build, where no other has that version.
+# Unoptimised, because compiling these takes longer than they ever run.
+tool() {
+    [[ $(cargo "${1#cargo-}" --version 2>/dev/null) == "$1 $2" ]] && return
+    note "installing $1 $2"
+    cargo install "$1" --version "=$2" --locked --debug --root "$TOOLS" \
+        --target-dir "$TOOLS/target"
+    rm -rf "$TOOLS/target"
+}
+if needs pgrx; then tool cargo-pgrx 0.18.1; fi
+if needs deny; then tool cargo-deny 0.20.2; fi
+if needs mutants; then tool cargo-mutants 27.1.0; fi
 
-if [[ ${1:-} == test ]] && ! cmp -s tests/requirements.txt "$VENV/requirements.txt"; then
+if needs python && ! cmp -s tests/requirements.txt "$VENV/requirements.txt"; then
     note "making the Python environment of the tests"
     rm -rf "$VENV"
     python3 -m venv "$VENV"

@@ -1,90 +1,93 @@
 #!/usr/bin/env bash
-# Everything CI runs, cheapest first; stops at the first step that fails.
+# Everything CI runs; stops at the first step that fails. With PG=16 (or another version) in the
+# environment: the session tests on that version, and what they take.
 source "$(dirname "$0")/lib.sh"
+source scripts/steps.sh
 
 export PYTHONDONTWRITEBYTECODE=1
-pytest() { "$VENV/bin/pytest" -v -p no:cacheprovider "$@"; }
+pytest() { "$VENV/bin/python" -m pytest -v -p no:cacheprovider "$@"; }
 
-names=()
-times=()
-backend_tests='' # the data directory of cargo pgrx test, where that is not below $TARGET
-summary() {
-    local status=$? i failed=0
-    trap - EXIT
-    rm -rf "$backend_tests"
-    ((status == 0)) || failed=1
-    printf '\n── steps\n'
-    for i in "${!names[@]}"; do
-        printf '%6s s  %s\n' "${times[i]:-failed}" "${names[i]}"
-    done
-    printf '%6s s  in all\n\nsteps: %d passed, %d failed\n' "$SECONDS" "${#times[@]}" "$failed"
-    exit "$status"
-}
-trap summary EXIT
-trap 'exit 130' INT TERM HUP
+# Until every public item of src/ is documented.
+LINTS+=(-A missing-docs)
 
-# step NAME COMMAND…: runs a command under a headline.
-step() {
-    local start=$SECONDS
-    names+=("$1")
-    printf '\n── [%02d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"
-    shift
-    "$@"
-    times+=("$((SECONDS - start))")
+# sessions PG_CONFIG ARGUMENT…: pytest, with what the session tests take.
+sessions() { PG_CONFIG=$1 FAKE_KMS=$TARGET/debug/fake_kms pytest "${@:2}"; }
+
+# release PG_CONFIG: a warning of our code fails the build.
+release() {
+    build_release "$1" '' "${LINTS[@]}"
+    install_release "$1"
 }
 
-lint() { cargo clippy --locked --all-targets "$@" -- -D warnings; }
+# lint PG_CONFIG: with pg_test for every version, because the dependencies are compiled once for all
+# only with the same features.
+lint() {
+    PGRX_PG_CONFIG_PATH=$1 cargo clippy -q --locked -p cmk_encrypt --all-targets \
+        --features "pg$(pg_major "$1") pg_test" -- "${LINTS[@]}"
+}
 
-in_backend_tests() {
-    use_pgrx "$pg15"
-    local runas=()
+document() {
+    PGRX_PG_CONFIG_PATH=$1 RUSTDOCFLAGS="${LINTS[*]}" cargo doc -q --locked --no-deps \
+        --document-private-items -p cmk_encrypt --features "pg15 pg_test"
+}
+
+in_backend() {
+    local data runas=() status=0
+    data=$(as_server mktemp -d /tmp/cmk_encrypt.XXXXXX)
     if is_root; then
-        backend_tests=$(as_server mktemp -d /tmp/cmk_encrypt.XXXXXX)
-        runas=(--runas postgres --pgdata "$backend_tests/data")
+        runas=(--runas postgres --pgdata "$data/data")
     fi
-    cargo pgrx test pg15 "${runas[@]}"
+    PGRX_PG_CONFIG_PATH=$1 cargo pgrx test pg15 "${runas[@]}" || status=$?
+    rm -rf "$data"
+    return "$status"
 }
 
-# build_and_install PG_CONFIG PROFILE
-build_and_install() {
-    local stage
-    stage=$(build_package "$1" "$2")
-    install_package "$stage" "$1"
-}
-
-lint_sql() { scripts/lint_sql.sh "$("$pg15" --sharedir)"/extension/cmk_encrypt--*.sql; }
-
-session_tests() {
-    cargo build -q --locked -p fake_kms
-    PG_CONFIG=$pg15 FAKE_KMS=$TARGET/debug/fake_kms pytest tests/sessions
-}
-
-postgresql_18() {
-    pg18=$(scripts/fetch_postgres.sh 18.6.0)
-    build_and_install "$pg18" dev
-    scripts/demo.sh "$pg18"
-}
+if [[ ${PG:-} ]]; then
+    step "what is missing" scripts/setup.sh bench
+    pg=$(private_postgres "$PG")
+    step "fake KMS" cargo build -q --locked -p fake_kms
+    step "release for PostgreSQL $PG" release "$pg"
+    step "sessions on PostgreSQL $PG" sessions "$pg" tests/sessions
+    exit
+fi
 
 step "what is missing" scripts/setup.sh test
-pg15=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}")
+step "make check" scripts/check.sh
+step "roto-aws, beside the fake KMS" env CMK_TEST_ROTO_AWS="$VENV/bin/roto-server" \
+    cargo test -q --locked "${CRATES[@]}" --test conformance on_roto_aws
+step "a million C2SP vectors" cargo test -q --release --locked -p cmk-crypto --test c2sp_xaes
+step "golden envelopes, read by Python" pytest -q tests/crosscheck
+step "fuzzing, a few seconds" tests/fuzz/smoke.sh
 
-step "formatting" cargo fmt --all --check
-step "tracked files" scripts/check_tree.sh
-step "lint: crates" lint --workspace --exclude cmk_encrypt
-step "tests: crates" cargo test --locked "${CRATES[@]}"
-step "tests: a million C2SP vectors" cargo test --release --locked -p cmk-crypto --test c2sp_xaes
-step "tests: golden envelopes, read by Python" pytest tests/crosscheck
-step "tests: fuzzing, a few seconds" tests/fuzz/smoke.sh
-step "tests: fake KMS, and roto-aws beside it" env CMK_TEST_ROTO_AWS="$VENV/bin/roto-server" \
-    cargo test --locked -p fake_kms
-use_pgrx "$pg15"
-step "lint: PostgreSQL 15" lint -p cmk_encrypt --features "pg15 pg_test"
-step "tests: in the backend" in_backend_tests
-step "build: release for PostgreSQL 15" build_and_install "$pg15" release
-step "lint: SQL" lint_sql
+pg15=$(private_postgres 15)
+pg18=$(private_postgres 18)
+step "PostgreSQL 18: release" release "$pg18"
+step "PostgreSQL 15: release" release "$pg15"
+step "the SQL script is what the sources make" scripts/schema.sh --check
+step "the SQL script names everything by schema" scripts/lint_sql.sh sql/cmk_encrypt--*.sql
 if [[ $(uname -m) == x86_64 ]]; then
-    step "tests: processors without AES or AVX2" scripts/check_cpu.sh "$pg15"
+    step "processors without AES or AVX2" scripts/check_cpu.sh "$pg15"
 fi
-step "tests: sessions" session_tests
-step "demonstration on PostgreSQL 15" scripts/demo.sh "$pg15"
-step "PostgreSQL 18: build, CREATE EXTENSION, demonstration" postgresql_18
+step "PostgreSQL 15: demonstration" scripts/demo.sh "$pg15"
+
+# Sessions mostly wait. What compiles beside them stands back; drills measure, and run alone at the
+# end.
+beside "PostgreSQL 15: sessions" sessions "$pg15" tests/sessions --ignore-glob='*/test_drill_*'
+beside "PostgreSQL 18: sessions" sessions "$pg18" tests/sessions --ignore-glob='*/test_drill_*'
+renice -n 19 $$ >/dev/null
+
+# A tree of its own: `cargo pgrx test` installs what it builds.
+dev15=$(clone_postgres "${PG_CONFIG:-$DEFAULT_PG_CONFIG}" -dev)
+step "PostgreSQL 15: lint" lint "$dev15"
+step "PostgreSQL 15: documentation" document "$dev15"
+step "PostgreSQL 15: in the backend" in_backend "$dev15"
+for major in 14 16 17 18; do
+    pg=$(private_postgres "$major")
+    step "PostgreSQL $major: lint" lint "$pg"
+    ((major == 18)) || step "PostgreSQL $major: release" release "$pg"
+    step "PostgreSQL $major: demonstration" scripts/demo.sh "$pg"
+done
+join "PostgreSQL 15: sessions"
+join "PostgreSQL 18: sessions"
+step "PostgreSQL 15: drills" sessions "$pg15" tests/sessions/test_drill_*.py
+step "PostgreSQL 18: drills" sessions "$pg18" tests/sessions/test_drill_*.py

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make bench: builds the release with its yardsticks and times it on a private server. Fails nothing by
-# a figure. ROWS and RUNS in the environment change the size (1000000 rows, best of 9 rounds).
+# make bench: builds the release with its yardsticks and times it on a private server. Fails nothing
+# by a figure. ROWS and RUNS in the environment change the size (1000000 rows, best of 9 rounds).
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 release_to_measure bench
@@ -12,8 +12,9 @@ trap 'exit 130' INT TERM HUP
 
 server=$(scripts/server.sh create)
 scripts/server.sh key "$server" bench
-scripts/server.sh start "$server" --conf 'cmk_encrypt.local_keys = on' --conf 'shared_buffers = 1GB' \
-    --conf 'cmk_encrypt.cache_ttl = 1d' --conf 'max_wal_size = 8GB' --conf 'autovacuum = off'
+scripts/server.sh start "$server" --conf 'cmk_encrypt.local_keys = on' \
+    --conf 'cmk_encrypt.cache_ttl = 1d' --conf 'shared_buffers = 1GB' --conf 'max_wal_size = 8GB' \
+    --conf 'autovacuum = off'
 
 grep -m 1 'model name' /proc/cpuinfo || true
 "$("$PG_CONFIG" --bindir)/psql" -X -h "$server/socket" -U postgres -d postgres \

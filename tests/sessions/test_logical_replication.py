@@ -76,9 +76,12 @@ def test_logical_replication_grants_nothing_to_whom_it_is_run_by(logical, sessio
     hers.run("CREATE TABLE cmk.access (tenant text, role oid, encrypt boolean, decrypt boolean, granted_at timestamptz DEFAULT now())")
     hers.run("CREATE PUBLICATION grants FOR TABLE cmk.access")
     hers.run("SELECT pg_create_logical_replication_slot('grants', 'pgoutput')")
+    # Since 16 PostgreSQL itself would want a password, and the right to become the table's owner.
+    as_before = ", password_required = false, run_as_owner = true"
+    options = as_before if dba.connection.info.server_version >= 160000 else ""
     session("mallory", dbname="target", on=logical).run(
         f"CREATE SUBSCRIPTION grants CONNECTION 'host={logical.socket} dbname=hers user=postgres'"
-        " PUBLICATION grants WITH (create_slot = false, slot_name = grants, copy_data = false)"
+        f" PUBLICATION grants WITH (create_slot = false, slot_name = grants, copy_data = false{options})"
     )
     logical.execute("ALTER ROLE mallory NOSUPERUSER")
     logical.execute("GRANT pg_write_all_data TO mallory")

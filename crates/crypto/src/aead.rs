@@ -30,6 +30,7 @@ use cmk_error::{Error, Reason, Result};
 use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
 
+/// Bytes of the tag.
 pub const TAG_LEN: usize = 16;
 
 const BLOCK: usize = 16;
@@ -48,6 +49,7 @@ pub struct Cipher {
 unsafe impl Erasable for Cipher {}
 
 impl Cipher {
+    /// Expands a key, which the cipher does not keep.
     pub fn new(key: &SecretKey) -> Self {
         let aes = Aes256Enc::new(key.expose_secret().into());
         let mut l = Array::from([0; BLOCK]);

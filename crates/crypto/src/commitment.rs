@@ -16,7 +16,9 @@ use sha2::Sha256;
 use std::fmt;
 use subtle::ConstantTimeEq;
 
+/// Bytes of a commitment.
 pub const COMMITMENT_LEN: usize = 32;
+/// Bytes of a data key's name, which are the first of its commitment.
 pub const DEK_ID_LEN: usize = 16;
 
 const INFO: &[u8] = b"cmk_encrypt/v1/dek-commitment";
@@ -26,6 +28,7 @@ const INFO: &[u8] = b"cmk_encrypt/v1/dek-commitment";
 pub struct Commitment([u8; COMMITMENT_LEN]);
 
 impl Commitment {
+    /// HKDF-SHA-256(no salt, `dek`, [`INFO`] ‖ len32(tenant) ‖ tenant), the length big-endian.
     pub fn to(dek: &SecretKey, tenant: &[u8]) -> Self {
         let len = (tenant.len() as u32).to_be_bytes();
         let mut okm = [0; COMMITMENT_LEN];
@@ -35,14 +38,17 @@ impl Commitment {
         Self(okm)
     }
 
+    /// A commitment that was stored.
     pub fn from_bytes(bytes: [u8; COMMITMENT_LEN]) -> Self {
         Self(bytes)
     }
 
+    /// What to store.
     pub fn as_bytes(&self) -> &[u8; COMMITMENT_LEN] {
         &self.0
     }
 
+    /// The name of the data key that this commits to.
     pub fn dek_id(&self) -> DekId {
         let mut id = [0; DEK_ID_LEN];
         id.copy_from_slice(&self.0[..DEK_ID_LEN]);

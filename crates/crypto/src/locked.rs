@@ -71,6 +71,7 @@ fn pool() -> std::sync::MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// What the operating system granted to the pages of all keys of this process.
 pub fn protection() -> Protection {
     pool().protection
 }

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 /// What the operating system granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
+    /// Bytes of the pages.
     pub bytes: usize,
     /// Bytes that can't be swapped out.
     pub locked: usize,
@@ -55,7 +56,9 @@ pub fn map(len: usize, sharing: Sharing) -> (NonNull<u8>, Protection) {
 /// Whose pages they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
+    /// Of this process.
     Private,
+    /// Of this process and those that it forks.
     WithChildren,
 }
 

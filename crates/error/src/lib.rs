@@ -14,17 +14,20 @@ use std::fmt;
 /// Nanoseconds of a clock that never goes back and counts while the machine sleeps.
 pub type Instant = u64;
 
+/// What everything here returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure: a reason, whom it concerns, and identifiers that help to find it elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
+    /// What programs branch on.
     pub reason: Reason,
     tenant: Option<Box<str>>,
     info: Option<Box<str>>,
 }
 
 impl Error {
+    /// A failure that concerns no tenant yet.
     pub fn new(reason: Reason) -> Self {
         Self { reason, tenant: None, info: None }
     }
@@ -48,6 +51,7 @@ impl Error {
         self
     }
 
+    /// What [`Error::with_info`] added.
     pub fn info(&self) -> Option<&str> {
         self.info.as_deref()
     }
@@ -84,6 +88,7 @@ impl Error {
         detail
     }
 
+    /// What to do, in sentences.
     pub const fn hint(&self) -> &'static str {
         self.reason.entry().hint
     }

@@ -77,7 +77,7 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $state:ident, $message:literal, $hint:literal;)*) => {
         /// A machine-readable cause. Names are stable: they are part of the SQL interface.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
+        pub enum Reason { $($(#[$doc])* #[doc = $message] $variant,)* }
 
         impl Reason {
             pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];

@@ -1,0 +1,868 @@
+-- Made by scripts/schema.sh: change sql/*.sql and src/sql/*.rs, then run that.
+\echo Use "CREATE EXTENSION cmk_encrypt" to load this file. \quit
+
+-- The key registry. Losing these rows is losing the data, so a plain pg_dump carries them.
+--
+-- No table depends on another: pg_restore fills them in any order, several at a time. The functions
+-- of schema cmk keep them consistent, and cmk.check() tells where they are not.
+--
+-- The control file's schema makes search_path "pg_catalog, pg_temp" here, where nobody else may
+-- create. Names are qualified all the same.
+
+DO $$
+BEGIN
+    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+        RAISE EXCEPTION 'cmk_encrypt needs a database with encoding UTF8'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Create the database with ENCODING ''UTF8'' TEMPLATE template0.';
+    END IF;
+END
+$$;
+
+CREATE SCHEMA cmk;
+
+-- A role that a right was granted to: its oid, and the name by which dumps and replication find it
+-- elsewhere. Input of a name that no role has is accepted and stands for nobody. src/pg/grantee.rs
+-- says more.
+CREATE TYPE cmk.grantee;
+
+CREATE FUNCTION cmk.grantee_in(pg_catalog.cstring) RETURNS cmk.grantee
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_in';
+CREATE FUNCTION cmk.grantee_out(cmk.grantee) RETURNS pg_catalog.cstring
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_out';
+CREATE FUNCTION cmk.grantee_recv(pg_catalog.internal) RETURNS cmk.grantee
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_recv';
+CREATE FUNCTION cmk.grantee_send(cmk.grantee) RETURNS pg_catalog.bytea
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_send';
+
+CREATE TYPE cmk.grantee (
+    INTERNALLENGTH = 68, ALIGNMENT = int4, STORAGE = plain,
+    INPUT = cmk.grantee_in, OUTPUT = cmk.grantee_out,
+    RECEIVE = cmk.grantee_recv, SEND = cmk.grantee_send);
+
+CREATE FUNCTION cmk.grantee_oid(cmk.grantee) RETURNS pg_catalog.oid
+    LANGUAGE c IMMUTABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_oid';
+CREATE FUNCTION cmk.grantee_regrole(cmk.grantee) RETURNS pg_catalog.regrole
+    LANGUAGE c IMMUTABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_oid';
+-- What makes two grantees one: the oid, or the name of somebody who isn't here.
+CREATE FUNCTION cmk.grantee_key(cmk.grantee) RETURNS pg_catalog.text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'grantee_key';
+
+CREATE CAST (cmk.grantee AS pg_catalog.oid)
+    WITH FUNCTION cmk.grantee_oid(cmk.grantee) AS IMPLICIT;
+CREATE CAST (cmk.grantee AS pg_catalog.regrole)
+    WITH FUNCTION cmk.grantee_regrole(cmk.grantee) AS ASSIGNMENT;
+
+CREATE TABLE cmk.tenant (
+    tenant       pg_catalog.text COLLATE pg_catalog."C" PRIMARY KEY
+                 CHECK (pg_catalog.octet_length(tenant) OPERATOR(pg_catalog.>=) 1
+                        AND pg_catalog.octet_length(tenant) OPERATOR(pg_catalog.<=) 255
+                        AND tenant OPERATOR(pg_catalog.<>) '*'
+                        AND tenant OPERATOR(pg_catalog.!~) '[[:cntrl:]]'),
+    state        pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'pending'
+                 CHECK (state OPERATOR(pg_catalog.=) ANY ('{pending, active, suspended, shredded}')),
+    -- Which URIs and options there are, the providers say (crates/kms).
+    key_uri      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    options      pg_catalog.jsonb NOT NULL DEFAULT '{}'
+                 CHECK (pg_catalog.jsonb_typeof(options) OPERATOR(pg_catalog.=) 'object'),
+    epoch        pg_catalog.int8 NOT NULL DEFAULT 0,
+    created_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    changed_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    -- The highest version that a data key of the tenant ever had: a number is never given twice,
+    -- and a restore that lost data keys shows.
+    last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0)
+);
+
+CREATE TABLE cmk.data_key (
+    tenant      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    -- Counts the data keys that the tenant ever had, whatever their purpose.
+    version     pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 1),
+    purpose     pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'values'
+                CHECK (purpose OPERATOR(pg_catalog.=) ANY ('{values, index}')),
+    state       pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'current'
+                CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, retired, destroyed}')),
+    dek_id      pg_catalog.bytea NOT NULL UNIQUE
+                GENERATED ALWAYS AS (pg_catalog.substring(commitment, 1, 16)) STORED,
+    commitment  pg_catalog.bytea NOT NULL
+                CHECK (pg_catalog.octet_length(commitment) OPERATOR(pg_catalog.=) 32),
+    wrapped     pg_catalog.bytea
+                CHECK (pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.>=) 1
+                       AND pg_catalog.octet_length(wrapped) OPERATOR(pg_catalog.<=) 6144),
+    -- The URI of the key that wrapped it: while a tenant moves to another key, data keys of both
+    -- are here.
+    wrapped_by  pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    created_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (tenant, version),
+    CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL))
+);
+
+CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
+    WHERE state OPERATOR(pg_catalog.=) 'current';
+
+CREATE TABLE cmk.access (
+    tenant      pg_catalog.text COLLATE pg_catalog."C",
+    role        cmk.grantee NOT NULL,
+    encrypt     pg_catalog.bool NOT NULL,
+    decrypt     pg_catalog.bool NOT NULL,
+    granted_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    -- Without a primary key, a publication of all tables would forbid every revocation.
+    id          pg_catalog.uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    CHECK (encrypt OR decrypt)
+);
+
+CREATE UNIQUE INDEX access_tenant_role_key ON cmk.access (tenant, cmk.grantee_key(role));
+CREATE UNIQUE INDEX access_every_tenant_key ON cmk.access (cmk.grantee_key(role)) WHERE tenant IS NULL;
+
+-- What the monitor saw. Nothing depends on it; old rows may be deleted.
+CREATE TABLE cmk.key_event (
+    id          pg_catalog.uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    at          pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tenant      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    event       pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    was         pg_catalog.text COLLATE pg_catalog."C",
+    reason      pg_catalog.text COLLATE pg_catalog."C",
+    info        pg_catalog.text COLLATE pg_catalog."C"
+);
+
+CREATE INDEX key_event_tenant_at ON cmk.key_event (tenant, at);
+
+-- The database that this registry belongs to. CREATE DATABASE ... TEMPLATE copies the row, and so
+-- is noticed; a dump leaves it out. A subscriber may get its publisher's row beside its own, so
+-- there is no key.
+CREATE TABLE cmk.home (
+    database    pg_catalog.oid NOT NULL
+);
+ALTER TABLE cmk.home REPLICA IDENTITY FULL;
+INSERT INTO cmk.home
+    SELECT d.oid FROM pg_catalog.pg_database d
+     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
+-- One statement each: they all update the same row of pg_extension.
+SELECT pg_catalog.pg_extension_config_dump('cmk.tenant', '');
+SELECT pg_catalog.pg_extension_config_dump('cmk.data_key', '');
+SELECT pg_catalog.pg_extension_config_dump('cmk.key_event', '');
+-- Not the grants of dropped roles, nor those that came for a role which wasn't there and is
+-- somebody else by now: where they are restored, that name would get them.
+SELECT pg_catalog.pg_extension_config_dump('cmk.access', $$
+    WHERE CASE WHEN role::pg_catalog.oid OPERATOR(pg_catalog.=) 0
+               THEN NOT role::pg_catalog.text OPERATOR(pg_catalog.=) ANY (SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r)
+               ELSE role::pg_catalog.oid OPERATOR(pg_catalog.=) ANY (SELECT r.oid FROM pg_catalog.pg_roles r) END$$);
+
+CREATE SCHEMA IF NOT EXISTS cmk;
+
+CREATE FUNCTION cmk."activate_tenant"(
+    "tenant" TEXT
+) RETURNS TEXT
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'activate_tenant_wrapper';
+
+CREATE FUNCTION cmk."adopt_registry"() RETURNS VOID
+STRICT VOLATILE PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'adopt_registry_wrapper';
+
+CREATE FUNCTION cmk."alter_tenant_options"(
+    "tenant" TEXT,
+    "options" pg_catalog.jsonb
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'alter_tenant_options_wrapper';
+
+CREATE FUNCTION cmk."backend_cache"() RETURNS TABLE (
+    "tenant" TEXT,
+    "version" INT,
+    "dek_id" bytea,
+    "age_seconds" double precision,
+    "expires_in_seconds" double precision,
+    "hits" bigint
+)
+STRICT VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'backend_cache_wrapper';
+
+CREATE FUNCTION cmk."backend_cache_stats"() RETURNS TABLE (
+    "entries" bigint,
+    "capacity" bigint,
+    "hits" bigint,
+    "misses" bigint,
+    "kms_calls" bigint,
+    "kms_failures" bigint,
+    "dropped_for_room" bigint,
+    "memory_locked" bool,
+    "expiry_timer" bool
+)
+STRICT VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'backend_cache_stats_wrapper';
+
+CREATE FUNCTION cmk."destroy_data_keys"(
+    "database" TEXT
+) RETURNS INT
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'destroy_data_keys_wrapper';
+
+CREATE FUNCTION cmk."envelope_header"(
+    "ciphertext" bytea
+) RETURNS TABLE (
+    "suite" INT,
+    "dek_id" bytea,
+    "plaintext_bytes" INT,
+    "envelope_bytes" INT
+)
+IMMUTABLE STRICT PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'envelope_header_wrapper';
+
+CREATE FUNCTION cmk."evict"(
+    "tenant" TEXT
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'evict_wrapper';
+
+CREATE FUNCTION cmk."evict_all"() RETURNS VOID
+STRICT VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'evict_all_wrapper';
+
+CREATE FUNCTION cmk."grant_access"(
+    "tenant" TEXT,
+    "role" TEXT,
+    "encrypt" bool DEFAULT true,
+    "decrypt" bool DEFAULT true
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'grant_access_wrapper';
+
+CREATE FUNCTION cmk."grant_access"(
+    "tenant" TEXT,
+    "role" pg_catalog.regrole,
+    "encrypt" bool DEFAULT true,
+    "decrypt" bool DEFAULT true
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'grant_access_to_regrole_wrapper';
+
+CREATE FUNCTION cmk."key_copies"(
+    "tenant" TEXT
+) RETURNS TABLE (
+    "lives_on" double precision,
+    "holders" INT,
+    "server_wide" bool,
+    "ttl" double precision,
+    "assumed_role" bool
+)
+VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'key_copies_wrapper';
+
+CREATE FUNCTION cmk."key_status"(
+    "tenant" TEXT
+) RETURNS TABLE (
+    "key_state" TEXT,
+    "reason" TEXT,
+    "info" TEXT,
+    "since" double precision,
+    "last_success" double precision,
+    "last_failure" double precision,
+    "hits" bigint,
+    "misses" bigint,
+    "kms_calls" bigint,
+    "kms_failures" bigint,
+    "waits" bigint,
+    "refused" bigint,
+    "p50_ms" double precision,
+    "p95_ms" double precision,
+    "p99_ms" double precision,
+    "holders" INT,
+    "server_wide" bool
+)
+STRICT VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'key_status_wrapper';
+
+CREATE FUNCTION cmk."register_tenant"(
+    "tenant" TEXT,
+    "key_uri" TEXT,
+    "options" pg_catalog.jsonb DEFAULT '{}',
+    "activate" bool DEFAULT true
+) RETURNS TEXT
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'register_tenant_wrapper';
+
+CREATE FUNCTION cmk."reset_stats"() RETURNS void
+STRICT VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'reset_stats_wrapper';
+
+CREATE FUNCTION cmk."resume_tenant"(
+    "tenant" TEXT
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'resume_tenant_wrapper';
+
+CREATE FUNCTION cmk."revoke_access"(
+    "tenant" TEXT,
+    "role" TEXT,
+    "encrypt" bool DEFAULT true,
+    "decrypt" bool DEFAULT true
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'revoke_access_wrapper';
+
+CREATE FUNCTION cmk."revoke_access"(
+    "tenant" TEXT,
+    "role" pg_catalog.regrole,
+    "encrypt" bool DEFAULT true,
+    "decrypt" bool DEFAULT true
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'revoke_access_from_regrole_wrapper';
+
+CREATE FUNCTION cmk."rotate_tenant"(
+    "tenant" TEXT
+) RETURNS INT
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'rotate_tenant_wrapper';
+
+CREATE FUNCTION cmk."suspend_tenant"(
+    "tenant" TEXT
+) RETURNS VOID
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'suspend_tenant_wrapper';
+
+CREATE FUNCTION cmk."warm"(
+    "tenants" VARIADIC TEXT[]
+) RETURNS INT
+VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'warm_wrapper';
+
+-- What applications call. In pg_catalog, because nobody but superusers may create there and every
+-- session looks there.
+--
+-- PostgreSQL calls the function that matches the arguments best, wherever on search_path it is. So
+-- each function exists for every combination of types that somebody could lay beside it: tenants
+-- and plaintexts as text and varchar, and text for what is really bytea or an array, since an
+-- untyped literal or parameter prefers text. Such a text is read in the input format of the real
+-- type, as the literal always was: cmk_decrypt('acme', '\xc101…').
+--
+-- All of one name are one C function, or SQL functions that the planner inlines. PARALLEL
+-- RESTRICTED: a parallel worker is a new process with an empty cache, so each would ask KMS again.
+
+DO $$
+DECLARE
+    f pg_catalog.record;
+    tenant_type pg_catalog.text;
+    value_type pg_catalog.text;
+    aad_type pg_catalog.text;
+    forgive_type pg_catalog.text;
+    is_real pg_catalog.bool;
+    types pg_catalog.text;
+    arguments pg_catalog.text;
+    body pg_catalog.text;
+BEGIN
+    FOR f IN SELECT * FROM (VALUES
+        ('cmk_encrypt', 'plaintext', '{bytea}'::pg_catalog.text[], 'bytea', 'VOLATILE', 'cmk_encrypt', '{-}'::pg_catalog.text[],
+         'Seals a value under the current data key of a tenant; aad must be given again to decrypt'),
+        ('cmk_encrypt', 'plaintext', '{text, varchar}', 'bytea', 'VOLATILE', 'cmk_encrypt_text', '{-}',
+         'Seals a text under the current data key of a tenant; aad must be given again to decrypt'),
+        ('cmk_encrypt_text', 'plaintext', '{text, varchar}', 'bytea', 'VOLATILE', 'cmk_encrypt_text', '{-}',
+         'Seals a text under the current data key of a tenant; aad must be given again to decrypt'),
+        ('cmk_decrypt', 'ciphertext', '{bytea, text}', 'bytea', 'STABLE', 'cmk_decrypt', '{-}',
+         'Opens a value that cmk_encrypt sealed for the same tenant with the same aad'),
+        ('cmk_decrypt_text', 'ciphertext', '{bytea, text}', 'text', 'STABLE', 'cmk_decrypt_text', '{-}',
+         'Opens a text that cmk_encrypt sealed for the same tenant with the same aad'),
+        ('cmk_try_decrypt', 'ciphertext', '{bytea, text}', 'bytea', 'STABLE', 'cmk_try_decrypt', '{_text, text}',
+         'As cmk_decrypt, but NULL for failures that concern this value only, or for the reasons listed'),
+        ('cmk_try_decrypt_text', 'ciphertext', '{bytea, text}', 'text', 'STABLE', 'cmk_try_decrypt_text', '{_text, text}',
+         'As cmk_decrypt_text, but NULL for failures that concern this value only, or for the reasons listed')
+    ) AS v (name, value_name, value_types, result, volatility, symbol, forgive_types, comment)
+    LOOP
+        FOREACH forgive_type IN ARRAY f.forgive_types LOOP
+        FOREACH aad_type IN ARRAY '{bytea, text}'::pg_catalog.text[] LOOP
+        FOREACH value_type IN ARRAY f.value_types LOOP
+        FOREACH tenant_type IN ARRAY '{text, varchar}'::pg_catalog.text[] LOOP
+            is_real := aad_type OPERATOR(pg_catalog.=) 'bytea'
+                   AND forgive_type OPERATOR(pg_catalog.<>) 'text'
+                   AND NOT (f.value_name OPERATOR(pg_catalog.=) 'ciphertext'
+                            AND value_type OPERATOR(pg_catalog.=) 'text');
+            types := pg_catalog.format('pg_catalog.%I, pg_catalog.%I, pg_catalog.%I', tenant_type, value_type, aad_type);
+            -- Where an argument has a default there must be one function only that it can be left
+            -- out of.
+            arguments := pg_catalog.format('tenant pg_catalog.%I, %I pg_catalog.%I, aad pg_catalog.%I%s',
+                tenant_type, f.value_name, value_type, aad_type,
+                CASE WHEN aad_type OPERATOR(pg_catalog.=) 'bytea' AND forgive_type OPERATOR(pg_catalog.<>) 'text'
+                     THEN $default$ DEFAULT ''::pg_catalog.bytea$default$ ELSE '' END);
+            IF forgive_type OPERATOR(pg_catalog.<>) '-' THEN
+                types := pg_catalog.format('%s, pg_catalog.%I', types, forgive_type);
+                arguments := pg_catalog.format('%s, forgive pg_catalog.%I%s', arguments, forgive_type,
+                    CASE WHEN forgive_type OPERATOR(pg_catalog.=) '_text' THEN ' DEFAULT NULL' ELSE '' END);
+            END IF;
+            body := CASE WHEN is_real
+                THEN pg_catalog.format($c$LANGUAGE c COST 1 AS 'MODULE_PATHNAME', '%s_wrapper'$c$, f.symbol)
+                ELSE pg_catalog.format($sql$LANGUAGE sql COST 1 AS 'SELECT pg_catalog.%I($1, $2%s, $3::pg_catalog.bytea%s)'$sql$,
+                    f.name,
+                    CASE WHEN f.value_name OPERATOR(pg_catalog.=) 'ciphertext' THEN '::pg_catalog.bytea' ELSE '' END,
+                    CASE WHEN forgive_type OPERATOR(pg_catalog.<>) '-' THEN ', $4::pg_catalog._text' ELSE '' END)
+                END;
+            EXECUTE pg_catalog.format('CREATE FUNCTION pg_catalog.%I(%s) RETURNS pg_catalog.%I %s PARALLEL RESTRICTED %s',
+                f.name, arguments, f.result, f.volatility, body);
+            EXECUTE pg_catalog.format('COMMENT ON FUNCTION pg_catalog.%I(%s) IS %L', f.name, types, f.comment);
+        END LOOP;
+        END LOOP;
+        END LOOP;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+-- What keeps the registry from being changed past its functions, and tells every session of a
+-- change.
+
+CREATE FUNCTION cmk.registry_guard() RETURNS pg_catalog.trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'registry_guard';
+CREATE FUNCTION cmk.registry_changed() RETURNS pg_catalog.trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'registry_changed';
+CREATE FUNCTION cmk.drop_guard() RETURNS pg_catalog.event_trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'drop_guard';
+
+-- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers
+-- only. The guards keep out roles that may write any table (pg_write_all_data) and so could grant
+-- themselves access, or forge or forestall what the monitor tells.
+DO $$
+DECLARE
+    guarded pg_catalog.text;
+    registry CONSTANT pg_catalog.text[] := '{tenant, data_key, access, home}';
+BEGIN
+    FOREACH guarded IN ARRAY pg_catalog.array_append(registry, 'key_event') LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.%1$I
+                FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard();
+            CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON cmk.%1$I
+                FOR EACH ROW EXECUTE FUNCTION cmk.registry_guard();
+            ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER guard;
+            ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER guard_row;
+        $sql$, guarded);
+    END LOOP;
+    FOREACH guarded IN ARRAY registry LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON cmk.%1$I
+                FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed();
+            CREATE TRIGGER announce_truncate AFTER TRUNCATE ON cmk.%1$I
+                FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed();
+            ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER announce;
+            ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER announce_truncate;
+        $sql$, guarded);
+    END LOOP;
+END
+$$;
+
+-- Has the library loaded in time: its hook refuses to drop cmk.data_key while there are data keys,
+-- whatever command or cascade gets there. Preloaded, it is there for all commands; else for those
+-- that could get there by themselves.
+CREATE EVENT TRIGGER cmk_drop_guard ON ddl_command_start
+    WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA') EXECUTE FUNCTION cmk.drop_guard();
+ALTER EVENT TRIGGER cmk_drop_guard ENABLE ALWAYS;
+
+-- The integrity of the registry: no constraint spans its tables, so that a restore can fill them in
+-- any order. detail says what is wrong and what people have to decide; fix is a statement that can
+-- be run as it stands, or null.
+
+CREATE FUNCTION cmk.check(
+    OUT problem pg_catalog.text, OUT tenant pg_catalog.text, OUT detail pg_catalog.text, OUT fix pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'data_keys_missing', t.tenant,
+           pg_catalog.format('cmk.data_key lacks %s of %s data keys; restore it from the backup that cmk.tenant came from: pg_restore --data-only --schema=cmk --table=data_key',
+               pg_catalog.count(*), GREATEST(t.last_version, 1)),
+           NULL
+      FROM cmk.tenant t
+     CROSS JOIN LATERAL pg_catalog.generate_series(1, GREATEST(t.last_version, 1)) wanted (version)
+      LEFT JOIN cmk.data_key k
+             ON k.tenant OPERATOR(pg_catalog.=) t.tenant
+            AND k.version OPERATOR(pg_catalog.=) wanted.version
+     WHERE t.state OPERATOR(pg_catalog.<>) 'pending' AND k.version IS NULL
+     GROUP BY t.tenant, t.last_version
+    UNION ALL
+    SELECT 'no_current_data_key', t.tenant,
+           'none of its data keys for values is current; restore cmk.data_key from a backup, or go on with the newest that there is',
+           pg_catalog.format(
+               $fix$UPDATE cmk.data_key SET state = 'current' WHERE (tenant, version) = (%L, %s)$fix$,
+               t.tenant, pg_catalog.max(k.version))
+      FROM cmk.tenant t
+      JOIN cmk.data_key k
+        ON k.tenant OPERATOR(pg_catalog.=) t.tenant AND k.purpose OPERATOR(pg_catalog.=) 'values'
+     WHERE t.state OPERATOR(pg_catalog.=) ANY ('{active, suspended}')
+     GROUP BY t.tenant
+    HAVING NOT pg_catalog.bool_or(k.state OPERATOR(pg_catalog.=) 'current')
+    UNION ALL
+    SELECT 'tenant_row_missing', k.tenant,
+           pg_catalog.format('%s data keys, but no row in cmk.tenant; restore it from the backup that cmk.data_key came from: pg_restore --data-only --schema=cmk --table=tenant',
+               pg_catalog.count(*)),
+           NULL
+      FROM cmk.data_key k
+     WHERE NOT EXISTS (SELECT FROM cmk.tenant t WHERE t.tenant OPERATOR(pg_catalog.=) k.tenant)
+     GROUP BY k.tenant
+    UNION ALL
+    SELECT 'grant_without_tenant', a.tenant,
+           pg_catalog.format('a grant to role %s; restore cmk.tenant, or take it back', a.role),
+           pg_catalog.format('DELETE FROM cmk.access WHERE id = %L', a.id)
+      FROM cmk.access a
+     WHERE a.tenant IS NOT NULL
+       AND NOT EXISTS (SELECT FROM cmk.tenant t WHERE t.tenant OPERATOR(pg_catalog.=) a.tenant)
+    UNION ALL
+    SELECT 'grant_without_role', a.tenant,
+           pg_catalog.format('a grant to role %s, which this server did not have when the grant came, has no effect; to grant it, create the role, then SELECT cmk.grant_access(%L, %L, encrypt => %L, decrypt => %L)',
+               a.role, COALESCE(a.tenant, '*'), a.role, a.encrypt, a.decrypt),
+           pg_catalog.format('DELETE FROM cmk.access WHERE id = %L', a.id)
+      FROM cmk.access a
+     WHERE a.role::pg_catalog.oid OPERATOR(pg_catalog.=) 0
+    UNION ALL
+    SELECT 'grant_of_dropped_role', a.tenant, pg_catalog.format('a grant to role %s has no effect', a.role),
+           pg_catalog.format('DELETE FROM cmk.access WHERE id = %L', a.id)
+      FROM cmk.access a
+     WHERE a.role::pg_catalog.oid OPERATOR(pg_catalog.<>) 0
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
+                        WHERE r.oid OPERATOR(pg_catalog.=) a.role::pg_catalog.oid)
+    UNION ALL
+    SELECT CASE WHEN p.oid IS NULL THEN 'foreign_trigger' ELSE 'trigger_not_always' END, NULL,
+           pg_catalog.format(
+               CASE WHEN p.oid IS NULL THEN 'trigger %I of cmk.%I is none of ours, and may change or swallow rows'
+                    ELSE 'trigger %I of cmk.%I is not ENABLE ALWAYS, as after pg_restore --disable-triggers' END,
+               g.tgname, c.relname),
+           pg_catalog.format(
+               CASE WHEN p.oid IS NULL THEN 'DROP TRIGGER %2$I ON cmk.%1$I'
+                    ELSE 'ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER %2$I' END,
+               c.relname, g.tgname)
+      FROM pg_catalog.pg_trigger g
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
+      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+      LEFT JOIN pg_catalog.pg_proc p
+             ON p.oid OPERATOR(pg_catalog.=) g.tgfoid
+            AND p.pronamespace OPERATOR(pg_catalog.=) n.oid
+            AND p.proname OPERATOR(pg_catalog.=) ANY ('{registry_guard, registry_changed}')
+     WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk' AND NOT g.tgisinternal
+       AND (p.oid IS NULL OR g.tgenabled OPERATOR(pg_catalog.<>) 'A')
+    UNION ALL
+    SELECT 'trigger_missing', NULL, pg_catalog.format('cmk.%I has no trigger %I', wanted.relname, wanted.tgname),
+           pg_catalog.format(wanted.fix, wanted.relname)
+      FROM (SELECT r.relname, g.tgname, g.fix
+              FROM pg_catalog.unnest('{tenant, data_key, access, home, key_event}'::pg_catalog.text[]) r (relname)
+             CROSS JOIN (VALUES
+                ('guard', 'CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.%I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard()'),
+                ('guard_row', 'CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON cmk.%I FOR EACH ROW EXECUTE FUNCTION cmk.registry_guard()'),
+                ('announce', 'CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON cmk.%I FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed()'),
+                ('announce_truncate', 'CREATE TRIGGER announce_truncate AFTER TRUNCATE ON cmk.%I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed()')
+             ) g (tgname, fix)
+             WHERE r.relname OPERATOR(pg_catalog.<>) 'key_event'
+                OR pg_catalog.starts_with(g.tgname, 'guard')) wanted
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g
+                         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
+                         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                        WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk'
+                          AND c.relname OPERATOR(pg_catalog.=) wanted.relname::pg_catalog.name
+                          AND g.tgname OPERATOR(pg_catalog.=) wanted.tgname::pg_catalog.name)
+    UNION ALL
+    SELECT 'drop_guard_off', NULL, 'event trigger cmk_drop_guard does not exist', NULL
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger e
+                        WHERE e.evtname OPERATOR(pg_catalog.=) 'cmk_drop_guard')
+    UNION ALL
+    SELECT 'drop_guard_off', NULL, 'event trigger cmk_drop_guard is not ENABLE ALWAYS',
+           'ALTER EVENT TRIGGER cmk_drop_guard ENABLE ALWAYS'
+      FROM pg_catalog.pg_event_trigger e
+     WHERE e.evtname OPERATOR(pg_catalog.=) 'cmk_drop_guard'
+       AND e.evtenabled OPERATOR(pg_catalog.<>) 'A'
+    UNION ALL
+    SELECT 'registry_copied', NULL,
+           'this database was made from another one that has the extension; look at cmk.access and cmk.tenants before you adopt them',
+           'SELECT cmk.adopt_registry()'
+     WHERE NOT EXISTS (SELECT FROM cmk.home h
+                         JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) h.database
+                        WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+$$;
+
+-- requires:
+--   envelope_header
+--   key_status
+--   key_copies
+--   backend_cache
+--   backend_cache_stats
+
+-- What people look at.
+
+-- PARALLEL UNSAFE: its body may be what loads the library, which can't happen while workers run.
+CREATE FUNCTION cmk.inspect(
+    ciphertext pg_catalog.bytea,
+    OUT suite pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT tenant pg_catalog.text,
+    OUT version pg_catalog.int4, OUT state pg_catalog.text,
+    OUT plaintext_bytes pg_catalog.int4, OUT envelope_bytes pg_catalog.int4)
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT h.suite, h.dek_id, k.tenant, k.version, k.state, h.plaintext_bytes, h.envelope_bytes
+      FROM cmk.envelope_header(ciphertext) h
+      LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) h.dek_id
+$$;
+
+CREATE VIEW cmk.tenants AS
+    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at
+      FROM cmk.tenant t
+      LEFT JOIN cmk.data_key current
+             ON current.tenant OPERATOR(pg_catalog.=) t.tenant
+            AND current.state OPERATOR(pg_catalog.=) 'current'
+            AND current.purpose OPERATOR(pg_catalog.=) 'values'
+     CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys
+                           FROM cmk.data_key k
+                          WHERE k.tenant OPERATOR(pg_catalog.=) t.tenant) counted;
+
+CREATE VIEW cmk.status AS
+    SELECT t.tenant, t.state AS tenant_state, s.key_state, s.reason, s.info,
+           pg_catalog.to_timestamp(s.since) AS since,
+           pg_catalog.to_timestamp(s.last_success) AS last_success,
+           pg_catalog.to_timestamp(s.last_failure) AS last_failure,
+           s.hits, s.misses, s.kms_calls, s.kms_failures, s.waits, s.refused,
+           s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide
+      FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_status(t.tenant) s;
+
+-- An STS session of an assumed role outlives the role's withdrawal by up to 15 minutes. Not STRICT,
+-- so that a NULL is an error, as is a tenant that isn't registered.
+CREATE FUNCTION cmk.revocation_bound(
+    tenant pg_catalog.text,
+    OUT dark_within pg_catalog.interval, OUT copies_until pg_catalog.timestamptz,
+    OUT holders pg_catalog.int4, OUT worst_case pg_catalog.interval,
+    OUT server_wide pg_catalog.bool)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.make_interval(secs => c.lives_on),
+           pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => c.lives_on),
+           c.holders,
+           GREATEST(pg_catalog.make_interval(secs => c.ttl), pg_catalog.make_interval(secs => c.lives_on))
+           OPERATOR(pg_catalog.+)
+           CASE WHEN c.assumed_role THEN '15 min'::pg_catalog.interval ELSE '0'::pg_catalog.interval END,
+           c.server_wide
+      FROM cmk.key_copies(revocation_bound.tenant) c
+$$;
+
+CREATE VIEW cmk.cache AS
+    SELECT tenant, version, dek_id,
+           pg_catalog.make_interval(secs => age_seconds) AS age,
+           pg_catalog.make_interval(secs => expires_in_seconds) AS expires_in,
+           hits
+      FROM cmk.backend_cache();
+
+CREATE VIEW cmk.cache_stats AS SELECT * FROM cmk.backend_cache_stats();
+
+-- Privileges and comments, when everything is there.
+
+-- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here.
+-- So everything is taken back from everybody, PUBLIC included, before it is granted to whom it is
+-- for. Row types too: a column of such a type in somebody's table would keep the registry's own
+-- tables from being altered.
+DO $$
+DECLARE
+    grantee pg_catalog.text;
+    object pg_catalog.text;
+BEGIN
+    FOR object, grantee IN
+        WITH ours (object, acl, owner) AS (
+            SELECT pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass), c.relacl, c.relowner
+              FROM pg_catalog.pg_class c
+             WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+               AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v}'::pg_catalog."char"[])
+            UNION ALL
+            SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
+              FROM pg_catalog.pg_proc p
+             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+                OR p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+               AND pg_catalog.starts_with(p.proname, 'cmk_')
+            UNION ALL
+            SELECT pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype), t.typacl, t.typowner
+              FROM pg_catalog.pg_type t
+             WHERE t.typnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
+               AND t.typelem OPERATOR(pg_catalog.=) 0
+            UNION ALL
+            SELECT 'SCHEMA cmk', n.nspacl, n.nspowner
+              FROM pg_catalog.pg_namespace n
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk')
+        SELECT ours.object, 'PUBLIC'
+          FROM ours
+        UNION ALL
+        SELECT ours.object, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee))
+          FROM ours CROSS JOIN LATERAL pg_catalog.aclexplode(ours.acl) AS acl
+         WHERE acl.grantee OPERATOR(pg_catalog.<>) 0
+           AND acl.grantee OPERATOR(pg_catalog.<>) ours.owner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
+    END LOOP;
+
+    -- Whom they obey is decided by the grants for tenants, at every call.
+    FOR object IN
+        SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
+          FROM pg_catalog.pg_proc p
+         WHERE p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+           AND pg_catalog.starts_with(p.proname, 'cmk_')
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', object);
+    END LOOP;
+END
+$$;
+
+-- Who may read every table dumps this one too, and reads what it shows.
+GRANT EXECUTE ON FUNCTION cmk.grantee_in(pg_catalog.cstring), cmk.grantee_out(cmk.grantee),
+    cmk.grantee_recv(pg_catalog.internal), cmk.grantee_send(cmk.grantee), cmk.grantee_oid(cmk.grantee),
+    cmk.grantee_regrole(cmk.grantee), cmk.grantee_key(cmk.grantee) TO pg_read_all_data;
+
+-- Those who monitor see names, states and counters, and can change nothing.
+GRANT USAGE ON SCHEMA cmk TO pg_monitor;
+GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
+GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
+    cmk.revocation_bound(pg_catalog.text), cmk.backend_cache(), cmk.backend_cache_stats(),
+    cmk.check() TO pg_monitor;
+
+COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
+COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool) IS
+    'Registers a tenant and its key (KMS key ARN or local:NAME) and, unless told not to, makes its first data key';
+COMMENT ON FUNCTION cmk.alter_tenant_options(pg_catalog.text, pg_catalog.jsonb) IS
+    'Changes the role or external id by which a tenant''s key is used, once KMS unwraps the current data key that way';
+COMMENT ON FUNCTION cmk.activate_tenant(pg_catalog.text) IS
+    'Makes the first data key of a pending tenant, once its key policy lets us';
+COMMENT ON FUNCTION cmk.rotate_tenant(pg_catalog.text) IS
+    'Makes a new data key for new values and returns its version; old values still open';
+COMMENT ON FUNCTION cmk.suspend_tenant(pg_catalog.text) IS
+    'Stops encryption and decryption for a tenant, in every session from commit on';
+COMMENT ON FUNCTION cmk.resume_tenant(pg_catalog.text) IS 'Lifts a suspension';
+COMMENT ON FUNCTION cmk.evict(pg_catalog.text) IS
+    'From commit on, no session uses a data key of the tenant without asking KMS again';
+COMMENT ON FUNCTION cmk.evict_all() IS
+    'From commit on, no session uses a data key of any tenant of this database without asking KMS again';
+COMMENT ON FUNCTION cmk.warm(pg_catalog.text[]) IS
+    'Has every data key of these tenants at hand, for a transaction that must not wait for KMS; returns how many';
+COMMENT ON FUNCTION cmk.revocation_bound(pg_catalog.text) IS
+    'If the key were revoked now: when the last copy of a data key in any process is gone, and how many processes hold one';
+COMMENT ON FUNCTION cmk.reset_stats() IS
+    'Sets the counters of cmk.status for this database back to zero, at once; a rollback does not undo it';
+COMMENT ON FUNCTION cmk.key_status(pg_catalog.text) IS 'A row of the view cmk.status';
+COMMENT ON FUNCTION cmk.key_copies(pg_catalog.text) IS 'How long copies of a tenant''s data keys live';
+COMMENT ON FUNCTION cmk.grant_access(pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool) IS
+    'Allows a role to encrypt or decrypt values of a tenant, or of every tenant (*)';
+COMMENT ON FUNCTION cmk.revoke_access(pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool) IS
+    'Takes back what cmk.grant_access allowed';
+COMMENT ON FUNCTION cmk.grant_access(pg_catalog.text, pg_catalog.regrole, pg_catalog.bool, pg_catalog.bool) IS
+    'The same for a role given as regrole';
+COMMENT ON FUNCTION cmk.revoke_access(pg_catalog.text, pg_catalog.regrole, pg_catalog.bool, pg_catalog.bool) IS
+    'The same for a role given as regrole';
+COMMENT ON FUNCTION cmk.check() IS
+    'What is wrong with the key registry, and what mends it; no row if nothing is';
+COMMENT ON FUNCTION cmk.destroy_data_keys(pg_catalog.text) IS
+    'Deletes every data key of this database, whose name must be given: all sealed values are lost. For who means DROP EXTENSION';
+COMMENT ON FUNCTION cmk.adopt_registry() IS
+    'Makes a registry that CREATE DATABASE ... TEMPLATE copied the registry of this database; for superusers';
+COMMENT ON FUNCTION cmk.inspect(pg_catalog.bytea) IS
+    'What an envelope and the registry say about a sealed value; needs no key';
+COMMENT ON FUNCTION cmk.envelope_header(pg_catalog.bytea) IS 'The header fields of an envelope';
+COMMENT ON FUNCTION cmk.registry_guard() IS
+    'Trigger function: lets only the registry''s owner change it, and nobody destroy data keys by the way';
+COMMENT ON FUNCTION cmk.drop_guard() IS
+    'Event trigger function: has the library loaded, which refuses to drop data keys';
+COMMENT ON EVENT TRIGGER cmk_drop_guard IS
+    'Refuses to drop the extension while there are data keys';
+COMMENT ON TYPE cmk.grantee IS
+    'A role by oid that remembers its name; text form: the name, not quoted';
+COMMENT ON FUNCTION cmk.grantee_in(pg_catalog.cstring) IS 'I/O of type cmk.grantee';
+COMMENT ON FUNCTION cmk.grantee_out(cmk.grantee) IS 'I/O of type cmk.grantee';
+COMMENT ON FUNCTION cmk.grantee_recv(pg_catalog.internal) IS 'I/O of type cmk.grantee';
+COMMENT ON FUNCTION cmk.grantee_send(cmk.grantee) IS 'I/O of type cmk.grantee';
+COMMENT ON FUNCTION cmk.grantee_oid(cmk.grantee) IS 'Oid of the role; 0 if this server has no such role';
+COMMENT ON FUNCTION cmk.grantee_regrole(cmk.grantee) IS 'The role; - if this server has no such role';
+COMMENT ON FUNCTION cmk.grantee_key(cmk.grantee) IS 'What tells grantees apart';
+COMMENT ON FUNCTION cmk.registry_changed() IS
+    'Trigger function: tells every session, at commit, to read the registry again';
+COMMENT ON FUNCTION cmk.backend_cache() IS 'Rows of the view cmk.cache';
+COMMENT ON FUNCTION cmk.backend_cache_stats() IS 'The row of the view cmk.cache_stats';
+COMMENT ON TABLE cmk.tenant IS 'Tenants and the keys they own; change it through the functions of schema cmk';
+COMMENT ON TABLE cmk.data_key IS 'Wrapped data keys; losing a row is losing the values sealed under it';
+COMMENT ON TABLE cmk.access IS 'Which database roles may encrypt and decrypt for which tenant; a null tenant means every tenant';
+COMMENT ON TABLE cmk.home IS 'The database that this registry belongs to';
+COMMENT ON COLUMN cmk.tenant.last_version IS 'Highest version that a data key of the tenant ever had';
+COMMENT ON COLUMN cmk.tenant.key_uri IS 'The key that wraps the tenant''s data keys';
+COMMENT ON COLUMN cmk.tenant.options IS
+    'How the key is used: role_arn and external_id of an AWS key';
+COMMENT ON COLUMN cmk.data_key.purpose IS
+    'values: seals and opens values; index: makes search tokens. One of each is current';
+COMMENT ON COLUMN cmk.data_key.wrapped_by IS 'The URI of the key that wrapped it';
+COMMENT ON COLUMN cmk.access.role IS
+    'By its present name. A role that this server doesn''t have gets nothing; cmk.check() lists it';
+COMMENT ON VIEW cmk.tenants IS 'Tenants with state, key and current data key version';
+COMMENT ON TABLE cmk.key_event IS 'Changes of tenants'' keys that the monitor saw, and what it warned of';
+COMMENT ON VIEW cmk.status IS
+    'State of each tenant''s key as last seen, and what it cost: of the whole server if server_wide, else of this session';
+COMMENT ON VIEW cmk.cache IS 'Data keys cached by this session; never key bytes';
+COMMENT ON VIEW cmk.cache_stats IS 'Counters of this session''s cache since it started';
+
+COMMENT ON COLUMN cmk.tenants.state IS 'pending, active, suspended or shredded';
+COMMENT ON COLUMN cmk.tenants.version IS 'Of the data key that seals new values';
+COMMENT ON COLUMN cmk.tenants.data_keys IS 'How many there are; none costs anything until it is used';
+
+COMMENT ON COLUMN cmk.status.tenant_state IS 'As in cmk.tenants';
+COMMENT ON COLUMN cmk.status.key_state IS
+    'usable, revoked, unreachable, throttled or misconfigured, as KMS last said; null if it was not asked since the server started, or that is forgotten';
+COMMENT ON COLUMN cmk.status.reason IS 'Why it is not usable, as in the DETAIL of errors';
+COMMENT ON COLUMN cmk.status.info IS 'kms_code, request_id or cause of the last failure';
+COMMENT ON COLUMN cmk.status.since IS 'Beginning of key_state, whatever its reason';
+COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last unwrapped a data key';
+COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last failed to';
+COMMENT ON COLUMN cmk.status.hits IS 'Values sealed or opened under a data key that was at hand';
+COMMENT ON COLUMN cmk.status.misses IS 'Times a process lacked a data key';
+COMMENT ON COLUMN cmk.status.kms_calls IS
+    'Calls asked of KMS to make and unwrap data keys, those of registration and rotation included';
+COMMENT ON COLUMN cmk.status.kms_failures IS 'Those of them that failed; not those that were cancelled';
+COMMENT ON COLUMN cmk.status.waits IS 'Times a process waited for the call of another';
+COMMENT ON COLUMN cmk.status.refused IS 'Times the tenant''s call budget did not allow a call';
+COMMENT ON COLUMN cmk.status.p50_ms IS 'Median duration of KMS calls in milliseconds, an upper bound within a factor of 1.41';
+COMMENT ON COLUMN cmk.status.p95_ms IS 'The same, 95th percentile';
+COMMENT ON COLUMN cmk.status.p99_ms IS 'The same, 99th percentile';
+COMMENT ON COLUMN cmk.status.holders IS
+    'Processes that hold a data key of the tenant; of this session alone unless server_wide; null if not known';
+COMMENT ON COLUMN cmk.status.server_wide IS 'The library is preloaded: figures are of the whole server';
+
+COMMENT ON COLUMN cmk.key_event.id IS 'As in the notification on cmk_key_events';
+COMMENT ON COLUMN cmk.key_event.event IS
+    'The state entered: usable, revoked, unreachable, throttled, misconfigured; or a warning: deletion_scheduled, key_material_expires, rotation_off';
+COMMENT ON COLUMN cmk.key_event.was IS 'The state before; null if not known';
+COMMENT ON COLUMN cmk.key_event.reason IS 'Why, as in the DETAIL of errors';
+COMMENT ON COLUMN cmk.key_event.info IS
+    'kms_code, request_id or cause; dark_in_seconds, from this event to the end of the last cached data key; at, the time a warning is about';
+
+COMMENT ON COLUMN cmk.cache.age IS 'Since the beginning of the KMS call that last vouched for it';
+COMMENT ON COLUMN cmk.cache.expires_in IS 'Until it is zeroed, unless it is renewed';
+COMMENT ON COLUMN cmk.cache_stats.entries IS 'Places taken, also by data keys that were zeroed at their TTL and not asked for since';
+COMMENT ON COLUMN cmk.cache_stats.capacity IS 'cmk_encrypt.cache_size';
+COMMENT ON COLUMN cmk.cache_stats.dropped_for_room IS 'Data keys that went for want of room';
+COMMENT ON COLUMN cmk.cache_stats.memory_locked IS 'Data keys can''t be swapped out; null before there was one';
+COMMENT ON COLUMN cmk.cache_stats.expiry_timer IS 'Data keys are zeroed on time even while the session sleeps';
