@@ -5,7 +5,7 @@
 //! `docs/architecture.md`.
 
 mod admin;
-pub mod pg;
+mod pg;
 mod sql;
 
 pgrx::pg_module_magic!();
