@@ -36,8 +36,10 @@ pub extern "C-unwind" fn _PG_init() {
 /// What `cargo pgrx test` asks for.
 #[cfg(all(test, feature = "pg_test"))]
 pub mod pg_test {
+    /// Nothing to set up.
     pub fn setup(_options: Vec<&str>) {}
 
+    /// Lines of `postgresql.conf`.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
         vec![

@@ -80,6 +80,7 @@ macro_rules! reasons {
         pub enum Reason { $($(#[$doc])* #[doc = $message] $variant,)* }
 
         impl Reason {
+            /// Every reason, in the order of the table.
             pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
 
             /// The one table: name, SQLSTATE, message and hint. `%` in a message stands for the
@@ -101,9 +102,13 @@ macro_rules! reasons {
 /// One row of the error table.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
+    /// As it stands in DETAIL: `reason=NAME`.
     pub name: &'static str,
+    /// The error's class, which drivers and pools look at.
     pub sqlstate: SqlState,
+    /// The primary message; `%` stands for the tenant.
     pub message: &'static str,
+    /// What to do.
     pub hint: &'static str,
 }
 
@@ -288,6 +293,7 @@ reasons! {
 }
 
 impl Reason {
+    /// As it stands in the DETAIL of an error.
     pub const fn name(self) -> &'static str {
         self.entry().name
     }
@@ -310,7 +316,18 @@ impl Reason {
             Credentials | KeyUnusable | KmsRejected | Endpoint | LocalKeysOff | LocalKeyFile => {
                 Some(KeyState::Misconfigured)
             }
-            _ => None,
+            // Each by name: a new reason has to say what it means for cached data keys.
+            TenantPending | TenantSuspended | TenantShredded | DataKeysMissing
+            | TenantRowMissing | RegistryCopied | CannotPrepare | KeysWouldBeLost
+            | NotATriggerCall | NoGrant | RegistryWrite | SecurityRestricted | UnknownTenant
+            | NotInstalled | RegistryUnusable | UnknownRole | TenantExists | TenantBusy
+            | TenantStateConflict | CallBudgetSpent | SettingsOverridden | LoadedTooLate
+            | SystemRandom | OutOfMemory | NotAuthentic | UnknownDataKey | WrappedKeyRejected
+            | KmsAnswerMismatch | CommitmentMismatch | NotAnEnvelope | UnknownSuite
+            | TenantName | KeyUri | KeyOptions | RoleArn | ExternalId | TooLarge | ReasonName
+            | TooManyNames | DatabaseName | AccessArgument | NullArgument | NotText | ReadOnly => {
+                None
+            }
         }
     }
 

@@ -57,12 +57,14 @@ impl Brake {
     }
 }
 
-/// Where there is no room for one more, it takes effect with the commit only.
-pub fn pull(brakes: &mut [Brake], counters: &SharedCounters, brake: Brake) {
-    if let Some(place) = brakes.iter_mut().find(|brake| brake.pid == 0) {
-        *place = brake;
+/// False where there is no room for one more: then it takes effect with the commit only.
+pub fn pull(brakes: &mut [Brake], counters: &SharedCounters, brake: Brake) -> bool {
+    let place = brakes.iter_mut().find(|brake| brake.pid == 0);
+    let has_room = place.map(|place| *place = brake).is_some();
+    if has_room {
         counters.notify();
     }
+    has_room
 }
 
 /// At the end of a process's transaction, or of a subtransaction that is undone: lifts all that were pulled
