@@ -31,6 +31,9 @@ pub struct Cache {
     queues: Mutex<Queues>,
     totals: Arc<Totals>,
     dropped_for_room: Counter,
+    /// Entries of the queues, and tenants, that were looked at: what a miss costs.
+    #[cfg(test)]
+    looks: Counter,
 }
 
 /// Which data keys might go next. An entry stands for a data key that may have been used or renewed since,
@@ -234,6 +237,8 @@ impl Cache {
             queues: Mutex::default(),
             totals: Arc::default(),
             dropped_for_room: Counter::default(),
+            #[cfg(test)]
+            looks: Counter::default(),
         }
     }
 
@@ -362,6 +367,8 @@ impl Cache {
         (tenant, dek_id): &KeyName,
         look: impl FnOnce(&CachedKey) -> R,
     ) -> Option<R> {
+        #[cfg(test)]
+        self.looks.add(1);
         self.tenants.get(&**tenant)?.value().key(*dek_id).map(look)
     }
 
@@ -399,6 +406,8 @@ impl Cache {
         let mut queues = lock(&self.queues);
         for _ in 0..KEYLESS_TRIES {
             let Some(name) = queues.tenants.pop_front() else { return };
+            #[cfg(test)]
+            self.looks.add(1);
             match self.tenants.get(&*name).map(|entry| entry.keys.is_empty()) {
                 Some(false) => queues.tenants.push_back(name),
                 Some(true) => {
@@ -420,6 +429,8 @@ impl Cache {
         }
         let mut fresh = Queues::default();
         self.for_each(|entry| {
+            #[cfg(test)]
+            self.looks.add(1 + entry.keys.len() as u64);
             let tenant: Arc<str> = (&*entry.tenant.name).into();
             fresh.tenants.push_back(tenant.clone());
             for key in &entry.keys {
@@ -442,3 +453,6 @@ impl Default for Cache {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+#[cfg(test)]
+mod tests;
