@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Roles whose grants are remembered for a tenant; a pool that switches roles needs a few.
 const GRANTS_MAX: usize = 64;
 
-/// Tenants to look at for one without a data key, when there are too many.
+/// Tenants to look at for those without a data key, when there are too many.
 const KEYLESS_TRIES: usize = 8;
 
 /// What this process knows of tenants, and their data keys.
@@ -254,7 +254,7 @@ impl Cache {
         let name = tenant.name.clone();
         match self.tenants.get_mut(&name) {
             Some(mut entry) => return entry.renew(tenant, registry),
-            None => self.drop_a_keyless_tenant(capacity),
+            None => self.drop_keyless_tenants(capacity),
         }
         lock(&self.queues).tenants.push_back((&*name).into());
         let entry = Entry {
@@ -398,22 +398,20 @@ impl Cache {
         }
     }
 
-    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too.
-    fn drop_a_keyless_tenant(&self, capacity: usize) {
-        if self.tenants.len() <= capacity.max(1) {
-            return;
-        }
+    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too. It
+    /// drops several where it can: among many tenants with a data key it may find none for a while.
+    fn drop_keyless_tenants(&self, capacity: usize) {
         let mut queues = lock(&self.queues);
         for _ in 0..KEYLESS_TRIES {
+            if self.tenants.len() <= capacity.max(1) {
+                return;
+            }
             let Some(name) = queues.tenants.pop_front() else { return };
             #[cfg(test)]
             self.looks.add(1);
             match self.tenants.get(&*name).map(|entry| entry.keys.is_empty()) {
                 Some(false) => queues.tenants.push_back(name),
-                Some(true) => {
-                    self.tenants.remove(&*name);
-                    return;
-                }
+                Some(true) => drop(self.tenants.remove(&*name)),
                 None => {}
             }
         }

@@ -117,3 +117,15 @@ fn the_room_that_was_made_smaller_is_heeded_by_the_next_miss() {
     assert_eq!((of.cache.len(), of.cache.dropped_for_room()), (4, 7));
     assert!((7..10).all(|number| of.has(&name_of(number), number)));
 }
+
+#[test]
+fn tenants_with_a_data_key_do_not_hide_those_without_one() {
+    let mut of = fixture(100);
+    // As many with a data key as there is room for, one behind another.
+    (0..100).for_each(|number| of.miss(number));
+    for number in 100..20_000 {
+        of.register(tenant(&name_of(number), &[]));
+        assert!(of.cache.tenants.len() <= 150, "{} tenants", of.cache.tenants.len());
+    }
+    assert!((0..100).all(|number| of.has(&name_of(number), number)));
+}
