@@ -1,8 +1,14 @@
 //! The memory that processes share, and nothing else.
 
+mod brakes;
 mod calls;
+mod evictions;
+mod failures;
 mod keeping;
+mod ranges;
 mod records;
+mod replacing;
+mod who_asks;
 
 use super::brake::Brake;
 use super::call::CallPermit;
@@ -21,7 +27,7 @@ use cmk_error::{Error, KeyState, Reason};
 
 const SECOND: u64 = 1_000_000_000;
 
-fn subject(id: u8, epoch: u64) -> Subject {
+const fn subject(id: u8, epoch: u64) -> Subject {
     Subject { id: TenantId([id; 16]), database: 5, customer_key: 1, epoch }
 }
 
@@ -91,6 +97,24 @@ impl Memory {
         self.shared().succeeded(&ended, Some((&fingerprint, &dek)), true);
     }
 
+    /// KMS refuses, or doesn't answer, at once.
+    fn fail(&mut self, of: &Subject, pid: u32, seconds: u64, reason: Reason) -> Outcome {
+        let permit = self.permit(of, pid, at(seconds));
+        self.shared().failed(&permit.ended(of, seconds, seconds), &reason.into())
+    }
+
+    fn begin(&mut self, of: &Subject, pid: u32, now: Now) -> Step {
+        self.shared().begin(of, &fingerprint(of), pid, now, &RULES)
+    }
+
+    fn record(&mut self, of: &Subject) -> Record {
+        *self.shared().find(&of.id).expect("a record").1
+    }
+
+    fn notices(&self) -> u64 {
+        self.counters.notices.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// The places that each record links.
     fn links(&self) -> Vec<Vec<usize>> {
         self.records.iter().map(|record| data_keys::linked(&self.slots, record)).collect()
@@ -110,6 +134,10 @@ impl CallPermit {
     fn ended<'a>(&'a self, subject: &'a Subject, began: u64, now: u64) -> EndedCall<'a> {
         EndedCall { permit: self, subject, began: at(began).instant, now: at(now), rules: &RULES }
     }
+}
+
+fn dek() -> SecretKey {
+    SecretKey::from_slice(&[9; 32]).unwrap()
 }
 
 fn fingerprint(of: &Subject) -> Fingerprint {
