@@ -23,3 +23,18 @@ impl Tag {
         self.0 as u16
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_holds_a_record_and_its_generation_apart() {
+        for (record, generation) in [(0, 0), (0, 1), (7, 0xFFFF), (65_535, 0x8001)] {
+            let tag = Tag::new(record, generation);
+            assert_eq!((tag.record(), tag.generation()), (Some(record), generation));
+        }
+        assert_eq!(Tag::NONE.record(), None);
+        assert_eq!(Tag::new(1, 2).0, 2 << 16 | 2);
+    }
+}

@@ -110,3 +110,87 @@ fn everything_is_zeroed_whatever_state_it_is_in() {
     memory.put(&subject(1, 0), at(110));
     assert_eq!(memory.held(), 1);
 }
+
+#[test]
+fn a_data_key_that_nobody_used_is_not_renewed() {
+    for used in [false, true] {
+        let mut memory = Memory::new(8, 4);
+        let of = subject(1, 0);
+        memory.put(&of, at(100));
+        let check = |memory: &mut Memory, seconds| {
+            let permit = memory.shared().begin_check(&of, 1, at(seconds), &RULES).unwrap();
+            memory.succeed(&permit.ended(&of, seconds, seconds), &dek(), false);
+        };
+        check(&mut memory, 300);
+        if used {
+            assert!(matches!(memory.begin(&of, 2, at(350)), Step::Take(_)));
+        }
+        check(&mut memory, 500);
+        // Without the second renewal it ends at 600.
+        assert!(memory.has(&of, at(599)));
+        assert_eq!(memory.has(&of, at(600)), used);
+    }
+}
+
+#[test]
+fn what_is_as_old_as_the_ttl_is_not_renewed() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    memory.put(&of, at(100));
+    memory.begin(&of, 2, at(399));
+    // Unwrapped at 100 and used at 399: a nanosecond less, and it may live on.
+    let permit = memory.shared().begin_check(&of, 1, at(400), &RULES).unwrap();
+    memory.succeed(&permit.ended(&of, 400, 400), &dek(), false);
+    assert!(!memory.has(&of, at(401)));
+}
+
+#[test]
+fn what_was_used_a_ttl_ago_is_not_renewed() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    memory.put(&of, at(100));
+    for seconds in [200, 400] {
+        let permit = memory.shared().begin_check(&of, 1, at(seconds), &RULES).unwrap();
+        memory.succeed(&permit.ended(&of, seconds, seconds), &dek(), false);
+    }
+    // Used at 100 for the last time.
+    assert!(memory.has(&of, at(499)) && !memory.has(&of, at(500)));
+}
+
+#[test]
+fn a_renewal_makes_nothing_older() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    let slow = memory.permit(&of, 1, at(100));
+    memory.put(&of, at(107));
+    memory.succeed(&slow.ended(&of, 100, 108), &dek(), false);
+    assert!(memory.has(&of, at(406)));
+}
+
+#[test]
+fn an_unwrap_of_another_copy_replaces_the_older_one() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    for seconds in [100, 401, 702] {
+        memory.put(&of, at(seconds));
+        assert_eq!(memory.held(), 1);
+        assert_eq!(memory.links().iter().map(Vec::len).sum::<usize>(), 1);
+    }
+}
+
+#[test]
+fn after_everything_was_zeroed_no_record_links_anything() {
+    let mut memory = Memory::new(8, 4);
+    for id in 1..=3 {
+        memory.put(&subject(id, 0), at(100));
+    }
+    memory.shared().clear_data_keys();
+    assert!(memory.links().iter().all(Vec::is_empty));
+}
+
+#[test]
+fn where_nothing_is_shared_nothing_is_kept() {
+    let mut memory = Memory::new(8, 0);
+    memory.put(&subject(1, 0), at(100));
+    assert!(!memory.has(&subject(1, 0), at(100)));
+}
