@@ -296,6 +296,15 @@ mod tests {
     }
 
     #[test]
+    fn overdue_values_are_erased_in_whatever_mapping_they_lie() {
+        let _alone = alone();
+        // More than two mappings full.
+        let all: Vec<_> = (0..200).map(|_| Locked::new([0xA5_u8; 976], 10, 0)).collect();
+        erase_overdue(10);
+        assert!(all.iter().all(|secret| *bytes(secret) == [0; 976]));
+    }
+
+    #[test]
     fn slots_do_not_overlap() {
         let all: Vec<_> = (0..300_u32).map(|i| Locked::new([i as u8; 100], NEVER, 0)).collect();
         for (i, slot) in all.iter().enumerate() {
