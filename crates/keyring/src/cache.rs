@@ -15,7 +15,7 @@ use dashmap::DashMap;
 use dashmap::mapref::one::Ref;
 use foldhash::fast::RandomState;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -52,7 +52,7 @@ type KeyName = (Arc<str>, DekId);
 struct Totals {
     data_keys: AtomicUsize,
     /// Hits of data keys that are gone, which were not flushed.
-    unflushed: Mutex<Vec<(Tag, u64)>>,
+    unflushed: Mutex<HashMap<Tag, u64, RandomState>>,
 }
 
 /// All this process knows of one tenant.
@@ -171,8 +171,8 @@ impl CachedKey {
 impl Drop for CachedKey {
     fn drop(&mut self) {
         self.totals.data_keys.fetch_sub(1, Relaxed);
-        if let Some(hits) = self.take_unflushed() {
-            lock(&self.totals.unflushed).push(hits);
+        if let Some((tag, hits)) = self.take_unflushed() {
+            *lock(&self.totals.unflushed).entry(tag).or_default() += hits;
         }
     }
 }
@@ -357,7 +357,8 @@ impl Cache {
 
     /// Hits since the last time, by the tag of their data keys, those included that are gone.
     pub fn take_unflushed_hits(&self) -> Vec<(Tag, u64)> {
-        let mut hits = std::mem::take(&mut *lock(&self.totals.unflushed));
+        let gone = std::mem::take(&mut *lock(&self.totals.unflushed));
+        let mut hits: Vec<_> = gone.into_iter().collect();
         self.for_each(|entry| hits.extend(entry.keys.iter().filter_map(CachedKey::take_unflushed)));
         hits
     }

@@ -2,7 +2,7 @@
 
 /// One use of a record for one tenant, in a word: the record's number in the upper 48 bits, its
 /// generation in the lower 16. A record that another tenant gets counts its generation up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(pub u64);
 
 impl Tag {

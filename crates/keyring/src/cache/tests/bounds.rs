@@ -129,3 +129,18 @@ fn tenants_with_a_data_key_do_not_hide_those_without_one() {
     }
     assert!((0..100).all(|number| of.has(&name_of(number), number)));
 }
+
+#[test]
+fn hits_that_were_not_told_yet_take_no_more_room_than_the_tenants_they_are_of() {
+    let mut of = fixture(1);
+    for round in 0..2000 {
+        // Two tenants whose values alternate, and room for one: a query of many rows.
+        of.miss(round % 2);
+        of.cache.get(&name_of(round % 2)).unwrap().keys[0].hits.add(1);
+    }
+    assert!(lock(&of.cache.totals.unflushed).len() <= 2);
+    let mut hits = of.cache.take_unflushed_hits();
+    hits.sort_unstable_by_key(|(tag, _)| tag.0);
+    let told: u64 = hits.iter().map(|(_, hits)| hits).sum();
+    assert_eq!((told, hits[0].0), (2000, Tag::new(0, 1)));
+}
