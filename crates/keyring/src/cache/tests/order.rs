@@ -13,7 +13,7 @@ fn exactly_the_least_recently_used_is_dropped_for_room() {
     let mut of = fixture(8);
     // What should be there, the least recently used first.
     let (mut expected, mut dropped) = (Vec::new(), 0);
-    for number in numbers(1).take(5000) {
+    for number in numbers(1).take(2000) {
         let (key, is_use) = (number % 20, number % 3 == 0);
         let there = expected.iter().position(|other| *other == key);
         match there {
@@ -38,7 +38,7 @@ fn exactly_the_least_recently_used_is_dropped_for_room() {
         assert_eq!(of.cache.dropped_for_room(), dropped);
         assert_eq!(of.cache.len(), expected.len());
     }
-    assert!(dropped > 1000, "{dropped} dropped");
+    assert!(dropped > 400, "{dropped} dropped");
 }
 
 #[test]
