@@ -150,4 +150,30 @@ mod tests {
         let mut copy = copy_of(&original);
         assert_ne!(original.draw(at(1, 999)).unwrap(), copy.draw(at(1, 999)).unwrap());
     }
+
+    #[test]
+    fn the_time_goes_into_a_nonce_and_takes_nothing_of_its_randomness() {
+        let mut source = NonceSource::new();
+        for now in 1000..1100 {
+            let mut copy = copy_of(&source);
+            let later = now ^ 0x1FFF_FFFF;
+            let (one, other) = (source.draw(at(1, now)).unwrap(), copy.draw(at(1, later)).unwrap());
+            if now == 1000 {
+                // Each of them filled a block of its own.
+                continue;
+            }
+            let mixed: Vec<_> = one.iter().zip(other).map(|(one, other)| one ^ other).collect();
+            assert_eq!(mixed[..8], 0x1FFF_FFFF_u64.to_ne_bytes());
+            assert_eq!(mixed[8..], [0; NONCE_LEN - 8]);
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_gone_from_the_block_when_it_is_handed_out() {
+        let mut source = NonceSource::new();
+        for number in 1..=BLOCK {
+            source.draw(at(1, 7)).unwrap();
+            assert!(source.block[..number * NONCE_LEN].iter().all(|byte| *byte == 0));
+        }
+    }
 }

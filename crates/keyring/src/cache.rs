@@ -15,14 +15,14 @@ use dashmap::DashMap;
 use dashmap::mapref::one::Ref;
 use foldhash::fast::RandomState;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Roles whose grants are remembered for a tenant; a pool that switches roles needs a few.
 const GRANTS_MAX: usize = 64;
 
-/// Tenants to look at for one without a data key, when there are too many.
+/// Tenants to look at for those without a data key, when there are too many.
 const KEYLESS_TRIES: usize = 8;
 
 /// What this process knows of tenants, and their data keys.
@@ -31,6 +31,9 @@ pub struct Cache {
     queues: Mutex<Queues>,
     totals: Arc<Totals>,
     dropped_for_room: Counter,
+    /// Entries of the queues, and tenants, that were looked at: what a miss costs.
+    #[cfg(test)]
+    looks: Counter,
 }
 
 /// Which data keys might go next. An entry stands for a data key that may have been used or renewed since,
@@ -49,7 +52,7 @@ type KeyName = (Arc<str>, DekId);
 struct Totals {
     data_keys: AtomicUsize,
     /// Hits of data keys that are gone, which were not flushed.
-    unflushed: Mutex<Vec<(Tag, u64)>>,
+    unflushed: Mutex<HashMap<Tag, u64, RandomState>>,
 }
 
 /// All this process knows of one tenant.
@@ -168,8 +171,8 @@ impl CachedKey {
 impl Drop for CachedKey {
     fn drop(&mut self) {
         self.totals.data_keys.fetch_sub(1, Relaxed);
-        if let Some(hits) = self.take_unflushed() {
-            lock(&self.totals.unflushed).push(hits);
+        if let Some((tag, hits)) = self.take_unflushed() {
+            *lock(&self.totals.unflushed).entry(tag).or_default() += hits;
         }
     }
 }
@@ -234,6 +237,8 @@ impl Cache {
             queues: Mutex::default(),
             totals: Arc::default(),
             dropped_for_room: Counter::default(),
+            #[cfg(test)]
+            looks: Counter::default(),
         }
     }
 
@@ -249,7 +254,7 @@ impl Cache {
         let name = tenant.name.clone();
         match self.tenants.get_mut(&name) {
             Some(mut entry) => return entry.renew(tenant, registry),
-            None => self.drop_a_keyless_tenant(capacity),
+            None => self.drop_keyless_tenants(capacity),
         }
         lock(&self.queues).tenants.push_back((&*name).into());
         let entry = Entry {
@@ -352,7 +357,8 @@ impl Cache {
 
     /// Hits since the last time, by the tag of their data keys, those included that are gone.
     pub fn take_unflushed_hits(&self) -> Vec<(Tag, u64)> {
-        let mut hits = std::mem::take(&mut *lock(&self.totals.unflushed));
+        let gone = std::mem::take(&mut *lock(&self.totals.unflushed));
+        let mut hits: Vec<_> = gone.into_iter().collect();
         self.for_each(|entry| hits.extend(entry.keys.iter().filter_map(CachedKey::take_unflushed)));
         hits
     }
@@ -362,6 +368,8 @@ impl Cache {
         (tenant, dek_id): &KeyName,
         look: impl FnOnce(&CachedKey) -> R,
     ) -> Option<R> {
+        #[cfg(test)]
+        self.looks.add(1);
         self.tenants.get(&**tenant)?.value().key(*dek_id).map(look)
     }
 
@@ -391,20 +399,20 @@ impl Cache {
         }
     }
 
-    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too.
-    fn drop_a_keyless_tenant(&self, capacity: usize) {
-        if self.tenants.len() <= capacity.max(1) {
-            return;
-        }
+    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too. It
+    /// drops several where it can: among many tenants with a data key it may find none for a while.
+    fn drop_keyless_tenants(&self, capacity: usize) {
         let mut queues = lock(&self.queues);
         for _ in 0..KEYLESS_TRIES {
+            if self.tenants.len() <= capacity.max(1) {
+                return;
+            }
             let Some(name) = queues.tenants.pop_front() else { return };
+            #[cfg(test)]
+            self.looks.add(1);
             match self.tenants.get(&*name).map(|entry| entry.keys.is_empty()) {
                 Some(false) => queues.tenants.push_back(name),
-                Some(true) => {
-                    self.tenants.remove(&*name);
-                    return;
-                }
+                Some(true) => drop(self.tenants.remove(&*name)),
                 None => {}
             }
         }
@@ -420,6 +428,8 @@ impl Cache {
         }
         let mut fresh = Queues::default();
         self.for_each(|entry| {
+            #[cfg(test)]
+            self.looks.add(1 + entry.keys.len() as u64);
             let tenant: Arc<str> = (&*entry.tenant.name).into();
             fresh.tenants.push_back(tenant.clone());
             for key in &entry.keys {
@@ -442,3 +452,6 @@ impl Default for Cache {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,3 +37,24 @@ impl Policy {
         self.soft_ttl < self.ttl
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soft_ttl_that_is_not_below_the_ttl_means_never() {
+        let policy = |soft_ttl| Policy {
+            ttl: 300,
+            soft_ttl,
+            refresh_wait: 1,
+            failure_ttl: 2,
+            call_timeout: 3,
+            budget: 4,
+            capacity: 5,
+        };
+        assert_eq!([299, 300, 301].map(|soft| policy(soft).refreshes()), [true, false, false]);
+        let Rules { ttl, failure_ttl, call_timeout, budget } = policy(7).rules();
+        assert_eq!((ttl, failure_ttl, call_timeout, budget), (300, 2, 3, 4));
+    }
+}

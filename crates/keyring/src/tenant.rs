@@ -207,3 +207,6 @@ fn is_invisible(c: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
     matches!(c.general_category(), Control | Format | LineSeparator | ParagraphSeparator)
 }
+
+#[cfg(test)]
+mod tests;

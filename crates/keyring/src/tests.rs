@@ -1,6 +1,13 @@
-mod process;
+mod brakes;
+mod calls;
+mod fetch;
+pub(crate) mod process;
 mod processes;
 mod refresh;
+mod registry;
+mod roles;
+mod statistics;
+mod uncommitted;
 
 use crate::keyring::Keyring;
 use crate::tenant::*;
