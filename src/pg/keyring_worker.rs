@@ -84,5 +84,5 @@ extern "C-unwind" fn stop(_code: c_int, _argument: pg_sys::Datum) {
     // From here on nothing is shared.
     header.worker_latch.store(std::ptr::null_mut(), SeqCst);
     header.worker_pid.store(0, SeqCst);
-    access::clear_unshared_data_keys();
+    access::with(|shared| shared.clear_data_keys());
 }

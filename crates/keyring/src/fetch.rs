@@ -25,6 +25,7 @@ impl Keyring {
         wanted: Wanted,
     ) -> Result<()> {
         let policy = process.policy();
+        let registry = process.registry_generation();
         let data_key = wanted.pick(tenant)?;
         let dek_id = data_key.commitment.dek_id();
         self.check_failure(&tenant.name, dek_id, process.now())?;
@@ -85,7 +86,9 @@ impl Keyring {
             }
             Err(error) => {
                 self.remember_failure(tenant, dek_id, &error, now + jittered(policy.failure_ttl));
-                Err(error)
+                // What was refused may not be the tenant's key any more.
+                let _ = process.generation();
+                if process.registry_generation() == registry { Err(error) } else { Ok(()) }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::cache::{Cache, CachedKey, Counter, Entry};
 use crate::process::Process;
+use crate::shared::limits::CHUNK;
 use crate::tenant::{DataKey, Grant, Role, Tenant};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
@@ -164,6 +165,8 @@ impl Keyring {
         self.hits_flushed.set(self.stats.hits.value());
         let hits = self.cache.take_unflushed_hits();
         let now = process.now();
-        process.server_memory(|shared| shared.add_hits(&hits, now));
+        for part in hits.chunks(CHUNK) {
+            process.server_memory(|shared| shared.add_hits(part, now));
+        }
     }
 }

@@ -1,7 +1,8 @@
 mod brakes;
 mod calls;
 mod fetch;
-pub(crate) mod process;
+pub(crate) mod other_key;
+pub mod process;
 mod processes;
 mod refresh;
 mod registry;

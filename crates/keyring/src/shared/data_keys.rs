@@ -32,6 +32,8 @@ pub struct DataKeySlot {
 pub(super) struct DataKeys<'a> {
     pub slots: &'a mut [DataKeySlot],
     pub records: &'a mut [Record],
+    /// Whether data keys may be taken and put in.
+    pub shares: bool,
 }
 
 /// A data key to keep.
@@ -60,6 +62,9 @@ impl DataKeys<'_> {
         newer_than: Instant,
         now: Instant,
     ) -> Option<(SecretKey, Instant)> {
+        if !self.shares {
+            return None;
+        }
         let mut places = probe(self.slots.len(), &fingerprint.0);
         let at = places.find(|&at| {
             let slot = &self.slots[at];
@@ -72,6 +77,9 @@ impl DataKeys<'_> {
 
     /// Puts a data key of a record in, at the cost of the least recently used one if its places are taken.
     pub fn put(&mut self, record: usize, new: &NewDataKey<'_>, now: Instant) {
+        if !self.shares {
+            return;
+        }
         let places = || probe(self.slots.len(), &new.fingerprint.0);
         let same = places().find(|&at| self.slots[at].fingerprint == *new.fingerprint);
         let oldest = || places().min_by_key(|&at| self.slots[at].last_used);

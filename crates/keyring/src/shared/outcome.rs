@@ -53,7 +53,7 @@ impl SharedKeyring<'_> {
         let copies_until = began.saturating_add(rules.ttl);
         let Some(at) = self.still_of(permit, subject) else {
             // Given to another tenant meanwhile, or about another key.
-            self.counters.remember_copy(copies_until);
+            self.remember_copy(subject, copies_until);
             return match self.counters.forgotten_revoked_at() < began {
                 true => Outcome::Usable(Change::NONE),
                 false => Outcome::Superseded,

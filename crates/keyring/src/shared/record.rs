@@ -145,6 +145,8 @@ impl Record {
                 first_data_key: self.first_data_key,
                 copies_until: self.copies_until,
                 holders_known_from: self.holders_known_from,
+                // What was unwrapped under the old key before it was revoked stays unusable.
+                revoked_at: self.revoked_at,
                 evicted_at: self.evicted_at,
                 history: self.history,
                 used_at: self.used_at,

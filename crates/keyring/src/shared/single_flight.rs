@@ -106,7 +106,7 @@ impl SharedKeyring<'_> {
         let record = &mut self.records[at];
         // Without shared slots the other process's result would not reach us, so ask KMS ourselves. If what
         // it meets is likely to be its own business, such as its credentials, each tries for itself too.
-        let shares = !self.slots.is_empty() && !record.concerned_one_process();
+        let shares = self.shares_data_keys && !record.concerned_one_process();
         if shares && record.call.in_progress(now.instant) && record.call.pid != pid {
             record.call.awaited = true;
             return Step::Wait(AwaitedCall { record: at, number: record.call.number });

@@ -17,15 +17,17 @@ pub struct SharedKeyring<'a> {
     pub counters: &'a SharedCounters,
     /// One a tenant.
     pub records: &'a mut [Record],
-    /// Empty where data keys are not shared.
+    /// Empty where nothing is shared.
     pub slots: &'a mut [DataKeySlot],
+    /// Whether this process may use and put in data keys. It clears them in any case.
+    pub shares_data_keys: bool,
     /// Empty where nothing is shared.
     pub brakes: &'a mut [Brake],
 }
 
 impl SharedKeyring<'_> {
     pub(super) fn data_keys(&mut self) -> DataKeys<'_> {
-        DataKeys { slots: self.slots, records: self.records }
+        DataKeys { slots: self.slots, records: self.records, shares: self.shares_data_keys }
     }
 
     fn place_of(&self, id: &TenantId) -> Option<usize> {
@@ -65,10 +67,12 @@ impl SharedKeyring<'_> {
     /// The key of a tenant is revoked: what was unwrapped before `now` is not to be used.
     pub fn revoke(&mut self, subject: &Subject, now: Instant) {
         let was_revoked = match self.place_of(&subject.id) {
+            // What is said of another key than the tenant has now is nobody's business any more.
+            Some(at) if !self.records[at].is_of(subject) => return,
             Some(at) => {
                 self.data_keys().clear_all_of(at);
                 let record = &mut self.records[at];
-                record.revoked_at = now;
+                record.revoked_at = record.revoked_at.max(now);
                 record.is_revoked()
             }
             None => {

@@ -56,10 +56,12 @@ impl Memory {
     }
 
     fn shared(&mut self) -> SharedKeyring<'_> {
+        let shares_data_keys = !self.slots.is_empty();
         SharedKeyring {
             counters: &self.counters,
             records: &mut self.records,
             slots: &mut self.slots,
+            shares_data_keys,
             brakes: &mut self.brakes,
         }
     }

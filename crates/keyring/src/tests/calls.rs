@@ -3,7 +3,7 @@
 use super::process::{FakeProcess, SECOND, TTL, data_key, open, seal};
 use crate::keyring::Keyring;
 use crate::process::Process;
-use crate::tenant::{DataKeyState, TenantState};
+use crate::tenant::{DataKeyState, Tenant, TenantState};
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
 use cmk_error::{KeyState, Reason};
@@ -131,7 +131,10 @@ fn a_call_that_an_eviction_overtook_is_made_again_once() {
 #[test]
 fn a_key_is_proven_by_the_data_key_that_seals_now() {
     let (keyring, process) = pair();
-    let prove = |tenant| keyring.prove_key(&process, &tenant).map_err(|error| error.reason);
+    let prove = |tenant: Tenant| {
+        let proven = keyring.prove_key(&process, &tenant, &tenant.customer_key);
+        proven.map_err(|error| error.reason)
+    };
     assert_eq!(prove(process.registered("acme")), Ok(()));
     let mut other = process.registered("acme");
     other.data_keys[0].wrapped = data_key("acme", 1).wrapped;

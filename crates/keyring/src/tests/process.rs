@@ -175,7 +175,8 @@ impl Process for FakeProcess {
         }
         let records = &mut self.own_records.borrow_mut();
         let counters = &self.own_counters;
-        work(&mut SharedKeyring { counters, records, slots: &mut [], brakes: &mut [] })
+        let (slots, brakes) = (&mut [], &mut []);
+        work(&mut SharedKeyring { counters, records, slots, shares_data_keys: false, brakes })
     }
     fn has_uncommitted_registry_changes(&self) -> bool {
         self.uncommitted.get()
@@ -192,9 +193,10 @@ impl Process for FakeProcess {
     fn server_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
         self.looks.set(self.looks.get() + 1);
         let (mut records, mut slots) = (self.records.borrow_mut(), self.slots.borrow_mut());
-        let (records, slots) = (&mut records, &mut slots);
+        let (records, slots, counters) = (&mut records, &mut slots, &self.counters);
         let brakes = &mut *self.brakes.borrow_mut();
-        work(&mut SharedKeyring { counters: &self.counters, records, slots, brakes })
+        let shares_data_keys = !slots.is_empty();
+        work(&mut SharedKeyring { counters, records, slots, shares_data_keys, brakes })
     }
     fn wait(&self, _: AwaitedCall) {
         match self.during_wait.take() {

@@ -99,3 +99,22 @@ fn a_process_that_waits_for_another_is_counted_as_waiting() {
     let stats = process.record("acme").stats;
     assert_eq!((stats.misses, stats.waits, stats.kms_calls), (2, 1, 2));
 }
+
+#[test]
+fn hits_of_dropped_data_keys_are_kept_by_tenant_however_many_there_are() {
+    let names: Vec<_> = (0..20).map(|number| format!("t{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let process = FakeProcess::new(&names).sharing(64);
+    let keyring = Keyring::new();
+    for _ in 0..100 {
+        for name in &names {
+            process.now.set(process.now.get() + 1);
+            seal(&keyring, &process, name).unwrap();
+            seal(&keyring, &process, name).unwrap();
+        }
+    }
+    assert!(keyring.cache().dropped_for_room() > 1_000);
+    let hits = keyring.cache().take_unflushed_hits();
+    assert_eq!(hits.iter().map(|(_, count)| count).sum::<u64>(), 20 * 100);
+    assert!(hits.len() <= 20 + keyring.cache().len());
+}

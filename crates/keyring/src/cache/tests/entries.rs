@@ -158,5 +158,5 @@ fn a_tenant_that_is_forgotten_takes_its_data_keys_along() {
     assert!(of.cache.get("acme").is_none() && of.cache.len() == 1);
     let mut seen = Vec::new();
     of.cache.for_each(|entry| seen.push(entry.tenant.name.clone()));
-    assert_eq!(seen, ["tenant-9".into()]);
+    assert_eq!(seen, [Box::<str>::from("tenant-9")]);
 }

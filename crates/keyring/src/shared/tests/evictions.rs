@@ -150,3 +150,16 @@ fn what_an_answer_says_of_one_key_is_not_taken_for_another() {
     assert_eq!(got, Outcome::Unrelated);
     assert_eq!(memory.record(&moved).last_state(), None, "nothing is known of the new key");
 }
+
+#[test]
+fn a_process_that_may_use_no_data_key_clears_them_all_the_same() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    memory.put(&of, at(100));
+    let mut shared = memory.shared();
+    shared.shares_data_keys = false;
+    let step = shared.begin(&of, &fingerprint(&of), 2, at(101), &RULES);
+    assert!(matches!(step, Step::Ask(_)), "it must not see what the others share");
+    shared.revoke(&of, at(102).instant);
+    assert_eq!(memory.held(), 0);
+}
