@@ -8,6 +8,7 @@
 pub mod brake;
 mod budget;
 pub mod call;
+mod circuit_breaker;
 pub mod counters;
 pub mod data_keys;
 pub mod history;

@@ -2,18 +2,14 @@
 
 use super::budget::Budget;
 use super::call::CallSlot;
+use super::circuit_breaker::CircuitBreaker;
 use super::counters::SharedCounters;
 use super::history::{Change, EncodedError, History, PastChange};
 use super::identity::{Subject, TenantId};
-use super::now::{Now, jittered};
+use super::now::Now;
 use super::stats::Stats;
 use cmk_error::{Error, Instant, KeyState};
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Failures in a row after which the circuit breaker begins to stretch the pauses between calls.
-const BREAKER_AFTER: u32 = 3;
-/// Most doublings of a pause: eight times the failure TTL.
-const BREAKER_DOUBLINGS: u32 = 3;
 
 /// Plain memory, valid when it is all zero: of nobody.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,9 +33,7 @@ pub struct Record {
     last_error: EncodedError,
     /// Since when the key is in this state: microseconds since the Unix epoch.
     since: i64,
-    /// Until when KMS is not asked again.
-    ask_after: Instant,
-    failures_in_a_row: u32,
+    breaker: CircuitBreaker,
     /// When the key was last found revoked: what was unwrapped before is not to be used.
     pub(super) revoked_at: Instant,
     /// When an eviction was asked for that had to wait for others.
@@ -83,7 +77,7 @@ impl Record {
     /// The record with the lowest goes first, should another tenant need its place: those that are missed
     /// badly go last, then the time of the last use decides.
     pub(super) fn eviction_priority(&self, now: Instant) -> (bool, Instant) {
-        let missed = self.is_revoked() && now < self.copies_until.max(self.ask_after);
+        let missed = self.is_revoked() && now < self.copies_until.max(self.breaker.closes_at());
         (missed || self.call.in_progress(now), self.last_used)
     }
 
@@ -155,7 +149,7 @@ impl Record {
             };
         } else if !is_same_epoch {
             self.epoch = subject.epoch;
-            (self.ask_after, self.refresh_after, self.failures_in_a_row) = (0, 0, 0);
+            (self.breaker, self.refresh_after) = (CircuitBreaker::default(), 0);
         }
         !(is_same_key && is_same_epoch)
     }
@@ -167,30 +161,26 @@ impl Record {
 
     /// The failure that forbids asking KMS now, and until when.
     pub(super) fn remembered_failure(&self, now: Instant) -> Option<(Error, Instant)> {
-        if now >= self.ask_after {
+        if !self.breaker.is_open(now) {
             return None;
         }
-        self.last_error.error().map(|error| (error, self.ask_after))
+        self.last_error.error().map(|error| (error, self.breaker.closes_at()))
     }
 
     /// True if KMS may be asked ahead of need.
     pub(super) fn may_refresh(&self, now: Instant) -> bool {
-        now >= self.ask_after && now >= self.refresh_after && !self.call.in_progress(now)
+        !self.breaker.is_open(now) && now >= self.refresh_after && !self.call.in_progress(now)
     }
 
     pub(super) fn succeeded(&mut self, now: Now) -> Change {
-        (self.ask_after, self.refresh_after, self.failures_in_a_row) = (0, 0, 0);
+        (self.breaker, self.refresh_after) = (CircuitBreaker::default(), 0);
         self.enter(EncodedError::default(), now)
     }
 
     pub(super) fn failed(&mut self, error: &Error, now: Now, failure_ttl: u64) -> Change {
-        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         // A revoked key that is enabled again should work soon; an outage gains nothing by being asked.
-        let doublings = match error.reason.key_state() {
-            Some(KeyState::Revoked) => 0,
-            _ => self.failures_in_a_row.saturating_sub(BREAKER_AFTER).min(BREAKER_DOUBLINGS),
-        };
-        self.ask_after = now.instant.saturating_add(jittered(failure_ttl << doublings));
+        let stretches = error.reason.key_state() != Some(KeyState::Revoked);
+        self.breaker.failed(now.instant, failure_ttl, stretches);
         self.enter(EncodedError::of(error), now)
     }
 
@@ -200,7 +190,7 @@ impl Record {
         if self.is_revoked() {
             return Change::NONE;
         }
-        self.ask_after = 0;
+        self.breaker.close();
         self.enter(EncodedError::of(error), now)
     }
 
