@@ -6,8 +6,10 @@ mod order;
 
 use super::*;
 use crate::tenant::{DataKey, DataKeyState, TenantState};
+use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
+use cmk_crypto::locked::Locked;
 use cmk_kms::{CustomerKey, Purpose};
 
 /// A cache, a clock that ticks with each data key, and room for so many.

@@ -1,6 +1,7 @@
 //! What is known of one tenant, and what a newer snapshot of the registry leaves of it.
 
 use super::*;
+use crate::tenant::{Grant, Role};
 use cmk_error::Reason;
 
 fn failure(dek_id: Option<DekId>, reason: Reason) -> Failure {
