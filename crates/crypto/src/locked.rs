@@ -21,11 +21,12 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 use zeroize::Zeroize;
 
-/// Bytes a slot: an expanded XAES-256-GCM key needs 976, the software fallback's schedule included.
+/// Bytes of a slot: an expanded XAES-256-GCM key needs 976, the software fallback's schedule
+/// included.
 const SLOT: usize = 1024;
 /// Bytes of it for the content, which comes first.
 const CONTENT: usize = SLOT - 32;
-/// Bytes a mapping.
+/// Bytes of a mapping.
 const CHUNK: usize = 64 * 1024;
 /// Mappings at most: more slots than a cache of the largest size has.
 const CHUNKS: usize = 2048;
@@ -115,7 +116,8 @@ unsafe impl<T: Send> Send for Locked<T> {}
 // SAFETY: hands out only &T, as Box does.
 unsafe impl<T: Sync> Sync for Locked<T> {}
 
-/// Access to the content, which isn't erased meanwhile. The one that there is: see [`Locked::pin`].
+/// Access to the content, which isn't erased meanwhile. At most one exists at a time: see
+/// [`Locked::pin`].
 pub struct Pinned<'a, T>(&'a T);
 
 impl<T: Erasable> Locked<T> {
@@ -237,8 +239,8 @@ pub fn erase_overdue(now: u64) -> Option<u64> {
 }
 
 /// Overwrites the dead part of the stack, where functions that have returned may have left copies
-/// of a key: moves of a value are plain copies, which nobody zeroes. Called by who had a key
-/// expanded, after.
+/// of a key: moves of a value are plain copies, which nobody zeroes. Call it after a key was
+/// expanded.
 #[inline(never)]
 pub fn scrub_stack() {
     // Deeper than a KMS call with all its layers goes; a backend has 100 kB to spare below any

@@ -1,9 +1,9 @@
 //! Unwrapped data keys of this process, with what was known when they were unwrapped.
 //!
-//! Pure storage: the keyring decides what to do. Bounded by a number of data keys; the least recently
-//! used go first. A miss costs O(log n): two heaps say which data key was used, and unwrapped, longest
-//! ago. They are as old as the last look; what has become younger since is put back where it belongs.
-//! A guard of the map is never held while anything waits.
+//! Pure storage: the keyring decides what to do. Bounded by a number of data keys; the least
+//! recently used go first. A miss costs O(log n): two heaps say which data key was used, and
+//! unwrapped, longest ago. The heaps are updated lazily: an entry that turns out younger is pushed
+//! back. A guard of the map is never held while anything waits.
 
 use crate::shared::tag::Tag;
 use crate::tenant::{Grant, Role, Tenant};
@@ -71,8 +71,8 @@ pub struct Entry {
     pub grants: Vec<(Role, Grant)>,
     /// Unwrapped data keys.
     pub keys: Vec<CachedKey>,
-    /// At most one for the customer managed key, which spares asking the other processes, and one a data
-    /// key.
+    /// At most one for the customer managed key, which spares asking the other processes, and one
+    /// per data key.
     pub failures: Vec<Failure>,
 }
 
@@ -119,7 +119,7 @@ pub struct NewKey {
     pub refresh_at: Instant,
 }
 
-/// A remembered failure, so that a dead key is not asked for once a row.
+/// A remembered failure, so that a dead key is not asked for once per row.
 #[derive(Clone)]
 pub struct Failure {
     /// `None`: the customer managed key failed; otherwise just this data key.
@@ -130,7 +130,8 @@ pub struct Failure {
     pub until: Instant,
 }
 
-/// A statistic. Only this process writes it, so an update needs no locked instruction.
+/// A number that only this process writes: counts and times. So an update needs no locked
+/// instruction.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
 

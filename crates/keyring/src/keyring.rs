@@ -1,4 +1,4 @@
-//! A keyring, and everything that a cache hit does.
+//! The checks of every call, in order: registered, granted, active, younger than the TTL.
 
 use crate::cache::{Cache, CachedKey, Counter, Entry};
 use crate::process::Process;

@@ -1,9 +1,10 @@
-//! From a tenant's name to a cipher, asking nobody twice.
+//! `seal`, `open`, `warm`: check, fetch what is missing, check again. The checks:
+//! [`Keyring::check`].
 //!
 //! Every call checks, in this order: the tenant is registered, the current role holds a grant, the
-//! tenant is active, the data key is at hand and younger than the TTL. What is missing is fetched one
-//! step at a time through [`Process`] with no guard held, and then everything is checked again, because
-//! the registry may have changed while we waited.
+//! tenant is active, the data key is at hand and younger than the TTL. What is missing is fetched
+//! one step at a time through [`Process`] with no guard held, and then everything is checked again,
+//! because the registry may have changed while we waited.
 //!
 //! The TTL is the revocation bound: counted from the *start* of the unwrap, on a clock that never goes
 //! back, whatever else fails.
@@ -20,7 +21,7 @@ use cmk_error::{Error, Instant, Reason, Result};
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Registry changes that one call follows before it gives up.
+/// Steps that a call takes before it gives up.
 const MAX_STEPS: usize = 64;
 
 thread_local! {

@@ -12,7 +12,7 @@ use cmk_error::{Error, Instant, Result};
 use cmk_kms::Kms;
 use std::time::Duration;
 
-/// Only `tenant`, `grant`, `kms` and `wait` may wait, and so unwind.
+/// Only `tenant`, `grant`, `kms` and `wait` may block; an interrupt then unwinds out of them.
 pub trait Process {
     /// Nanoseconds; see [`Instant`].
     fn now(&self) -> Instant;
@@ -31,7 +31,7 @@ pub trait Process {
     /// the registry says so: a key was found revoked or works again, a tenant was evicted, a
     /// [brake](crate::shared::brake) pulled or lifted.
     fn generation(&self) -> u64;
-    /// Changes for the former only.
+    /// Changes with the registry and role memberships only.
     fn registry_generation(&self) -> u64;
     /// The settings.
     fn policy(&self) -> Policy;
@@ -54,7 +54,7 @@ pub trait Process {
     fn has_uncommitted_registry_changes(&self) -> bool;
     /// Runs `work` on what the processes of the server know in common, under its lock.
     fn server_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R;
-    /// The same to look only, so that others may look at the same time.
+    /// Read-only, under a shared lock, so that others may look at the same time.
     fn read_server_memory<R>(&self, work: impl FnOnce(&SharedKeyring<'_>) -> R) -> R;
     /// The same as [`server_memory`](Self::server_memory), but on memory of this process alone while it has
     /// uncommitted changes of the registry: what it learns then is nobody else's.

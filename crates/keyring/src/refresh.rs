@@ -1,4 +1,4 @@
-//! Keeping a data key young: nothing that goes wrong here is the query's business.
+//! Refreshes before the TTL. Errors never reach the query.
 
 use crate::cache::CachedKey;
 use crate::fetch::{refresh_at, remember_copy};

@@ -1,4 +1,4 @@
-//! What the processes of a server know in common: a record a tenant key, and the unwrapped data keys
+//! What the processes of a server know in common: a record per tenant, and the unwrapped data keys
 //! themselves.
 //!
 //! All of it is plain memory of fixed size, so that it can lie in PostgreSQL's shared memory. Where the

@@ -53,11 +53,11 @@ pub enum TenantState {
 /// What becomes of a data key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataKeyState {
-    /// Seals new values; at most one a tenant.
+    /// Seals new values; at most one for each purpose of a tenant.
     Current,
     /// Opens old values.
     Retired,
-    /// Shredded.
+    /// Its wrapped bytes are gone.
     Destroyed,
 }
 

@@ -31,7 +31,7 @@ pub(crate) enum Urgency {
 /// A call that failed.
 pub(crate) struct Failed {
     pub error: Error,
-    /// Another call overtook it, or its outcome isn't to be relied on: look again.
+    /// It was superseded by another call, or its outcome isn't to be relied on: look again.
     pub superseded: bool,
 }
 

@@ -1,5 +1,7 @@
-//! What takes effect before its transaction can commit: a suspension, or a grant taken back, that waits for locks of
-//! others. It holds for all processes until the transaction ends; then the registry says what holds.
+//! What takes effect before its transaction can commit: a suspension, or a grant taken back, that
+//! waits for locks of others. It holds for all processes until the transaction ends; then the
+//! registry says what holds. Evictions are no entries of this table: they change the tenants'
+//! records.
 
 use super::counters::SharedCounters;
 use super::identity::TenantId;

@@ -1,4 +1,4 @@
-//! What a process and the others mean by "this tenant" and "this data key".
+//! Ids of tenants and data keys in shared memory.
 
 use crate::tenant::{DataKey, Tenant};
 use sha2::{Digest, Sha256};

@@ -34,7 +34,7 @@ pub enum Outcome {
     Revoked(Error, Change),
     /// KMS fails, throttles or takes us for somebody else: cached data keys go on.
     Failing(Change),
-    /// Another call overtook this one, or the tenant was evicted meanwhile: ask again.
+    /// It was superseded by another call, or the tenant was evicted meanwhile: ask again.
     Superseded,
     /// It says nothing about the key: it concerns one data key, or the record is another tenant's now.
     Unrelated,

@@ -1,4 +1,5 @@
-//! What is known of one tenant's key: its state, how long not to ask again, and what it cost so far.
+//! What is known of one tenant's key: its state, how long not to ask again, and what it cost so
+//! far.
 
 use super::budget::Budget;
 use super::call::CallSlot;
@@ -34,7 +35,7 @@ pub struct Record {
     /// Since when the key is in this state: microseconds since the Unix epoch.
     since: i64,
     breaker: CircuitBreaker,
-    /// When the key was last found revoked: what was unwrapped before is not to be used.
+    /// When the key was last found revoked: a data key that was unwrapped by then must not be used.
     pub(super) revoked_at: Instant,
     /// When an eviction was asked for that had to wait for others.
     pub(super) evicted_at: Instant,
@@ -74,14 +75,14 @@ impl Record {
         self.id == subject.id && self.customer_key == subject.customer_key
     }
 
-    /// The record with the lowest goes first, should another tenant need its place: those that are missed
-    /// badly go last, then the time of the last use decides.
+    /// The lowest is recycled first: a revoked key whose copies may live, or a running call, last;
+    /// among the others the least recently used first.
     pub(super) fn eviction_priority(&self, now: Instant) -> (bool, Instant) {
         let missed = self.is_revoked() && now < self.copies_until.max(self.breaker.closes_at());
         (missed || self.call.in_progress(now), self.last_used)
     }
 
-    /// What was unwrapped until then is not to be used.
+    /// A data key of this tenant that was unwrapped at or before this time must not be used.
     pub(super) fn not_before(&self) -> Instant {
         self.revoked_at.max(self.evicted_at)
     }

@@ -1,4 +1,4 @@
-//! Of many processes that lack a data key of a tenant, one asks KMS.
+//! Take, wait, ask or refuse: what a process that lacks a data key does. Of many, one asks KMS.
 
 use super::call::{AwaitedCall, CallPermit};
 use super::identity::{Fingerprint, Subject};

@@ -15,7 +15,7 @@ use std::ops::Range;
 pub struct SharedKeyring<'a> {
     /// What needs no lock.
     pub counters: &'a SharedCounters,
-    /// One a tenant.
+    /// One per tenant.
     pub records: &'a mut [Record],
     /// Empty where nothing is shared.
     pub slots: &'a mut [DataKeySlot],
@@ -41,7 +41,7 @@ impl SharedKeyring<'_> {
         Some((Tag::new(at, record.generation), record))
     }
 
-    /// What a tenant unwrapped until then is not to be used.
+    /// A data key of this tenant that was unwrapped at or before this time must not be used.
     pub fn revoked_at(&self, id: &TenantId) -> Instant {
         let forgotten = || self.counters.forgotten_revoked_at();
         self.find(id).map_or_else(forgotten, |(_, record)| record.not_before())
@@ -64,7 +64,8 @@ impl SharedKeyring<'_> {
         at
     }
 
-    /// The key of a tenant is revoked: what was unwrapped before `now` is not to be used.
+    /// The key of a tenant is revoked: a data key that was unwrapped at or before `now` must not be
+    /// used.
     pub fn revoke(&mut self, subject: &Subject, now: Instant) {
         let was_revoked = match self.place_of(&subject.id) {
             // What is said of another key than the tenant has now is nobody's business any more.
@@ -86,7 +87,7 @@ impl SharedKeyring<'_> {
         }
     }
 
-    /// What was unwrapped for a tenant before `now` is not to be used, by anybody.
+    /// A data key of the tenant that was unwrapped at or before `now` must not be used, by anybody.
     pub fn evict(&mut self, id: &TenantId, now: Instant) {
         self.begin_eviction(now);
         if let Some(at) = self.place_of(id) {
