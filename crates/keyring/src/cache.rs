@@ -36,8 +36,8 @@ pub struct Cache {
     looks: Counter,
 }
 
-/// Which data keys might go next. An entry stands for a data key that may have been used or renewed since,
-/// or dropped.
+/// Which data keys might go next. An entry stands for a data key that may have been used or renewed
+/// since, or dropped.
 #[derive(Default)]
 struct Queues {
     by_use: BinaryHeap<Reverse<(u64, KeyName)>>,
@@ -400,8 +400,9 @@ impl Cache {
         }
     }
 
-    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too. It
-    /// drops several where it can: among many tenants with a data key it may find none for a while.
+    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded
+    /// too. It drops several where it can: among many tenants with a data key it may find none for
+    /// a while.
     fn drop_keyless_tenants(&self, capacity: usize) {
         let mut queues = lock(&self.queues);
         for _ in 0..KEYLESS_TRIES {

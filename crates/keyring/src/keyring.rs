@@ -50,8 +50,8 @@ pub(crate) enum Missing {
 
 impl Wanted {
     /// # Errors
-    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed, whatever
-    /// is cached.
+    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed,
+    /// whatever is cached.
     pub fn pick(self, tenant: &Tenant) -> Result<&DataKey> {
         let data_key = match self {
             Self::Seal => tenant.current_data_key(),

@@ -122,8 +122,8 @@ impl Tenant {
     /// The data key of an envelope.
     ///
     /// # Errors
-    /// `unknown_data_key`: the value was sealed for another tenant; `data_keys_missing` if it may be one that the
-    /// registry lost.
+    /// `unknown_data_key`: the value was sealed for another tenant; `data_keys_missing` if it may
+    /// be one that the registry lost.
     pub fn data_key(&self, id: DekId) -> Result<&DataKey> {
         let found = self
             .data_keys
@@ -153,8 +153,8 @@ impl Tenant {
         self.data_keys.iter().find(is_current)
     }
 
-    /// Every version up to the highest must be there, destroyed ones included, and the tenant that is past `pending` has
-    /// at least one.
+    /// Every version up to the highest must be there, destroyed ones included, and the tenant that
+    /// is past `pending` has at least one.
     ///
     /// # Errors
     /// `data_keys_missing`, for instance after a restore that left `cmk.data_key` out.
@@ -183,11 +183,13 @@ impl Tenant {
 /// Longest tenant name, in bytes.
 pub const TENANT_NAME_MAX: usize = 255;
 
-/// Checks a tenant name. Names are compared byte by byte: no case folding, no Unicode normalisation.
+/// Checks a tenant name. Names are compared byte by byte: no case folding, no Unicode
+/// normalisation.
 ///
 /// # Errors
-/// `tenant_name` for an empty, too long or reserved name, or one with characters that can't be seen: control characters,
-/// and those of Unicode's categories Cf, Zl and Zp, which reorder or hide what a log shows of their neighbours.
+/// `tenant_name` for an empty, too long or reserved name, or one with characters that can't be
+/// seen: control characters, and those of Unicode's categories Cf, Zl and Zp, which reorder or hide
+/// what a log shows of their neighbours.
 pub fn check_tenant_name(name: &str) -> Result<()> {
     let valid = (1..=TENANT_NAME_MAX).contains(&name.len())
         && !name.chars().any(is_invisible)

@@ -69,8 +69,8 @@ pub fn pull(brakes: &mut [Brake], counters: &SharedCounters, brake: Brake) -> bo
     has_room
 }
 
-/// At the end of a process's transaction, or of a subtransaction that is undone: lifts all that were pulled
-/// at `level` or deeper.
+/// At the end of a process's transaction, or of a subtransaction that is undone: lifts all that
+/// were pulled at `level` or deeper.
 pub fn lift(brakes: &mut [Brake], counters: &SharedCounters, pid: u32, level: i32) {
     let theirs = |brake: &&mut Brake| brake.pid == pid && brake.level >= level;
     let lifted = brakes.iter_mut().filter(theirs).map(|brake| *brake = Brake::default()).count();
@@ -104,8 +104,8 @@ pub fn reduced_roles(brakes: &[Brake], database: u32, tenant: &TenantId) -> Vec<
     brakes.iter().filter(concerns).map(|brake| brake.role).collect()
 }
 
-/// Which parts of a grant do not count any more: (encrypt, decrypt). Without a tenant, of one for every
-/// tenant.
+/// Which parts of a grant do not count any more: (encrypt, decrypt). Without a tenant, of one for
+/// every tenant.
 pub fn taken_back(
     brakes: &[Brake],
     database: u32,

@@ -14,8 +14,8 @@ pub struct SharedCounters {
     pub notices: AtomicU64,
     /// Numbers KMS calls.
     calls: AtomicU64,
-    /// Of all records that were taken from one tenant and given to another: the last time that a key
-    /// was found revoked, and when the last copy of a data key is erased.
+    /// Of all records that were taken from one tenant and given to another: the last time that a
+    /// key was found revoked, and when the last copy of a data key is erased.
     revoked_at: AtomicU64,
     copies_until: AtomicU64,
     /// How many such records there were.

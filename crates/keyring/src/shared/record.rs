@@ -101,8 +101,8 @@ impl Record {
         self.call.in_progress(now)
     }
 
-    /// Gives the record to another tenant. What others must not miss of the old one goes into `counters`,
-    /// and holds for the new one, of which it may have been.
+    /// Gives the record to another tenant. What others must not miss of the old one goes into
+    /// `counters`, and holds for the new one, of which it may have been.
     pub(super) fn recycle(&mut self, subject: &Subject, counters: &SharedCounters) {
         if self.id != TenantId::default() {
             counters.recycled.fetch_add(1, Relaxed);
@@ -123,8 +123,9 @@ impl Record {
         };
     }
 
-    /// Takes in what the registry says now. Another customer key is one of which nothing is known; an
-    /// eviction means to ask KMS again at once. True if there was either: then data keys of before go.
+    /// Takes in what the registry says now. Another customer key is one of which nothing is known;
+    /// an eviction means to ask KMS again at once. True if there was either: then data keys of
+    /// before go.
     pub(super) fn adopt(&mut self, subject: &Subject, now: Instant) -> bool {
         self.last_used = now;
         let (is_same_key, is_same_epoch) =
@@ -179,14 +180,15 @@ impl Record {
     }
 
     pub(super) fn failed(&mut self, error: &Error, now: Now, failure_ttl: u64) -> Change {
-        // A revoked key that is enabled again should work soon; an outage gains nothing by being asked.
+        // A revoked key that is enabled again should work soon; an outage gains nothing by being
+        // asked.
         let stretches = error.reason.key_state() != Some(KeyState::Revoked);
         self.breaker.failed(now.instant, failure_ttl, stretches);
         self.enter(EncodedError::of(error), now)
     }
 
-    /// A process failed for reasons of its own: shown, but nobody else is refused for it, and a revocation
-    /// stays one.
+    /// A process failed for reasons of its own: shown, but nobody else is refused for it, and a
+    /// revocation stays one.
     pub(super) fn failed_for_one(&mut self, error: &Error, now: Now) -> Change {
         if self.is_revoked() {
             return Change::NONE;

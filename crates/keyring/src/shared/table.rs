@@ -10,8 +10,8 @@ use super::tag::Tag;
 use cmk_error::Instant;
 use std::ops::Range;
 
-/// The tables. All of it is plain memory of fixed size, valid when it is all zero. Nothing here waits,
-/// allocates much or can panic.
+/// The tables. All of it is plain memory of fixed size, valid when it is all zero. Nothing here
+/// waits, allocates much or can panic.
 pub struct SharedKeyring<'a> {
     /// What needs no lock.
     pub counters: &'a SharedCounters,
@@ -47,7 +47,8 @@ impl SharedKeyring<'_> {
         self.find(id).map_or_else(forgotten, |(_, record)| record.not_before())
     }
 
-    /// The number of the tenant's record, which is made if need be, at the cost of the least recently used.
+    /// The number of the tenant's record, which is made if need be, at the cost of the least
+    /// recently used.
     pub(super) fn record_of(&mut self, subject: &Subject, now: Instant) -> usize {
         let at = self.place_of(&subject.id).unwrap_or_else(|| self.make_record(subject, now));
         if self.records[at].adopt(subject, now) {
@@ -101,8 +102,8 @@ impl SharedKeyring<'_> {
         self.counters.remember_revocation(now);
     }
 
-    /// As [`evict`](Self::evict) for all tenants of a database with a record in `range`. Comes after
-    /// [`begin_eviction`](Self::begin_eviction) and before [`SharedCounters::notify`].
+    /// As [`evict`](Self::evict) for all tenants of a database with a record in `range`. Comes
+    /// after [`begin_eviction`](Self::begin_eviction) and before [`SharedCounters::notify`].
     pub fn evict_range(&mut self, range: Range<usize>, database: u32, now: Instant) {
         for at in range.start..range.end.min(self.records.len()) {
             if self.records[at].database == database {
@@ -176,14 +177,14 @@ impl SharedKeyring<'_> {
         }
     }
 
-    /// When the oldest shared data key of each tenant with a record in `range` was unwrapped, if one was
-    /// used since.
+    /// When the oldest shared data key of each tenant with a record in `range` was unwrapped, if
+    /// one was used since.
     pub fn in_use(&self, range: Range<usize>) -> Vec<(TenantId, Instant)> {
         data_keys::in_use(self.slots, self.records, range)
     }
 
-    /// Zeroes data keys in `range` of the table that were unwrapped at `oldest` or before. Returns when the
-    /// oldest one left there was unwrapped.
+    /// Zeroes data keys in `range` of the table that were unwrapped at `oldest` or before. Returns
+    /// when the oldest one left there was unwrapped.
     pub fn expire(&mut self, range: Range<usize>, oldest: Instant) -> Option<Instant> {
         self.data_keys().expire(range, oldest)
     }
