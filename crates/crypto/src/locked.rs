@@ -45,9 +45,9 @@ struct Slot {
 static MAPPINGS: [AtomicPtr<Slot>; CHUNKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
 
-/// The slot in use; 0: none. Who pins writes here first and then looks whether the slot is erased;
-/// who erases marks the slot first and then looks here. Both are sequentially consistent, so at
-/// least one of them notices the other, be it a signal handler or another thread.
+/// The slot in use; 0: none. A pin writes here first and then looks whether the slot is erased; an
+/// erasure marks the slot first and then looks here. Both are sequentially consistent, so at least
+/// one of them notices the other, be it a signal handler or another thread.
 static PINNED: AtomicUsize = AtomicUsize::new(0);
 
 static ON_ERASE: OnceLock<fn(u64)> = OnceLock::new();

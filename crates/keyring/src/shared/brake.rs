@@ -6,7 +6,7 @@
 use super::counters::SharedCounters;
 use super::identity::TenantId;
 
-/// Brakes that can be on at a time; who finds no room waits without.
+/// Brakes that can be on at a time; one that finds no room takes effect with its commit.
 pub const BRAKES: usize = 64;
 
 /// All zero: off.
