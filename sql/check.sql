@@ -1,6 +1,6 @@
 -- The integrity of the registry: no constraint spans its tables, so that a restore can fill them in
--- any order. detail says what is wrong and what people have to decide; fix is a statement that can
--- be run as it stands, or null.
+-- any order. detail says what is wrong and what people have to decide; fix is SQL to run, as it
+-- stands, once they decided, or null.
 
 CREATE FUNCTION cmk.check(
     OUT problem pg_catalog.text, OUT tenant pg_catalog.text, OUT detail pg_catalog.text, OUT fix pg_catalog.text)

@@ -1,8 +1,8 @@
 //! `cmk_encrypt`: column encryption inside PostgreSQL under keys that the tenants own.
 //!
-//! What a DBA, an application or an auditor calls is in `sql`. What PostgreSQL needs is in `pg`,
-//! the only module that knows it. Everything else is a crate that knows neither: see
-//! `docs/architecture.md`.
+//! What a DBA, an application or an auditor calls is declared in `sql`; what a DBA's call does is
+//! in `admin`. The glue to PostgreSQL is in `pg`. Everything else is a crate that knows nothing of
+//! the server: see `docs/architecture.md`.
 
 mod admin;
 mod pg;

@@ -57,7 +57,7 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     Ok(TenantState::Active)
 }
 
-/// Changes as whom a tenant's key is used. KMS has to unwrap the current data key that way before
+/// Changes the options of a tenant's key. KMS has to unwrap the current data key that way before
 /// anything changes; of a pending tenant there is none to unwrap.
 ///
 /// # Errors

@@ -82,8 +82,8 @@ pub fn commit_begins() {
     }
 }
 
-/// When a subtransaction ends. Without it, what it asked for is undone; else it now belongs to the
-/// one around it.
+/// When a subtransaction ends. If it rolled back, what it asked for is undone; else that now
+/// belongs to the one around it.
 pub fn subtransaction_ended(committed: bool) {
     let level = level();
     AT_COMMIT.with_borrow_mut(|effects| match committed {
@@ -124,7 +124,7 @@ pub fn suspend(tenant: &str, target: &Target<'_>) -> Result<()> {
     pull("suspension", target, Effect::Brake(brake))
 }
 
-/// Has rights taken back; without a tenant, those for every tenant.
+/// Has a grant taken back; without a tenant, that for every tenant.
 ///
 /// # Errors
 /// `read_only`, `not_installed`.

@@ -64,7 +64,8 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_worker_main(_argument: pg_sys::Datu
 
 /// Zeroes what is past the TTL and returns when the next data key will be.
 fn expire(header: &Header) -> Instant {
-    // Whoever puts a data key in while we look says when it expires, be it where we have looked already.
+    // Whoever puts a data key in while we look says when it expires, be it where we have looked
+    // already.
     header.worker_is_looking.store(true, SeqCst);
     header.next_expiry.store(Instant::MAX, SeqCst);
     let ttl = values::ttl();

@@ -13,8 +13,8 @@
 //! C2SP XAES-256-GCM derives a fresh AES-256-GCM key (NIST SP 800-38D) from the first half of each
 //! nonce, so random nonces may be used for 2^80 messages where AES-GCM alone stops at 2^32.
 //! Composed here from the `aes` and `aes-gcm` crates instead of taken from `xaes-256-gcm`, because
-//! that one expands decryption keys that GCM never uses, a tenth of the cost of a short value;
-//! tests hold the two against each other and against C2SP's vectors.
+//! that one expands decryption keys that GCM never uses, about a tenth of the cost of a short
+//! value; tests hold the two against each other and against C2SP's vectors.
 
 use super::key::{KEY_LEN, SecretKey};
 use super::locked::Erasable;

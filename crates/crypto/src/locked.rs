@@ -21,11 +21,12 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 use zeroize::Zeroize;
 
-/// Bytes a slot: an expanded XAES-256-GCM key needs 976, the software fallback's schedule included.
+/// Bytes of a slot: an expanded XAES-256-GCM key needs 976, the software fallback's schedule
+/// included.
 const SLOT: usize = 1024;
 /// Bytes of it for the content, which comes first.
 const CONTENT: usize = SLOT - 32;
-/// Bytes a mapping.
+/// Bytes of a mapping.
 const CHUNK: usize = 64 * 1024;
 /// Mappings at most: more slots than a cache of the largest size has.
 const CHUNKS: usize = 2048;
@@ -44,9 +45,9 @@ struct Slot {
 static MAPPINGS: [AtomicPtr<Slot>; CHUNKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
 
-/// The slot in use; 0: none. Who pins writes here first and then looks whether the slot is erased;
-/// who erases marks the slot first and then looks here. Both are sequentially consistent, so at
-/// least one of them notices the other, be it a signal handler or another thread.
+/// The slot in use; 0: none. A pin writes here first and then looks whether the slot is erased; an
+/// erasure marks the slot first and then looks here. Both are sequentially consistent, so at least
+/// one of them notices the other, be it a signal handler or another thread.
 static PINNED: AtomicUsize = AtomicUsize::new(0);
 
 static ON_ERASE: OnceLock<fn(u64)> = OnceLock::new();
@@ -115,7 +116,8 @@ unsafe impl<T: Send> Send for Locked<T> {}
 // SAFETY: hands out only &T, as Box does.
 unsafe impl<T: Sync> Sync for Locked<T> {}
 
-/// Access to the content, which isn't erased meanwhile. The one that there is: see [`Locked::pin`].
+/// Access to the content, which isn't erased meanwhile. At most one exists at a time: see
+/// [`Locked::pin`].
 pub struct Pinned<'a, T>(&'a T);
 
 impl<T: Erasable> Locked<T> {
@@ -237,8 +239,8 @@ pub fn erase_overdue(now: u64) -> Option<u64> {
 }
 
 /// Overwrites the dead part of the stack, where functions that have returned may have left copies
-/// of a key: moves of a value are plain copies, which nobody zeroes. Called by who had a key
-/// expanded, after.
+/// of a key: moves of a value are plain copies, which nobody zeroes. Call it after a key was
+/// expanded.
 #[inline(never)]
 pub fn scrub_stack() {
     // Deeper than a KMS call with all its layers goes; a backend has 100 kB to spare below any
@@ -338,7 +340,8 @@ mod tests {
         assert!(granted.undumpable == 0 || told.undumpable == told.bytes);
     }
 
-    /// How often the hook was called with the tag of [`a_value_that_is_erased_or_dropped_is_told_once`].
+    /// How often the hook was called with the tag of
+    /// [`a_value_that_is_erased_or_dropped_is_told_once`].
     static TOLD: AtomicU64 = AtomicU64::new(0);
     const TAG: u64 = 0x7A6;
 
@@ -373,7 +376,8 @@ mod tests {
     /// How many bytes of the pattern are left. The upper part is what this very test uses.
     #[inline(never)]
     fn copies_left(at: *const u8) -> usize {
-        // SAFETY: the thread's stack, which is mapped; what it holds is plain bytes to the processor.
+        // SAFETY: the thread's stack, which is mapped; what it holds is plain bytes to the
+        // processor.
         let left = |i: &usize| unsafe { at.add(*i).read_volatile() } == 0xA5;
         (0..COPIES / 2).filter(left).count()
     }

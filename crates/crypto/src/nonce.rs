@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A call of the kernel per value costs more than sealing a short value, and its bulk output still
-//! costs a third as much; hence a seed a block, used once and forgotten (NIST SP 800-90A's CTR
+//! costs a third as much; hence one seed per block, used once and forgotten (NIST SP 800-90A's CTR
 //! construction without its state). A block belongs to one process: [`NonceSource`] compares the
 //! process id before it hands anything out, so that two backends forked from one preloaded parent
 //! never share a nonce.
@@ -22,10 +22,10 @@ use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
-/// Bytes a nonce.
+/// Bytes of a nonce.
 pub const NONCE_LEN: usize = 24;
 
-/// Nonces a block.
+/// Nonces in a block.
 const BLOCK: usize = 256;
 
 /// Longest time that a block is used, in nanoseconds.

@@ -279,7 +279,7 @@ reasons! {
         "this is not the name of the current database",
         "Give current_database(), to show that you know where you are.";
     AccessArgument = "access_argument", InvalidParameterValue,
-        "no right is named",
+        "neither encrypt nor decrypt is set",
         "Set encrypt, decrypt or both to true.";
     NullArgument = "null_argument", NullValueNotAllowed,
         "a required argument is null",

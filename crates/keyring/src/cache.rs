@@ -1,9 +1,9 @@
 //! Unwrapped data keys of this process, with what was known when they were unwrapped.
 //!
-//! Pure storage: the keyring decides what to do. Bounded by a number of data keys; the least recently
-//! used go first. A miss costs O(log n): two heaps say which data key was used, and unwrapped, longest
-//! ago. They are as old as the last look; what has become younger since is put back where it belongs.
-//! A guard of the map is never held while anything waits.
+//! Pure storage: the keyring decides what to do. Bounded by a number of data keys; the least
+//! recently used go first. A miss costs O(log n): two heaps say which data key was used, and
+//! unwrapped, longest ago. The heaps are updated lazily: an entry that turns out younger is pushed
+//! back. A guard of the map is never held while anything waits.
 
 mod entry;
 #[cfg(test)]
@@ -38,8 +38,8 @@ pub struct Cache {
     looks: Counter,
 }
 
-/// Which data keys might go next. An entry stands for a data key that may have been used or renewed since,
-/// or dropped.
+/// Which data keys might go next. An entry stands for a data key that may have been used or renewed
+/// since, or dropped.
 #[derive(Default)]
 struct Queues {
     by_use: BinaryHeap<Reverse<(u64, KeyName)>>,
@@ -219,8 +219,9 @@ impl Cache {
         }
     }
 
-    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too. It
-    /// drops several where it can: among many tenants with a data key it may find none for a while.
+    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded
+    /// too. It drops several where it can: among many tenants with a data key it may find none for
+    /// a while.
     fn drop_keyless_tenants(&self, capacity: usize) {
         let mut queues = lock(&self.queues);
         for _ in 0..KEYLESS_TRIES {

@@ -126,7 +126,8 @@ impl Keyring {
     }
 }
 
-/// While this process has uncommitted changes of the registry, the others are told of its copies here.
+/// While this process has uncommitted changes of the registry, the others are told of its copies
+/// here.
 pub(crate) fn remember_copy(process: &impl Process, subject: &Subject, until: Instant) {
     if process.has_uncommitted_registry_changes() {
         process.server_memory(|shared| shared.remember_copy(subject, until));

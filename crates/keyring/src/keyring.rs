@@ -1,4 +1,4 @@
-//! A keyring, and everything that a cache hit does.
+//! The checks of every call, in order: registered, granted, active, younger than the TTL.
 
 use crate::cache::{Cache, CachedKey, Counter, Entry};
 use crate::process::Process;
@@ -50,8 +50,8 @@ pub(crate) enum Missing {
 
 impl Wanted {
     /// # Errors
-    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed, whatever
-    /// is cached.
+    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed,
+    /// whatever is cached.
     pub fn pick(self, tenant: &Tenant) -> Result<&DataKey> {
         let data_key = match self {
             Self::Seal => tenant.current_data_key(),

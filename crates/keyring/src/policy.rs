@@ -1,4 +1,4 @@
-//! The settings that bound the cache.
+//! The settings that the keyring goes by: TTLs, waits, budget, capacity.
 
 use crate::shared::now::Rules;
 
@@ -15,7 +15,7 @@ pub struct Policy {
     pub failure_ttl: u64,
     /// Longest that a KMS call takes.
     pub call_timeout: u64,
-    /// KMS calls a minute and tenant; 0: no limit.
+    /// KMS calls per minute for a tenant; 0: no limit.
     pub budget: u32,
     /// Data keys held at most.
     pub capacity: usize,

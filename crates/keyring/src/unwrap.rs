@@ -31,7 +31,7 @@ pub(crate) enum Urgency {
 /// A call that failed.
 pub(crate) struct Failed {
     pub error: Error,
-    /// Another call overtook it, or its outcome isn't to be relied on: look again.
+    /// It was superseded by another call, or its outcome isn't to be relied on: look again.
     pub superseded: bool,
 }
 
@@ -89,8 +89,8 @@ impl<P: Process> Drop for OpenCall<'_, P> {
 }
 
 impl Keyring {
-    /// Asks KMS whether the tenant's key is usable, if it is time to, by the data key that seals now.
-    /// Returns false if nothing was asked.
+    /// Asks KMS whether the tenant's key is usable, if it is time to, by the data key that seals
+    /// now. Returns false if nothing was asked.
     pub fn check_tenant(&self, process: &impl Process, tenant: &Tenant) -> bool {
         let Ok(data_key) = tenant.current_data_key() else { return false };
         let subject = process.subject(tenant);
@@ -162,7 +162,8 @@ impl Keyring {
         let key = &tenant.customer_key;
         let generate = || self.call_kms(|| process.kms(None).generate(key, &context));
         let current = tenant.current(purpose);
-        // Who may not make data keys may still be let unwrap them: that decides whether the key is revoked.
+        // Who may not make data keys may still be let unwrap them: that decides whether the key is
+        // revoked.
         let denied = |error: Option<&Error>| {
             error.is_some_and(|error| error.reason == Reason::KeyAccessDenied)
         };
@@ -248,8 +249,8 @@ impl Keyring {
     }
 }
 
-/// The one door to KMS: makes a call that was allowed, and tells all processes what came of it. Returns
-/// the answer and when the call began.
+/// The one door to KMS: makes a call that was allowed, and tells all processes what came of it.
+/// Returns the answer and when the call began.
 fn ask<R, P: Process>(
     question: &Question<'_, P>,
     permit: CallPermit,

@@ -1,4 +1,4 @@
-//! The doors to the shared keyring's memory.
+//! Locked access to the shared keyring's memory.
 
 use super::layout::{DATA_KEYS_LOCKED, Header, Layout, header, layout};
 use cmk_error::Instant;
@@ -78,7 +78,7 @@ pub fn with<R>(work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
     result
 }
 
-/// The same to look only: others may look at the same time.
+/// Read-only, under a shared lock: others may look at the same time.
 pub fn read<R>(work: impl FnOnce(&SharedKeyring<'_>) -> R) -> R {
     let Some(at) = layout() else { return with_own(|shared| work(shared)) };
     let mut held = Held::acquire(&at, pg_sys::LWLockMode::LW_SHARED);

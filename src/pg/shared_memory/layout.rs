@@ -1,4 +1,4 @@
-//! What lies where.
+//! Layout of our shared memory.
 
 use cmk_keyring::shared::brake::{BRAKES, Brake};
 use cmk_keyring::shared::counters::SharedCounters;

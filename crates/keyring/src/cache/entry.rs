@@ -38,8 +38,8 @@ pub struct Entry {
     pub grants: Vec<(Role, Grant)>,
     /// Unwrapped data keys.
     pub keys: Vec<CachedKey>,
-    /// At most one for the customer managed key, which spares asking the other processes, and one a data
-    /// key.
+    /// At most one for the customer managed key, which spares asking the other processes, and one
+    /// per data key.
     pub failures: Vec<Failure>,
 }
 
@@ -86,7 +86,7 @@ pub struct NewKey {
     pub refresh_at: Instant,
 }
 
-/// A remembered failure, so that a dead key is not asked for once a row.
+/// A remembered failure, so that a dead key is not asked for once per row.
 #[derive(Clone)]
 pub struct Failure {
     /// `None`: the customer managed key failed; otherwise just this data key.
@@ -97,7 +97,8 @@ pub struct Failure {
     pub until: Instant,
 }
 
-/// A statistic. Only this process writes it, so an update needs no locked instruction.
+/// A number that only this process writes, counts and times, so that an update needs no locked
+/// instruction.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
 

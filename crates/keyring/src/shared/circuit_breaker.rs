@@ -27,8 +27,8 @@ impl CircuitBreaker {
         self.closes_at
     }
 
-    /// Opens it for `failure_ttl` ± 25 %; if it `stretches`, for twice, four and eight times as long
-    /// from the fourth failure in a row on.
+    /// Opens it for `failure_ttl` ± 25 %; if it `stretches`, for twice, four and eight times as
+    /// long from the fourth failure in a row on.
     pub(super) fn failed(&mut self, now: Instant, failure_ttl: u64, stretches: bool) {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         let doublings = match stretches {

@@ -1,4 +1,5 @@
-//! What all processes of a server count together, without a lock.
+//! What all processes see without a lock: the recheck counter, call numbers, bounds of recycled
+//! records, the salt.
 
 use super::identity::Salt;
 use cmk_error::Instant;
@@ -13,8 +14,8 @@ pub struct SharedCounters {
     pub notices: AtomicU64,
     /// Numbers KMS calls.
     calls: AtomicU64,
-    /// Of all records that were taken from one tenant and given to another: the last time that a key
-    /// was found revoked, and when the last copy of a data key is erased.
+    /// Of all records that were taken from one tenant and given to another: the last time that a
+    /// key was found revoked, and when the last copy of a data key is erased.
     revoked_at: AtomicU64,
     copies_until: AtomicU64,
     /// How many such records there were.
@@ -60,7 +61,8 @@ impl SharedCounters {
         self.calls.fetch_add(1, Relaxed) + 1
     }
 
-    /// What tenants without a record unwrapped until then is not to be used.
+    /// A data key of a tenant without a record that was unwrapped at or before this time must not
+    /// be used.
     pub(super) fn forgotten_revoked_at(&self) -> Instant {
         self.revoked_at.load(Relaxed)
     }

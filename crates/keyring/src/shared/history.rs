@@ -1,4 +1,4 @@
-//! Changes of a key's state, in plain memory.
+//! Changes of a key's state, the last eight of them, and errors: all in plain memory.
 
 use cmk_error::{Error, KeyState, Reason};
 

@@ -1,4 +1,4 @@
-//! What a process and the others mean by "this tenant" and "this data key".
+//! Ids of tenants and data keys in shared memory.
 
 use crate::tenant::{DataKey, Tenant};
 use sha2::{Digest, Sha256};
@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, Debug)]
 pub struct Salt(pub [u8; 16]);
 
-/// Names a tenant of a database: a salted hash, so that no name lies in shared memory and nobody can
-/// aim at another tenant's place.
+/// Names a tenant of a database: a salted hash, so that no name lies in shared memory and nobody
+/// can aim at another tenant's place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct TenantId(pub(super) [u8; 16]);

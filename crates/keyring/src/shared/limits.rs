@@ -1,4 +1,5 @@
-//! Sizes of the shared keyring, and where in a table something may lie.
+//! Sizes of the shared keyring, how much of it to look at under one lock, and where in a table
+//! something may lie.
 
 use super::identity::first_word;
 

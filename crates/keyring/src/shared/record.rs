@@ -1,4 +1,5 @@
-//! What is known of one tenant's key: its state, how long not to ask again, and what it cost so far.
+//! What is known of one tenant's key: its state, how long not to ask again, and what it cost so
+//! far.
 
 use super::budget::Budget;
 use super::call::CallSlot;
@@ -34,7 +35,7 @@ pub struct Record {
     /// Since when the key is in this state: microseconds since the Unix epoch.
     since: i64,
     breaker: CircuitBreaker,
-    /// When the key was last found revoked: what was unwrapped before is not to be used.
+    /// When the key was last found revoked: a data key that was unwrapped by then must not be used.
     pub(super) revoked_at: Instant,
     /// When an eviction was asked for that had to wait for others.
     pub(super) evicted_at: Instant,
@@ -74,14 +75,14 @@ impl Record {
         self.id == subject.id && self.customer_key == subject.customer_key
     }
 
-    /// The record with the lowest goes first, should another tenant need its place: those that are missed
-    /// badly go last, then the time of the last use decides.
+    /// The lowest is recycled first: a revoked key whose copies may live, or a running call, last;
+    /// among the others the least recently used first.
     pub(super) fn eviction_priority(&self, now: Instant) -> (bool, Instant) {
         let missed = self.is_revoked() && now < self.copies_until.max(self.breaker.closes_at());
         (missed || self.call.in_progress(now), self.last_used)
     }
 
-    /// What was unwrapped until then is not to be used.
+    /// A data key of this tenant that was unwrapped at or before this time must not be used.
     pub(super) fn not_before(&self) -> Instant {
         self.revoked_at.max(self.evicted_at)
     }
@@ -100,8 +101,8 @@ impl Record {
         self.call.in_progress(now)
     }
 
-    /// Gives the record to another tenant. What others must not miss of the old one goes into `counters`,
-    /// and holds for the new one, of which it may have been.
+    /// Gives the record to another tenant. What others must not miss of the old one goes into
+    /// `counters`, and holds for the new one, of which it may have been.
     pub(super) fn recycle(&mut self, subject: &Subject, counters: &SharedCounters) {
         if self.id != TenantId::default() {
             counters.recycled.fetch_add(1, Relaxed);
@@ -122,8 +123,9 @@ impl Record {
         };
     }
 
-    /// Takes in what the registry says now. Another customer key is one of which nothing is known; an
-    /// eviction means to ask KMS again at once. True if there was either: then data keys of before go.
+    /// Takes in what the registry says now. Another customer key is one of which nothing is known;
+    /// an eviction means to ask KMS again at once. True if there was either: then data keys of
+    /// before go.
     pub(super) fn adopt(&mut self, subject: &Subject, now: Instant) -> bool {
         self.last_used = now;
         let (is_same_key, is_same_epoch) =
@@ -178,14 +180,15 @@ impl Record {
     }
 
     pub(super) fn failed(&mut self, error: &Error, now: Now, failure_ttl: u64) -> Change {
-        // A revoked key that is enabled again should work soon; an outage gains nothing by being asked.
+        // A revoked key that is enabled again should work soon; an outage gains nothing by being
+        // asked.
         let stretches = error.reason.key_state() != Some(KeyState::Revoked);
         self.breaker.failed(now.instant, failure_ttl, stretches);
         self.enter(EncodedError::of(error), now)
     }
 
-    /// A process failed for reasons of its own: shown, but nobody else is refused for it, and a revocation
-    /// stays one.
+    /// A process failed for reasons of its own: shown, but nobody else is refused for it, and a
+    /// revocation stays one.
     pub(super) fn failed_for_one(&mut self, error: &Error, now: Now) -> Change {
         if self.is_revoked() {
             return Change::NONE;

@@ -66,8 +66,8 @@ impl Histogram {
         self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
     }
 
-    /// The upper bound of the bucket in which the given share of all durations ends: in milliseconds, to
-    /// three digits after the point.
+    /// The upper bound of the bucket in which the given share of all durations ends: in
+    /// milliseconds, to three digits after the point.
     pub fn percentile(&self, share: f64) -> Option<f64> {
         let total: u64 = self.buckets.iter().map(|&count| u64::from(count)).sum();
         let wanted = (total as f64 * share).ceil() as u64;

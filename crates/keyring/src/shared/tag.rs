@@ -1,4 +1,4 @@
-//! Which use of which record something belongs to.
+//! A reference to a record that goes stale when the record is recycled.
 
 /// One use of a record for one tenant, in a word: the record's number in the upper 48 bits, its
 /// generation in the lower 16. A record that another tenant gets counts its generation up.
