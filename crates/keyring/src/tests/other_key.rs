@@ -1,4 +1,5 @@
-//! What is learned of another key than the registered one: options that are tried, options that were.
+//! What is learned of another key than the registered one: options that are tried, options that
+//! were.
 
 use super::process::{FakeProcess, SECOND, TTL, open, seal};
 use crate::keyring::Keyring;
