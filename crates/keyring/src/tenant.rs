@@ -12,8 +12,8 @@ pub struct Tenant {
     pub name: Box<str>,
     /// Whether its values may be sealed and opened.
     pub state: TenantState,
-    /// Drawn anew by activation, suspension, resumption, `cmk.evict` and a change of options: a
-    /// cached data key of another epoch is not used.
+    /// Drawn at registration, and anew by activation, suspension, resumption, `cmk.evict` and a
+    /// change of options: a cached data key of another epoch is not used.
     pub epoch: i64,
     /// The key that wraps its data keys.
     pub customer_key: CustomerKey,
