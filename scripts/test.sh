@@ -9,6 +9,7 @@ pytest() { "$VENV/bin/python" -m pytest -v -p no:cacheprovider "$@"; }
 
 # Until every public item of src/ is documented.
 LINTS+=(-A missing-docs)
+DOC_LINTS+=(-A missing-docs)
 
 # sessions PG_CONFIG ARGUMENT…: pytest, with what the session tests take.
 sessions() { PG_CONFIG=$1 FAKE_KMS=$TARGET/debug/fake_kms pytest "${@:2}"; }
@@ -27,7 +28,7 @@ lint() {
 }
 
 document() {
-    PGRX_PG_CONFIG_PATH=$1 RUSTDOCFLAGS="${LINTS[*]}" cargo doc -q --locked --no-deps \
+    PGRX_PG_CONFIG_PATH=$1 RUSTDOCFLAGS="${DOC_LINTS[*]}" cargo doc -q --locked --no-deps \
         --document-private-items -p cmk_encrypt --features "pg15 pg_test"
 }
 

@@ -80,6 +80,7 @@ macro_rules! reasons {
         pub enum Reason { $($(#[$doc])* #[doc = $message] $variant,)* }
 
         impl Reason {
+            /// Every reason, in the order of the table.
             pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
 
             /// The one table: name, SQLSTATE, message and hint. `%` in a message stands for the
@@ -101,9 +102,13 @@ macro_rules! reasons {
 /// One row of the error table.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
+    /// As in the DETAIL of an error: `reason=NAME`.
     pub name: &'static str,
+    /// As clients see it.
     pub sqlstate: SqlState,
+    /// Lower case, no full stop; `%` stands for the tenant.
     pub message: &'static str,
+    /// What to do, in sentences.
     pub hint: &'static str,
 }
 
@@ -288,6 +293,7 @@ reasons! {
 }
 
 impl Reason {
+    /// As in the DETAIL of an error: `reason=NAME`.
     pub const fn name(self) -> &'static str {
         self.entry().name
     }

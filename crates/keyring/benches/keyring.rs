@@ -3,6 +3,8 @@
 //! A miss, making room, and everything that holds the shared table's lock has to cost about the same at
 //! 1,000 entries and at 64,000.
 
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
 #[path = "world/process.rs"]
 mod process;
 
