@@ -19,6 +19,8 @@ VENV=$TARGET/venv
 CRATES=(--workspace --exclude cmk_encrypt)
 # What fails a build of ours, and only ours.
 LINTS=(-D warnings)
+# Of the documentation, which is for those who change the code, private items included.
+DOC_LINTS=(-D warnings -A rustdoc::private-intra-doc-links)
 DEFAULT_PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config
 # What scripts/fetch_postgres.sh fetches for the other versions.
 declare -A PG_RELEASES=([14]=14.23.0 [16]=16.15.0 [17]=17.11.0 [18]=18.6.0)

@@ -9,7 +9,7 @@ summary() {
     local status=$? i failed=0
     trap - EXIT
     ((status == 0)) || failed=1
-    jobs -p | xargs -r kill 2>/dev/null || true
+    stop_besides
     printf '\n── steps\n'
     for i in "${!names[@]}"; do
         printf '%7s s  %s\n' "${times[i]:-failed}" "${names[i]}"
@@ -19,6 +19,17 @@ summary() {
 }
 trap summary EXIT
 trap 'exit 130' INT TERM HUP
+
+# Interrupts what still runs beside, so that it takes its servers down.
+declare -A beside_pid beside_output
+stop_besides() {
+    local pid
+    for pid in "${beside_pid[@]}"; do
+        xargs -r kill -INT <"/proc/$pid/task/$pid/children" 2>/dev/null || true
+    done
+    wait
+    rm -f "${beside_output[@]}" "${beside_output[@]/%/.time}"
+}
 
 headline() { printf '\n── [%02d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
 
@@ -32,7 +43,6 @@ step() {
 }
 
 # beside NAME COMMAND…: starts a command, to run beside the steps that follow.
-declare -A beside_pid beside_output
 beside() {
     headline "$1: started"
     beside_output[$1]=$(mktemp)
@@ -55,4 +65,5 @@ join() {
     ((status == 0)) || exit "$status"
     times[${#names[@]} - 1]=$(<"${beside_output[$1]}.time")
     rm "${beside_output[$1]}"{,.time}
+    unset "beside_pid[$1]" "beside_output[$1]"
 }

@@ -24,7 +24,7 @@ lint() {
 }
 
 document() {
-    PGRX_PG_CONFIG_PATH=$1 RUSTDOCFLAGS="${LINTS[*]}" cargo doc -q --locked --no-deps \
+    PGRX_PG_CONFIG_PATH=$1 RUSTDOCFLAGS="${DOC_LINTS[*]}" cargo doc -q --locked --no-deps \
         --document-private-items -p cmk_encrypt --features "pg15 pg_test"
 }
 

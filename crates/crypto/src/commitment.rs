@@ -28,7 +28,7 @@ const INFO: &[u8] = b"cmk_encrypt/v1/dek-commitment";
 pub struct Commitment([u8; COMMITMENT_LEN]);
 
 impl Commitment {
-    /// HKDF-SHA-256(no salt, `dek`, [`INFO`] ‖ len32(tenant) ‖ tenant), the length big-endian.
+    /// HKDF-SHA-256(no salt, `dek`, `INFO` ‖ len32(tenant) ‖ tenant), the length big-endian.
     pub fn to(dek: &SecretKey, tenant: &[u8]) -> Self {
         let len = (tenant.len() as u32).to_be_bytes();
         let mut okm = [0; COMMITMENT_LEN];

@@ -5,6 +5,8 @@
 
 #![allow(missing_docs, reason = "criterion makes a public function")]
 
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
 #[path = "world/process.rs"]
 mod process;
 
