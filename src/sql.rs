@@ -7,10 +7,10 @@
 // pgrx keeps an error's code, detail and hint only if it is returned as its own, large, type.
 #![allow(clippy::result_large_err)]
 
-mod access;
 #[cfg(feature = "bench")]
 mod bench;
 mod encrypt;
+mod grant;
 mod inspect;
 mod maintenance;
 mod status;

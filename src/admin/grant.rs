@@ -1,7 +1,7 @@
 //! Which database roles may encrypt and decrypt values of which tenants.
 
 use crate::pg::brake::{self, Target};
-use crate::pg::grantee::Role;
+use crate::pg::grantee::NamedRole;
 use crate::pg::registry::tables::ACCESS;
 use crate::pg::registry::{read, write};
 use cmk_error::{Reason, Result};
@@ -13,18 +13,18 @@ use pgrx::pg_sys;
 const EVERY_TENANT: &str = "*";
 
 /// What to allow or take back, checked.
-pub struct Change<'a> {
+pub struct GrantChange<'a> {
     /// `None`: every tenant.
     pub tenant: Option<&'a str>,
-    pub role: Role,
+    pub role: NamedRole,
     pub encrypt: bool,
     pub decrypt: bool,
 }
 
-impl<'a> Change<'a> {
+impl<'a> GrantChange<'a> {
     /// # Errors
     /// `access_argument`, `tenant_name`, `read_only`.
-    pub fn new(tenant: &'a str, role: Role, encrypt: bool, decrypt: bool) -> Result<Self> {
+    pub fn new(tenant: &'a str, role: NamedRole, encrypt: bool, decrypt: bool) -> Result<Self> {
         write::require_writable()?;
         if !(encrypt || decrypt) {
             return Err(Reason::AccessArgument.into());
@@ -59,8 +59,8 @@ const OF_GRANT: &str = "
 
 /// # Errors
 /// `unknown_role`, `unknown_tenant`, `tenant_name`, `read_only`.
-pub fn grant(change: &Change<'_>) -> Result<()> {
-    let Change { tenant, role, .. } = change;
+pub fn grant(change: &GrantChange<'_>) -> Result<()> {
+    let GrantChange { tenant, role, .. } = change;
     role.require()?;
     tenant.map_or(Ok(()), read::require_registered)?;
     let arguments = change.arguments();
@@ -88,7 +88,7 @@ pub fn grant(change: &Change<'_>) -> Result<()> {
 ///
 /// # Errors
 /// `unknown_tenant`, `unknown_role` if there was no such grant; `tenant_name`, `read_only`.
-pub fn revoke(change: &Change<'_>) -> Result<()> {
+pub fn revoke(change: &GrantChange<'_>) -> Result<()> {
     let arguments = change.arguments();
     let rows = format!("cmk.access a WHERE {OF_GRANT}");
     let (table, lock) = (ACCESS.name, "FOR UPDATE");

@@ -82,13 +82,13 @@ fn name_of(role: pg_sys::Oid) -> Option<CString> {
 }
 
 /// A role that an administrator names.
-pub struct Role {
+pub struct NamedRole {
     /// 0: there is none of that name.
     pub oid: pg_sys::Oid,
     pub name: String,
 }
 
-impl Role {
+impl NamedRole {
     /// As people write it: first by exactly this name, then as an SQL identifier, quoted or folded
     /// to lower case. Never by number: `123` is the role of that name.
     pub fn written(text: &str) -> Self {

@@ -96,8 +96,8 @@ fn seal(
     let named = |error: Error| error.for_tenant(tenant);
     let mut sealed = Bytea::with_len(plaintext.len() + OVERHEAD).map_err(named)?;
     // SAFETY: the call of the function that we are in.
-    let backend = unsafe { ThisProcess::called(call) };
-    keyring().seal(&backend, tenant, aad, plaintext, sealed.as_mut_slice())?;
+    let process = unsafe { ThisProcess::called(call) };
+    keyring().seal(&process, tenant, aad, plaintext, sealed.as_mut_slice())?;
     Ok(sealed)
 }
 
@@ -136,8 +136,8 @@ fn open_for(
     let envelope = Envelope::parse(ciphertext).map_err(named)?;
     let mut opened = Bytea::with_len(envelope.plaintext_len()).map_err(named)?;
     // SAFETY: the call of the function that we are in.
-    let backend = unsafe { ThisProcess::called(call) };
-    keyring().open(&backend, tenant, aad, &envelope, opened.as_mut_slice())?;
+    let process = unsafe { ThisProcess::called(call) };
+    keyring().open(&process, tenant, aad, &envelope, opened.as_mut_slice())?;
     Ok(opened)
 }
 

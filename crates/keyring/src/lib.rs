@@ -9,10 +9,10 @@
 pub mod cache;
 mod fetch;
 pub mod keyring;
-mod operations;
 pub mod policy;
 pub mod process;
 mod refresh;
+mod seal_open;
 pub mod shared;
 pub mod tenant;
 #[cfg(test)]

@@ -13,9 +13,9 @@ mod clients;
 mod connect;
 mod credentials;
 mod endpoint;
-mod kept;
 mod key;
 mod key_arn;
+mod lru_map;
 mod provider;
 pub(crate) mod settings;
 

@@ -3,7 +3,7 @@
 
 use super::assumed_role::AssumedRole;
 use super::connect::{ClientKey, Made, connect, loader};
-use super::kept::Kept;
+use super::lru_map::LruMap;
 use super::settings::AwsSettings;
 use aws_config::ConfigLoader;
 use aws_credential_types::provider::ProvideCredentials;
@@ -26,13 +26,13 @@ pub struct Clients {
 
 struct Known {
     settings: Option<AwsSettings>,
-    made: Kept<ClientKey, Made>,
+    made: LruMap<ClientKey, Made>,
 }
 
 impl Clients {
     /// `loader` gives what every client starts from.
     pub fn new(loader: fn() -> ConfigLoader) -> Self {
-        Self { loader, known: Mutex::new(Known { settings: None, made: Kept::new() }) }
+        Self { loader, known: Mutex::new(Known { settings: None, made: LruMap::new() }) }
     }
 
     /// Makes a call. It may be refused for who we are, with credentials that are out of date: the
@@ -88,7 +88,7 @@ impl Clients {
         let same = known.settings.as_ref().is_some_and(|of| of.connects_as(settings));
         let made_before = match same {
             true => None,
-            false => Some(std::mem::replace(&mut known.made, Kept::new())),
+            false => Some(std::mem::replace(&mut known.made, LruMap::new())),
         };
         known.settings = Some(settings.clone());
         let out = known.made.keep(key, made.clone(), settings.max_clients);

@@ -4,11 +4,11 @@ use lru::LruCache;
 use std::hash::Hash;
 
 /// A map that forgets what was not used for longest.
-pub struct Kept<K: Hash + Eq, V> {
+pub struct LruMap<K: Hash + Eq, V> {
     entries: LruCache<K, V>,
 }
 
-impl<K: Hash + Eq, V: Clone> Kept<K, V> {
+impl<K: Hash + Eq, V: Clone> LruMap<K, V> {
     /// Without a size of its own, so that nothing is set aside for entries that never come.
     pub fn new() -> Self {
         Self { entries: LruCache::unbounded() }
@@ -34,13 +34,13 @@ impl<K: Hash + Eq, V: Clone> Kept<K, V> {
 mod tests {
     use super::*;
 
-    fn present(kept: &mut Kept<u32, u32>, keys: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    fn present(kept: &mut LruMap<u32, u32>, keys: impl IntoIterator<Item = u32>) -> Vec<u32> {
         keys.into_iter().filter_map(|key| kept.find(&key)).collect()
     }
 
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
-        let mut kept = Kept::new();
+        let mut kept = LruMap::new();
         for n in 0..4 {
             assert!(kept.keep(n, n, 4).is_empty());
         }
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_same_key_takes_no_room() {
-        let mut kept = Kept::new();
+        let mut kept = LruMap::new();
         kept.keep(1, 10, 2);
         kept.keep(2, 20, 2);
         assert_eq!(kept.keep(1, 11, 2), [10]);
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_smaller_limit_holds_from_the_next_entry_on() {
-        let mut kept = Kept::new();
+        let mut kept = LruMap::new();
         for n in 0..10 {
             kept.keep(n, n, 10);
         }

@@ -1,8 +1,8 @@
 //! `cmk.grant_access` and `cmk.revoke_access`.
 
-use crate::admin::grant::{self, Change};
+use crate::admin::grant::{self, GrantChange};
 use crate::pg::datum::{RegRole, required};
-use crate::pg::grantee::Role;
+use crate::pg::grantee::NamedRole;
 use crate::pg::report::{IntoSql, SqlResult};
 use cmk_error::Result;
 use pgrx::prelude::*;
@@ -15,7 +15,7 @@ fn grant_access(
     encrypt: default!(Option<bool>, true),
     decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
-    let change = change(tenant, role.map(Role::written), encrypt, decrypt);
+    let change = change(tenant, role.map(NamedRole::written), encrypt, decrypt);
     change.and_then(|change| grant::grant(&change)).into_sql()
 }
 
@@ -27,7 +27,7 @@ fn grant_access_to_regrole(
     encrypt: default!(Option<bool>, true),
     decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
-    let change = change(tenant, role.map(|RegRole(oid)| Role::of(oid)), encrypt, decrypt);
+    let change = change(tenant, role.map(|RegRole(oid)| NamedRole::of(oid)), encrypt, decrypt);
     change.and_then(|change| grant::grant(&change)).into_sql()
 }
 
@@ -39,7 +39,7 @@ fn revoke_access(
     encrypt: default!(Option<bool>, true),
     decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
-    let change = change(tenant, role.map(Role::written), encrypt, decrypt);
+    let change = change(tenant, role.map(NamedRole::written), encrypt, decrypt);
     change.and_then(|change| grant::revoke(&change)).into_sql()
 }
 
@@ -51,19 +51,19 @@ fn revoke_access_from_regrole(
     encrypt: default!(Option<bool>, true),
     decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
-    let change = change(tenant, role.map(|RegRole(oid)| Role::of(oid)), encrypt, decrypt);
+    let change = change(tenant, role.map(|RegRole(oid)| NamedRole::of(oid)), encrypt, decrypt);
     change.and_then(|change| grant::revoke(&change)).into_sql()
 }
 
 /// # Errors
-/// `null_argument`; as [`Change::new`].
+/// `null_argument`; as [`GrantChange::new`].
 fn change(
     tenant: Option<&str>,
-    role: Option<Role>,
+    role: Option<NamedRole>,
     encrypt: Option<bool>,
     decrypt: Option<bool>,
-) -> Result<Change<'_>> {
+) -> Result<GrantChange<'_>> {
     let (tenant, role) = (required(tenant, "tenant")?, required(role, "role")?);
     let (encrypt, decrypt) = (required(encrypt, "encrypt")?, required(decrypt, "decrypt")?);
-    Change::new(tenant, role, encrypt, decrypt)
+    GrantChange::new(tenant, role, encrypt, decrypt)
 }
