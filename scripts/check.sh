@@ -6,4 +6,5 @@ cargo fmt --all --check
 scripts/check_tree.sh
 cargo clippy -q --locked "${CRATES[@]}" --all-targets -- "${LINTS[@]}"
 cargo test -q --locked "${CRATES[@]}" -- --skip on_roto_aws
-RUSTDOCFLAGS="${DOC_LINTS[*]}" cargo doc -q --locked --no-deps --document-private-items "${CRATES[@]}"
+export RUSTDOCFLAGS="${DOC_LINTS[*]}"
+cargo doc -q --locked --no-deps --document-private-items "${CRATES[@]}"

@@ -7,10 +7,6 @@ source scripts/steps.sh
 export PYTHONDONTWRITEBYTECODE=1
 pytest() { "$VENV/bin/python" -m pytest -v -p no:cacheprovider "$@"; }
 
-# Until every public item of src/ is documented.
-LINTS+=(-A missing-docs)
-DOC_LINTS+=(-A missing-docs)
-
 # sessions PG_CONFIG ARGUMENT…: pytest, with what the session tests take.
 sessions() { PG_CONFIG=$1 FAKE_KMS=$TARGET/debug/fake_kms pytest "${@:2}"; }
 

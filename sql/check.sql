@@ -1,6 +1,6 @@
 -- The integrity of the registry: no constraint spans its tables, so that a restore can fill them in
--- any order. detail says what is wrong and what people have to decide; fix is a statement that can
--- be run as it stands, or null.
+-- any order. detail says what is wrong and what people have to decide; fix is SQL to run, as it
+-- stands, once they decided, or null.
 
 CREATE FUNCTION cmk.check(
     OUT problem pg_catalog.text, OUT tenant pg_catalog.text, OUT detail pg_catalog.text, OUT fix pg_catalog.text)
@@ -84,10 +84,10 @@ AS $$
       FROM (SELECT r.relname, g.tgname, g.fix
               FROM pg_catalog.unnest('{tenant, data_key, access, home, key_event}'::pg_catalog.text[]) r (relname)
              CROSS JOIN (VALUES
-                ('guard', 'CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.%I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard()'),
-                ('guard_row', 'CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON cmk.%I FOR EACH ROW EXECUTE FUNCTION cmk.registry_guard()'),
-                ('announce', 'CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON cmk.%I FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed()'),
-                ('announce_truncate', 'CREATE TRIGGER announce_truncate AFTER TRUNCATE ON cmk.%I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed()')
+                ('guard', 'CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.%1$I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard(); ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER guard'),
+                ('guard_row', 'CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON cmk.%1$I FOR EACH ROW EXECUTE FUNCTION cmk.registry_guard(); ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER guard_row'),
+                ('announce', 'CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON cmk.%1$I FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed(); ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER announce'),
+                ('announce_truncate', 'CREATE TRIGGER announce_truncate AFTER TRUNCATE ON cmk.%1$I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed(); ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER announce_truncate')
              ) g (tgname, fix)
              WHERE r.relname OPERATOR(pg_catalog.<>) 'key_event'
                 OR pg_catalog.starts_with(g.tgname, 'guard')) wanted

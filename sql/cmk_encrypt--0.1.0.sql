@@ -576,10 +576,10 @@ AS $$
       FROM (SELECT r.relname, g.tgname, g.fix
               FROM pg_catalog.unnest('{tenant, data_key, access, home, key_event}'::pg_catalog.text[]) r (relname)
              CROSS JOIN (VALUES
-                ('guard', 'CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.%I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard()'),
-                ('guard_row', 'CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON cmk.%I FOR EACH ROW EXECUTE FUNCTION cmk.registry_guard()'),
-                ('announce', 'CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON cmk.%I FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed()'),
-                ('announce_truncate', 'CREATE TRIGGER announce_truncate AFTER TRUNCATE ON cmk.%I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed()')
+                ('guard', 'CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.%1$I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard(); ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER guard'),
+                ('guard_row', 'CREATE TRIGGER guard_row BEFORE INSERT OR UPDATE OR DELETE ON cmk.%1$I FOR EACH ROW EXECUTE FUNCTION cmk.registry_guard(); ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER guard_row'),
+                ('announce', 'CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON cmk.%1$I FOR EACH ROW EXECUTE FUNCTION cmk.registry_changed(); ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER announce'),
+                ('announce_truncate', 'CREATE TRIGGER announce_truncate AFTER TRUNCATE ON cmk.%1$I FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_changed(); ALTER TABLE cmk.%1$I ENABLE ALWAYS TRIGGER announce_truncate')
              ) g (tgname, fix)
              WHERE r.relname OPERATOR(pg_catalog.<>) 'key_event'
                 OR pg_catalog.starts_with(g.tgname, 'guard')) wanted
@@ -690,7 +690,15 @@ DECLARE
     object pg_catalog.text;
 BEGIN
     FOR object, grantee IN
-        WITH ours (object, acl, owner) AS (
+        WITH members AS (
+            SELECT d.classid, d.objid
+              FROM pg_catalog.pg_depend d
+              JOIN pg_catalog.pg_extension e
+                ON d.refclassid OPERATOR(pg_catalog.=) 'pg_extension'::pg_catalog.regclass
+               AND d.refobjid OPERATOR(pg_catalog.=) e.oid
+             WHERE e.extname OPERATOR(pg_catalog.=) 'cmk_encrypt'
+               AND d.deptype OPERATOR(pg_catalog.=) 'e'),
+        ours (object, acl, owner) AS (
             SELECT pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass), c.relacl, c.relowner
               FROM pg_catalog.pg_class c
              WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
@@ -698,9 +706,9 @@ BEGIN
             UNION ALL
             SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
               FROM pg_catalog.pg_proc p
-             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
-                OR p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
-               AND pg_catalog.starts_with(p.proname, 'cmk_')
+              JOIN members m
+                ON m.classid OPERATOR(pg_catalog.=) 'pg_proc'::pg_catalog.regclass
+               AND m.objid OPERATOR(pg_catalog.=) p.oid
             UNION ALL
             SELECT pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype), t.typacl, t.typowner
               FROM pg_catalog.pg_type t
@@ -725,8 +733,15 @@ BEGIN
     FOR object IN
         SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
           FROM pg_catalog.pg_proc p
-         WHERE p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
-           AND pg_catalog.starts_with(p.proname, 'cmk_')
+          JOIN pg_catalog.pg_depend d
+            ON d.classid OPERATOR(pg_catalog.=) 'pg_proc'::pg_catalog.regclass
+           AND d.objid OPERATOR(pg_catalog.=) p.oid
+           AND d.deptype OPERATOR(pg_catalog.=) 'e'
+          JOIN pg_catalog.pg_extension e
+            ON d.refclassid OPERATOR(pg_catalog.=) 'pg_extension'::pg_catalog.regclass
+           AND d.refobjid OPERATOR(pg_catalog.=) e.oid
+         WHERE e.extname OPERATOR(pg_catalog.=) 'cmk_encrypt'
+           AND p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', object);
     END LOOP;

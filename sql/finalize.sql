@@ -10,7 +10,15 @@ DECLARE
     object pg_catalog.text;
 BEGIN
     FOR object, grantee IN
-        WITH ours (object, acl, owner) AS (
+        WITH members AS (
+            SELECT d.classid, d.objid
+              FROM pg_catalog.pg_depend d
+              JOIN pg_catalog.pg_extension e
+                ON d.refclassid OPERATOR(pg_catalog.=) 'pg_extension'::pg_catalog.regclass
+               AND d.refobjid OPERATOR(pg_catalog.=) e.oid
+             WHERE e.extname OPERATOR(pg_catalog.=) 'cmk_encrypt'
+               AND d.deptype OPERATOR(pg_catalog.=) 'e'),
+        ours (object, acl, owner) AS (
             SELECT pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass), c.relacl, c.relowner
               FROM pg_catalog.pg_class c
              WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
@@ -18,9 +26,9 @@ BEGIN
             UNION ALL
             SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
               FROM pg_catalog.pg_proc p
-             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
-                OR p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
-               AND pg_catalog.starts_with(p.proname, 'cmk_')
+              JOIN members m
+                ON m.classid OPERATOR(pg_catalog.=) 'pg_proc'::pg_catalog.regclass
+               AND m.objid OPERATOR(pg_catalog.=) p.oid
             UNION ALL
             SELECT pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype), t.typacl, t.typowner
               FROM pg_catalog.pg_type t
@@ -41,19 +49,26 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
     END LOOP;
 
-    -- Whom they obey is decided by the grants for tenants, at every call.
+    -- Anyone may call them; the grants for tenants decide, at every call.
     FOR object IN
         SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
           FROM pg_catalog.pg_proc p
-         WHERE p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
-           AND pg_catalog.starts_with(p.proname, 'cmk_')
+          JOIN pg_catalog.pg_depend d
+            ON d.classid OPERATOR(pg_catalog.=) 'pg_proc'::pg_catalog.regclass
+           AND d.objid OPERATOR(pg_catalog.=) p.oid
+           AND d.deptype OPERATOR(pg_catalog.=) 'e'
+          JOIN pg_catalog.pg_extension e
+            ON d.refclassid OPERATOR(pg_catalog.=) 'pg_extension'::pg_catalog.regclass
+           AND d.refobjid OPERATOR(pg_catalog.=) e.oid
+         WHERE e.extname OPERATOR(pg_catalog.=) 'cmk_encrypt'
+           AND p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', object);
     END LOOP;
 END
 $$;
 
--- Who may read every table dumps this one too, and reads what it shows.
+-- pg_read_all_data must be able to dump cmk.access, whose roles are of this type.
 GRANT EXECUTE ON FUNCTION cmk.grantee_in(pg_catalog.cstring), cmk.grantee_out(cmk.grantee),
     cmk.grantee_recv(pg_catalog.internal), cmk.grantee_send(cmk.grantee), cmk.grantee_oid(cmk.grantee),
     cmk.grantee_regrole(cmk.grantee), cmk.grantee_key(cmk.grantee) TO pg_read_all_data;
@@ -100,7 +115,7 @@ COMMENT ON FUNCTION cmk.revoke_access(pg_catalog.text, pg_catalog.regrole, pg_ca
 COMMENT ON FUNCTION cmk.check() IS
     'What is wrong with the key registry, and what mends it; no row if nothing is';
 COMMENT ON FUNCTION cmk.destroy_data_keys(pg_catalog.text) IS
-    'Deletes every data key of this database, whose name must be given: all sealed values are lost. For who means DROP EXTENSION';
+    'Deletes every data key of this database, whose name must be given: all sealed values are lost. For whoever means to DROP EXTENSION';
 COMMENT ON FUNCTION cmk.adopt_registry() IS
     'Makes a registry that CREATE DATABASE ... TEMPLATE copied the registry of this database; for superusers';
 COMMENT ON FUNCTION cmk.inspect(pg_catalog.bytea) IS
@@ -155,8 +170,8 @@ COMMENT ON COLUMN cmk.status.key_state IS
 COMMENT ON COLUMN cmk.status.reason IS 'Why it is not usable, as in the DETAIL of errors';
 COMMENT ON COLUMN cmk.status.info IS 'kms_code, request_id or cause of the last failure';
 COMMENT ON COLUMN cmk.status.since IS 'Beginning of key_state, whatever its reason';
-COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last unwrapped a data key';
-COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last failed to';
+COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last did what it was asked';
+COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last did not';
 COMMENT ON COLUMN cmk.status.hits IS 'Values sealed or opened under a data key that was at hand';
 COMMENT ON COLUMN cmk.status.misses IS 'Times a process lacked a data key';
 COMMENT ON COLUMN cmk.status.kms_calls IS

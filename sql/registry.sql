@@ -18,7 +18,7 @@ $$;
 
 CREATE SCHEMA cmk;
 
--- A role that a right was granted to: its oid, and the name by which dumps and replication find it
+-- The role that a grant is to: its oid, and the name by which dumps and replication find it
 -- elsewhere. Input of a name that no role has is accepted and stands for nobody. src/pg/grantee.rs
 -- says more.
 CREATE TYPE cmk.grantee;

@@ -1,4 +1,4 @@
--- What people look at.
+-- Views, and the functions behind them.
 
 -- PARALLEL UNSAFE: its body may be what loads the library, which can't happen while workers run.
 CREATE FUNCTION cmk.inspect(

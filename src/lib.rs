@@ -1,11 +1,11 @@
 //! `cmk_encrypt`: column encryption inside PostgreSQL under keys that the tenants own.
 //!
-//! What a DBA, an application or an auditor calls is in `sql`. What PostgreSQL needs is in `pg`,
-//! the only module that knows it. Everything else is a crate that knows neither: see
-//! `docs/architecture.md`.
+//! What a DBA, an application or an auditor calls is declared in `sql`; what a DBA's call does is
+//! in `admin`. The glue to PostgreSQL is in `pg`. Everything else is a crate that knows nothing of
+//! the server: see `docs/architecture.md`.
 
 mod admin;
-pub mod pg;
+mod pg;
 mod sql;
 
 pgrx::pg_module_magic!();
@@ -36,8 +36,10 @@ pub extern "C-unwind" fn _PG_init() {
 /// What `cargo pgrx test` asks for.
 #[cfg(all(test, feature = "pg_test"))]
 pub mod pg_test {
+    /// Nothing to set up.
     pub fn setup(_options: Vec<&str>) {}
 
+    /// Lines of `postgresql.conf`.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
         vec![

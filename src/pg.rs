@@ -1,5 +1,5 @@
-//! PostgreSQL: the only home of `unsafe` and of pgrx outside of `sql`, and what the keyring asks of
-//! a backend.
+//! Glue to PostgreSQL. `sql` declares functions, `admin` calls SPI; everything that is unsafe about
+//! the server is here, and so is what the keyring asks of a backend.
 
 mod background;
 pub mod brake;

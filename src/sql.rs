@@ -1,8 +1,8 @@
-//! The SQL surface: thin functions that convert, call and return. Volatility, parallel class and
-//! privileges of each are chosen here and in `sql/finalize.sql`.
+//! The SQL surface: thin functions that convert, call and return. They are declared here, or in
+//! `sql/*.sql` where `#[pg_extern]` cannot say it; privileges are in `sql/finalize.sql`.
 //!
-//! PARALLEL RESTRICTED throughout: a parallel worker is a new process with an empty cache, so each
-//! would ask KMS again.
+//! Functions that may ask KMS are PARALLEL RESTRICTED: a parallel worker is a new process with an
+//! empty cache, so each would ask KMS again. Administration is PARALLEL UNSAFE.
 
 // pgrx keeps an error's code, detail and hint only if it is returned as its own, large, type.
 #![allow(clippy::result_large_err)]

@@ -110,8 +110,7 @@ pub fn revoke(change: &Change<'_>) -> Result<()> {
         ),
         &arguments,
     )?;
-    // What is gone may be taken back; what never was is a slip of the pen. Looked at last, for the
-    // brake waits for nobody.
+    // No such grant: report what is unknown. Last, so that the effect is not delayed.
     if deleted + reduced == 0 {
         change.tenant.map_or(Ok(()), read::require_registered)?;
         change.role.require()?;

@@ -7,7 +7,7 @@ use cmk_error::{Reason, Result};
 /// Makes a registry that CREATE DATABASE ... TEMPLATE copied the registry of this database.
 ///
 /// # Errors
-/// `registry_write` unless the caller is a superuser, whatever was granted to him; `read_only`.
+/// `registry_write` unless the caller is a superuser, whatever was granted to them; `read_only`.
 pub fn adopt() -> Result<()> {
     const ADOPT: &str = "
         INSERT INTO cmk.home

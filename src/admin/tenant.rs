@@ -23,7 +23,9 @@ use pgrx::datum::DatumWithOid;
 pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> Result<TenantState> {
     check_tenant_name(tenant)?;
     let named = |error: Error| error.for_tenant(tenant);
-    let customer_key = CustomerKey::parse(key_uri, options, 0).map_err(named)?;
+    // Drawn anew, so that no session of a role is used that an earlier attempt left.
+    let epoch = new_epoch()?;
+    let customer_key = CustomerKey::parse(key_uri, options, epoch).map_err(named)?;
     write::require_writable()?;
     read::require_at_home().map_err(named)?;
     if read::is_registered(tenant)? {
@@ -33,7 +35,7 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     let registered = Tenant {
         name: tenant.into(),
         state: TenantState::Pending,
-        epoch: 0,
+        epoch,
         customer_key,
         last_version: 0,
         data_keys: Vec::new(),
@@ -42,10 +44,11 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     let make = || keyring().make_data_key(&THIS_PROCESS, &registered, Purpose::Values);
     let made = activate.then(make).transpose().map_err(named)?;
     const INSERT: &str = "
-        INSERT INTO cmk.tenant (tenant, key_uri, options)
-        VALUES ($1, $2, $3::pg_catalog.text::pg_catalog.jsonb) ON CONFLICT DO NOTHING";
+        INSERT INTO cmk.tenant (tenant, key_uri, options, epoch)
+        VALUES ($1, $2, $3::pg_catalog.text::pg_catalog.jsonb, $4) ON CONFLICT DO NOTHING";
     let key = &registered.customer_key;
-    if write::execute(INSERT, &[tenant.into(), key.uri().into(), key.options().into()])? == 0 {
+    let arguments = [tenant.into(), key.uri().into(), key.options().into(), epoch.into()];
+    if write::execute(INSERT, &arguments)? == 0 {
         return Err(named(Reason::TenantExists.into()));
     }
     let Some(made) = made else { return Ok(TenantState::Pending) };
@@ -54,7 +57,7 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     Ok(TenantState::Active)
 }
 
-/// Changes as whom a tenant's key is used. KMS has to unwrap the current data key that way before
+/// Changes the options of a tenant's key. KMS has to unwrap the current data key that way before
 /// anything changes; of a pending tenant there is none to unwrap.
 ///
 /// # Errors
@@ -62,23 +65,21 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
 /// before.
 pub fn alter_options(tenant: &str, options: &str) -> Result<()> {
     let named = |error: Error| error.for_tenant(tenant);
-    let mut altered = lock(tenant, None)?;
+    let registered = lock(tenant, None)?;
     let epoch = new_epoch()?;
-    let key = CustomerKey::parse(altered.customer_key.uri(), options, epoch).map_err(named)?;
-    if key == altered.customer_key {
+    let key = CustomerKey::parse(registered.customer_key.uri(), options, epoch).map_err(named)?;
+    if key == registered.customer_key {
         return Ok(());
     }
-    (altered.customer_key, altered.epoch) = (key, epoch);
-    if altered.state != TenantState::Pending {
-        keyring().prove_key(&THIS_PROCESS, &altered).map_err(named)?;
+    if registered.state != TenantState::Pending {
+        keyring().prove_key(&THIS_PROCESS, &registered, &key).map_err(named)?;
     }
     const UPDATE: &str = "
         UPDATE cmk.tenant
            SET options = $2::pg_catalog.text::pg_catalog.jsonb, epoch = $3,
                changed_at = pg_catalog.now()
          WHERE tenant OPERATOR(pg_catalog.=) $1";
-    let options = altered.customer_key.options();
-    match write::execute(UPDATE, &[tenant.into(), options.into(), epoch.into()])? {
+    match write::execute(UPDATE, &[tenant.into(), key.options().into(), epoch.into()])? {
         // Nothing but a trigger of somebody else could keep the row out.
         0 => Err(Reason::RegistryWrite.into()),
         _ => Ok(()),

@@ -39,15 +39,20 @@ enum Effect {
 }
 
 impl Effect {
-    fn apply(self, level: i32) {
+    /// False if there is no room for it.
+    fn apply(self, level: i32) -> bool {
         match self {
             Self::Brake(brake) => access::with(|shared| {
-                brake::pull(shared.brakes, shared.counters, brake.by(pid(), level));
+                brake::pull(shared.brakes, shared.counters, brake.by(pid(), level))
             }),
             Self::Eviction(Some(tenant)) => {
                 access::with(|shared| shared.evict(&tenant, clock::now()));
+                true
             }
-            Self::Eviction(None) => evict_all(),
+            Self::Eviction(None) => {
+                evict_all();
+                true
+            }
         }
     }
 }
@@ -71,12 +76,14 @@ pub fn is_on() -> bool {
 pub fn commit_begins() {
     if is_on() {
         let effects = AT_COMMIT.with_borrow_mut(std::mem::take);
-        effects.into_iter().for_each(|(level, effect)| effect.apply(level));
+        for (level, effect) in effects {
+            effect.apply(level);
+        }
     }
 }
 
-/// When a subtransaction ends. Without it, what it asked for is undone; else it now belongs to the
-/// one around it.
+/// When a subtransaction ends. If it rolled back, what it asked for is undone; else that now
+/// belongs to the one around it.
 pub fn subtransaction_ended(committed: bool) {
     let level = level();
     AT_COMMIT.with_borrow_mut(|effects| match committed {
@@ -117,7 +124,7 @@ pub fn suspend(tenant: &str, target: &Target<'_>) -> Result<()> {
     pull("suspension", target, Effect::Brake(brake))
 }
 
-/// Has rights taken back; without a tenant, those for every tenant.
+/// Has a grant taken back; without a tenant, that for every tenant.
 ///
 /// # Errors
 /// `read_only`, `not_installed`.
@@ -133,6 +140,8 @@ pub fn revoke(
     pull("revocation", target, Effect::Brake(brake))
 }
 
+const EVICTION: &str = "eviction";
+
 /// Has data keys dropped; without a tenant, those of all. Not undone by a rollback: it costs the
 /// call to KMS that it is meant to cost.
 ///
@@ -140,7 +149,7 @@ pub fn revoke(
 /// `read_only`, `not_installed`.
 pub fn evict(tenant: Option<&str>, target: &Target<'_>) -> Result<()> {
     let id = tenant.map(tenant_id);
-    pull("eviction", target, Effect::Eviction(id))
+    pull(EVICTION, target, Effect::Eviction(id))
 }
 
 /// A brake goes with its process, should that end in the middle.
@@ -179,17 +188,16 @@ fn pull(what: &str, target: &Target<'_>, effect: Effect) -> Result<()> {
         }
         return Ok(());
     }
-    if is_shared {
-        effect.apply(level());
-    }
-    warn(what, table, is_shared);
+    let holds_already = is_shared && effect.apply(level());
+    warn(what, table, holds_already);
     Ok(())
 }
 
 fn warn(what: &str, table: pg_sys::Oid, holds_already: bool) {
-    let when = match holds_already {
-        true => "It holds in every session already, and is undone only by a rollback.",
-        false => "It takes effect when the wait is over.",
+    let when = match (holds_already, what) {
+        (true, EVICTION) => "It holds in every session already.",
+        (true, _) => "It holds in every session already, and is undone only by a rollback.",
+        (false, _) => "It takes effect when the wait is over.",
     };
     let message = format!("this {what} waits for locks of others on the key registry");
     ErrorReport::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, message, "cmk_encrypt")

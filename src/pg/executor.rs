@@ -193,8 +193,8 @@ macro_rules! on_run {
 }
 with_run_arguments!(on_run);
 
-/// Notes a query that is being run as another role than it was started as: all that happens in it
-/// needs the latter's rights too. True if it is one.
+/// Remembers a query that is being run as another role than it was started as: all that happens in
+/// it needs the latter's grant too. True if it is one.
 ///
 /// # Safety
 /// `query` was started.
@@ -205,7 +205,7 @@ unsafe fn enter(query: Query, here: usize) -> bool {
     let Some(starter) = started_as(context).filter(|starter| *starter != current_role()) else {
         return false;
     };
-    // Two of them need the rights of both; that is nobody's case, and nobody's right.
+    // Nested foreign starters: deny, instead of checking both.
     let role = if around().is_none_or(|of| of == starter) { starter } else { NOBODY };
     AROUND.with_borrow_mut(|around| around.push(Around { frame: here, context, role }));
     IS_AROUND.store(true, Relaxed);
@@ -248,7 +248,8 @@ pub unsafe fn starter(call: pg_sys::FunctionCallInfo) -> Option<Role> {
 #[cold]
 fn find(context: Context) -> Option<Role> {
     if let Some(Role(oid)) = started_as(context) {
-        // Only of an executor's own context is the end told; one below it may go before.
+        // We are told only when an executor's own context ends, so cache only those; one below it
+        // may go before.
         LAST_CONTEXT.store(context as usize, Relaxed);
         LAST_ROLE.store(oid, Relaxed);
         return Some(Role(oid));

@@ -40,6 +40,11 @@ fn start() -> bool {
         return true;
     }
     locked::on_erase(holders::release);
+    if OWNER.swap(0, Relaxed) == pid {
+        // Somebody else took the signal, and must not get ours.
+        // SAFETY: a timer of this process, which made it.
+        unsafe { libc::timer_delete(TIMER.load(SeqCst) as libc::timer_t) };
+    }
     let started = free_signal().and_then(make_timer);
     match started {
         Some((signal, timer)) => {
@@ -48,6 +53,11 @@ fn start() -> bool {
             ARMED.store(u64::MAX, SeqCst);
             OWNER.store(pid, Relaxed);
             FAILED.store(false, Relaxed);
+            // What the old timer was to erase.
+            let now = clock::now();
+            if let Some(next) = locked::erase_overdue(now) {
+                arm(next.max(now + SOON));
+            }
         }
         None if !FAILED.swap(true, Relaxed) => elog::log_line(
             "cmk_encrypt cannot make a timer: data keys in a sleeping session are erased when it wakes only",
@@ -82,8 +92,7 @@ fn free_signal() -> Option<c_int> {
 }
 
 fn make_timer(signal: c_int) -> Option<(c_int, libc::timer_t)> {
-    // SAFETY: on the main thread; all pointers are to locals. A timer that an earlier signal
-    // belonged to stays, unarmed.
+    // SAFETY: on the main thread; all pointers are to locals.
     unsafe {
         let mut action: libc::sigaction = zeroed();
         action.sa_sigaction = on_signal as *const () as usize;

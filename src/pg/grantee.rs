@@ -1,9 +1,9 @@
-//! The type `cmk.grantee`: a role that a right was granted to.
+//! The type `cmk.grantee`: the role that a grant is to.
 //!
 //! PostgreSQL's `regrole` is a number that is shown as a name. It travels as a number in binary
 //! replication, where it may be somebody else's, and a dump that names a role which the other
 //! server lacks can't be loaded at all. This type holds both: the number decides here, so that a
-//! right follows ALTER ROLE RENAME and dies with DROP ROLE; the name is what dumps and replication
+//! grant follows ALTER ROLE RENAME and dies with DROP ROLE; the name is what dumps and replication
 //! carry, in text and in binary. A name that no role has on arrival stands for nobody, for good: a
 //! role that somebody creates later is not the one that was meant.
 

@@ -1,5 +1,5 @@
-//! The triggers on every registry table (`sql/guards.sql`), and the hook that stands before the
-//! table of data keys is dropped.
+//! The triggers on every registry table (`sql/guards.sql`), and the hook that runs before the table
+//! of data keys is dropped.
 //!
 //! Two things are refused here: changes by roles that don't own the registry, whatever else they
 //! may write; and whatever destroys a data key by the way, whoever asks. A data key that is gone

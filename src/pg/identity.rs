@@ -30,7 +30,7 @@ pub fn database() -> u32 {
     unsafe { pg_sys::MyDatabaseId.to_u32() }
 }
 
-/// Whether the caller is a superuser, whatever was granted to him.
+/// Whether the caller is a superuser, whatever was granted to them.
 pub fn is_superuser() -> bool {
     // SAFETY: a catalog look-up in a transaction on the main thread.
     unsafe { pg_sys::superuser() }

@@ -5,8 +5,8 @@ use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// Handles query cancel, `statement_timeout`, termination and shutdown. Unwinds if the wait is
-/// over.
+/// Handles query cancel, `statement_timeout`, termination and shutdown. Unwinds if the wait has to
+/// be given up.
 pub fn tick() {
     check_for_interrupts!();
     if GIVES_WAY.load(Relaxed) && is_database_wanted() {

@@ -64,7 +64,9 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_worker_main(_argument: pg_sys::Datu
 
 /// Zeroes what is past the TTL and returns when the next data key will be.
 fn expire(header: &Header) -> Instant {
-    // Whoever puts a data key in meanwhile wakes us, so that none is missed.
+    // Whoever puts a data key in while we look says when it expires, be it where we have looked
+    // already.
+    header.worker_is_looking.store(true, SeqCst);
     header.next_expiry.store(Instant::MAX, SeqCst);
     let ttl = values::ttl();
     let oldest = clock::now().saturating_sub(ttl);
@@ -73,8 +75,8 @@ fn expire(header: &Header) -> Instant {
         let left = access::with(|shared| shared.expire(range.clone(), oldest));
         next = next.min(left.map_or(Instant::MAX, |at| at.saturating_add(ttl)));
     });
-    header.next_expiry.store(next, SeqCst);
-    next
+    header.worker_is_looking.store(false, SeqCst);
+    header.next_expiry.fetch_min(next, SeqCst).min(next)
 }
 
 #[pg_guard]
@@ -83,5 +85,5 @@ extern "C-unwind" fn stop(_code: c_int, _argument: pg_sys::Datum) {
     // From here on nothing is shared.
     header.worker_latch.store(std::ptr::null_mut(), SeqCst);
     header.worker_pid.store(0, SeqCst);
-    access::clear_unshared_data_keys();
+    access::with(|shared| shared.clear_data_keys());
 }

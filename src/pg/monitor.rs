@@ -1,4 +1,4 @@
-//! Watches the keys of one database's tenants; one background worker a database.
+//! Watches the keys of one database's tenants; one background worker per database.
 
 mod events;
 pub mod launch;

@@ -1,4 +1,5 @@
-//! What happens when transactions end.
+//! What happens when transactions begin to commit, are prepared or end, and when subtransactions
+//! end.
 
 use super::process::{THIS_PROCESS, keyring_in_use};
 use super::registry::invalidation;

@@ -2,7 +2,7 @@
 //!
 //! A role with `pg_read_server_files` reads any file that the server can read, and on Linux a
 //! process is files too: `/proc/self/mem` holds the data keys, `/proc/self/environ` the AWS
-//! credentials. prctl(2) with PR_SET_DUMPABLE 0 gives those files to root. Made in the postmaster,
+//! credentials. prctl(2) with PR_SET_DUMPABLE 0 gives those files to root. Set in the postmaster,
 //! it holds for all its children; there are no core dumps then, and debuggers have to be root's.
 
 /// Once per process, or in the postmaster for all its children.

@@ -163,7 +163,7 @@ fn binding<'a>(
 enum Forgiven {
     /// Those that concern this one value.
     Default,
-    /// A bit a place in [`Reason::ALL`].
+    /// One bit for each place in [`Reason::ALL`].
     These(u128),
 }
 

@@ -12,7 +12,7 @@ fn destroy_data_keys(database: Option<&str>) -> SqlResult<i32> {
     Ok(destroyed as i32)
 }
 
-/// Not SECURITY DEFINER: it is the caller who must be a superuser, whatever was granted to him.
+/// Not SECURITY DEFINER: it is the caller who must be a superuser, whatever was granted to them.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn adopt_registry() -> SqlResult<()> {

@@ -1,4 +1,5 @@
-//! What is known of tenants' keys, and what this backend holds in its cache. Never key bytes.
+//! What is known of tenants' keys, and what this backend holds in its cache: never key bytes. Also
+//! `cmk.warm`, which fills that cache, and `cmk.reset_stats`.
 
 use crate::pg::datum::required;
 use crate::pg::identity;
@@ -98,8 +99,7 @@ fn key_copies(
     let is_shared = access::is_shared();
     let ttl = values::ttl() as f64 / NANOS;
     let (record, holders) = record_of(tenant);
-    // Of other sessions, and of a call whose answer is on its way, nothing is known but that all
-    // keep to the TTL.
+    // For other sessions, and for a call whose answer is on its way, only the TTL is a bound.
     let lives_on = match is_shared && !record.is_being_asked(clock::now()) {
         true => record.copies_until.saturating_sub(clock::now()) as f64 / NANOS,
         false => ttl,
@@ -161,7 +161,7 @@ fn warm(tenants: Option<VariadicArray<'_, &str>>) -> SqlResult<i32> {
     Ok(count as i32)
 }
 
-/// One row a cached data key; times in seconds. The view `cmk.cache` is made of it.
+/// One row per cached data key; times in seconds. The view `cmk.cache` is made of it.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
 #[allow(clippy::type_complexity)] // the row type of the SQL function
 fn backend_cache() -> TableIterator<

@@ -22,7 +22,7 @@ fn register_tenant(
     registered.map(|state| state.name()).into_sql()
 }
 
-/// The tenant's role or external id changed.
+/// Changes the options of a tenant's key.
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn alter_tenant_options(tenant: Option<&str>, options: Option<JsonbArg>) -> SqlResult<()> {

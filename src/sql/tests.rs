@@ -45,7 +45,8 @@ mod tests {
 
     #[pg_test]
     fn every_function_has_a_comment_and_a_pinned_search_path_if_it_runs_as_its_owner() {
-        let members = "FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'cmk_encrypt'
+        let members = "FROM pg_depend d
+                        JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'cmk_encrypt'
                         JOIN pg_proc p ON p.oid = d.objid AND d.classid = 'pg_proc'::regclass
                        WHERE d.deptype = 'e' AND p.pronamespace <> 'tests'::regnamespace";
         assert!(count(&format!("SELECT count(*) {members}")) > 15);

@@ -2,7 +2,7 @@
 
 It shares no code with the extension: AES-ECB, AES-GCM and HKDF come from Python `cryptography`
 (OpenSSL), the composition is written from the C2SP XAES-256-GCM specification, RFC 5869 and the
-layout in `src/envelope.rs`. What this module opens, and only that, is what the format says.
+layout in `crates/envelope/src/lib.rs`. What this module opens, and only that, is what the format says.
 
     envelope   = 0xC1 || suite 0x01 || dek_id[16] || nonce[24] || ciphertext[n] || tag[16]
     AAD        = "cmk_encrypt/v1" || envelope[0..18] || len32(tenant) || tenant || len32(aad) || aad

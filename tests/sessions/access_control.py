@@ -43,7 +43,7 @@ FUNCTIONS = {
     "grant_access":         (NOBODY,  "volatile unsafe owner"),
     "revoke_access":        (NOBODY,  "volatile unsafe owner"),
     "destroy_data_keys":    (NOBODY,  "volatile unsafe owner"),
-    # As the caller, who has to be a superuser whatever was granted to him: test_copied_database.py.
+    # As the caller, who has to be a superuser whatever was granted to them: test_copied_database.py.
     "adopt_registry":       (NOBODY,  "volatile unsafe caller strict pinned"),
     # What is known
     "check":                (MONITOR, "stable unsafe owner"),

@@ -23,10 +23,10 @@ class Shim:
         self._write()
         self.env = {"LD_PRELOAD": str(library), "CMK_SHIM": str(self._orders)}
 
-    def _write(self, resolve_millis=0, ahead_seconds=0):
+    def _write(self, resolve_millis=0, ahead_seconds=0, take_signal=0):
         # In place: the servers have the file mapped.
         with open(self._orders, "r+b" if self._orders.exists() else "wb") as orders:
-            orders.write(struct.pack("qq", resolve_millis, ahead_seconds))
+            orders.write(struct.pack("qqq", resolve_millis, ahead_seconds, take_signal))
         self._orders.chmod(0o644)
 
     @contextlib.contextmanager
@@ -42,6 +42,10 @@ class Shim:
 
     def clock_ahead(self, seconds):
         return self._ordered(ahead_seconds=seconds)
+
+    def take_signal(self, number):
+        """Whoever resolves a name loses this real-time signal, counted from SIGRTMIN."""
+        return self._ordered(take_signal=number)
 
     def close(self):
         shutil.rmtree(self.dir)

@@ -1,4 +1,4 @@
-"""Words that the tests share: sessions, tenants, and what a failure must look like."""
+"""What the tests share: sessions, tenants, and what a failure must look like."""
 
 import contextlib
 import re

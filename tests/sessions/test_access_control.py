@@ -225,7 +225,7 @@ def test_the_schema_is_entered_by_whom_the_table_says_and_built_in_by_nobody(use
 
 
 def test_no_object_is_dropped_or_described_anew(user, world):
-    """By nobody because it isn't his, by a superuser because it is the extension's."""
+    """By nobody because it isn't theirs, by a superuser because it is the extension's."""
     role, _ = user
     for kind, identity in identities(world.dba):
         with pytest.raises(psycopg.Error) as caught:

@@ -35,7 +35,7 @@ TOO_LONG = {
 
 @pytest.fixture
 def sealed(app, dba, tenant, kms):
-    """A tenant who lends a role, that role, an envelope, and nothing in any cache."""
+    """A tenant with an assumed role, that role, an envelope, and nothing in any cache."""
     role, arn = kms.role("external-7"), kms.key()
     kms.principals(arn, [role])
     made = tenant(arn, role_arn=role, external_id="external-7")

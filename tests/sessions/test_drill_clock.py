@@ -1,4 +1,4 @@
-"""The wall clock jumps by an hour: TTLs, the negative cache and the end of idle copies don't care."""
+"""The wall clock jumps by an hour: TTLs, remembered failures and the end of idle copies don't care."""
 
 import time
 

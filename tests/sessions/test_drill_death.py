@@ -26,7 +26,7 @@ def patient(either_drill):
 
 
 @pytest.fixture
-def flight(session, kms):
+def call_in_progress(session, kms):
     """Starts sessions that want the same data key while KMS hangs: one asks, the others wait for it (or ask too,
     where nothing is shared). Gives the first session, the first answer to come and the others'."""
 
@@ -52,10 +52,10 @@ def waits(drill, sessions):
 
 
 @pytest.mark.parametrize("end", ["pg_cancel_backend", "pg_terminate_backend"])
-def test_the_others_survive_the_end_of_the_one_that_asks(patient, flight, kms, end):
+def test_the_others_survive_the_end_of_the_one_that_asks(patient, call_in_progress, kms, end):
     tenant = patient.tenant()
     with kms.fault("hang", arn=tenant.key_uri):
-        first, asked, waiting = flight(patient, tenant)
+        first, asked, waiting = call_in_progress(patient, tenant)
         calls = kms.calls(tenant.key_uri)
         patient.dba.run(f"SELECT {end}(%s)", first.pid)
         with fails_with("57014" if end == "pg_cancel_backend" else "57P01"):
@@ -68,10 +68,10 @@ def test_the_others_survive_the_end_of_the_one_that_asks(patient, flight, kms, e
         assert kms.calls(tenant.key_uri) == calls + 1
 
 
-def test_a_waiter_can_be_cancelled_and_the_others_wait_on(patient, flight, session, kms):
+def test_a_waiter_can_be_cancelled_and_the_others_wait_on(patient, call_in_progress, session, kms):
     tenant = patient.tenant()
     with kms.fault("hang", arn=tenant.key_uri):
-        _, asked, waiting = flight(patient, tenant)
+        _, asked, waiting = call_in_progress(patient, tenant)
         impatient = session(dbname="postgres", on=patient.server)
         impatient.run("SET statement_timeout = '300ms'")
         began = time.monotonic()
@@ -82,11 +82,11 @@ def test_a_waiter_can_be_cancelled_and_the_others_wait_on(patient, flight, sessi
     assert [future.result(timeout=5) for future in (asked, *waiting)] == [[(CANARY,)]] * (1 + WAITERS)
 
 
-def test_one_that_is_stopped_holds_the_others_no_longer_than_a_call_may_last(drill, flight, kms):
+def test_one_that_is_stopped_holds_the_others_no_longer_than_a_call_may_last(drill, call_in_progress, kms):
     with drill.server.settings(kms_attempt_timeout=f"{OPERATION_TIMEOUT}s", kms_operation_timeout=f"{OPERATION_TIMEOUT}s"):
         tenant = drill.tenant()
         with kms.fault("hang", arn=tenant.key_uri):
-            first, asked, waiting = flight(drill, tenant)
+            first, asked, waiting = call_in_progress(drill, tenant)
             began = time.monotonic()
             os.kill(first.pid, signal.SIGSTOP)
         try:
@@ -110,7 +110,7 @@ def mortal(request, make_drill):
 
 
 @pytest.fixture(params=["killed in the middle of a call", "killed while idle", "server stopped at once"])
-def death(request, mortal, flight, session, kms):
+def death(request, mortal, call_in_progress, session, kms):
     """Ends the server, with a warm session or with sessions that wait for KMS; gives the tenant and the clients'
     errors."""
     mortal.reconnect()
@@ -123,7 +123,7 @@ def death(request, mortal, flight, session, kms):
         hung = kms.fault("hang", arn=tenant.key_uri)
     with hung:
         if request.param != "killed while idle":
-            first, asked, waiting = flight(mortal, tenant)
+            first, asked, waiting = call_in_progress(mortal, tenant)
             running = [asked, *waiting]
         began = time.monotonic()
         if request.param == "server stopped at once":

@@ -1,4 +1,4 @@
-"""As test_identity.py, for tenants who lend us a role: who may assume it, and for how long."""
+"""As test_identity.py, for tenants whose role we assume: who may assume it, and for how long."""
 
 import pytest
 

@@ -181,18 +181,18 @@ def test_tenants_of_one_name_in_two_databases_are_two(drill, session, kms):
         users["postgres"].decrypt(name, sealed[other])
 
 
-def test_without_the_process_that_zeroes_nothing_is_shared_and_all_works(drill, users, kms):
-    def sweeper():
+def test_without_the_keyring_worker_nothing_is_shared_and_all_works(drill, users, kms):
+    def worker():
         return [pid for pid, title in drill.server.children().items() if title.startswith("cmk_encrypt keyring")]
 
     tenant = drill.tenant()
     found = find_shared(drill, users[0], tenant)
-    (old,) = sweeper()
+    (old,) = worker()
     os.kill(old, signal.SIGTERM)
-    until(lambda: sweeper() != [old], what="the end of the sweeper")
+    until(lambda: worker() != [old], what="the end of the keyring worker")
     assert is_zero(drill.server.pid, found), "it clears up before it goes"
     assert users[1].one(READ, tenant.name) == CANARY
-    until(lambda: sweeper() not in ([], [old]), what="another sweeper")
+    until(lambda: worker() not in ([], [old]), what="another keyring worker")
     other = drill.tenant()
     before = kms.calls(other.key_uri)
     for user in users[2:]:

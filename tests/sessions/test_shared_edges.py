@@ -182,7 +182,7 @@ def test_a_dead_tenant_does_not_stir_the_others(crowded, connect, kms):
         assert registry_reads() - reads <= 2
 
 
-def test_a_call_that_another_one_overtook_fails_nobody(make_server, kms, session):
+def test_a_call_that_was_superseded_fails_nobody(make_server, kms, session):
     """The first is stopped in the middle of its call; the second takes over; what comes of the first is old news."""
     conf = {"shared_preload_libraries": "cmk_encrypt", "cmk_encrypt.kms_operation_timeout": "500ms",
             "cmk_encrypt.kms_attempt_timeout": "400ms", "cmk_encrypt.kms_max_attempts": "1"}

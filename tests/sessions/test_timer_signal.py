@@ -61,3 +61,28 @@ def test_without_a_free_signal_it_says_so_and_keys_die_when_they_are_asked_for(d
     time.sleep(TTL)
     with fails("55000", "key_disabled", tenant.name):
         user.one(READ, tenant.name)
+
+
+def test_a_signal_that_somebody_takes_later_is_given_up_and_every_key_dies_on_time(make_server, kms, shim, session):
+    # By name, so that a call resolves it: the shim takes the signal then.
+    url = kms.url.replace("127.0.0.1", "localhost")
+    conf = {"cmk_encrypt.cache_ttl": "3s", "cmk_encrypt.kms_endpoint_url": url, "cmk_encrypt.cache_soft_ttl": "3s"}
+    drill = Drill(make_server(conf, env=shim.env), kms, preloaded=False)
+    early, late = drill.tenant(), drill.tenant()
+    needles = forms(drill.dek(early))
+    user = session(dbname="postgres", on=drill.server)
+    user.one("SELECT 1")
+    others = caught(user.pid)
+    assert user.one(READ, early.name) == CANARY
+    began = time.monotonic()
+    ours, = caught(user.pid) - others
+    found = find(user.pid, needles)
+    assert found
+    time.sleep(1)
+    with shim.take_signal(ours):
+        assert user.one(READ, late.name) == CANARY
+    assert len(caught(user.pid) - others) == 2, "another one, beside what was taken"
+    until(lambda: is_zero(user.pid, found), timeout=4, what="the end of the first copy")
+    assert time.monotonic() - began < 3 + 0.5, "with the first timer, not with the second"
+    time.sleep(2)
+    assert user.usable(), "nobody got a signal that was not his"

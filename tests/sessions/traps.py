@@ -1,4 +1,4 @@
-"""What the owner of a database can lay so that somebody else's call runs his code.
+"""What the owner of a database can lay so that somebody else's call runs their code.
 
 A trap is an object of an ordinary role beside those of pg_catalog: an operator or a function whose
 argument types match a call better, or a type or view whose name is found first.
@@ -190,7 +190,7 @@ class Traps:
                 yield [*types[:i], given, *types[i + 1:]]
 
     def _casts(self):
-        """Between a type of his own and any other a role may make casts."""
+        """Between a type of their own and any other a role may make casts."""
         for type_ in TYPES:
             for source, target in ((type_, "public.bait"), ("public.bait", type_)):
                 body = self._body(target, source)

@@ -13,8 +13,8 @@
 //! C2SP XAES-256-GCM derives a fresh AES-256-GCM key (NIST SP 800-38D) from the first half of each
 //! nonce, so random nonces may be used for 2^80 messages where AES-GCM alone stops at 2^32.
 //! Composed here from the `aes` and `aes-gcm` crates instead of taken from `xaes-256-gcm`, because
-//! that one expands decryption keys that GCM never uses, a tenth of the cost of a short value;
-//! tests hold the two against each other and against C2SP's vectors.
+//! that one expands decryption keys that GCM never uses, about a tenth of the cost of a short
+//! value; tests hold the two against each other and against C2SP's vectors.
 
 use super::key::{KEY_LEN, SecretKey};
 use super::locked::Erasable;
@@ -159,5 +159,40 @@ mod tests {
                 .unwrap();
             assert_eq!((ours, our_tag), (theirs, their_tag.into()), "{length} bytes");
         }
+    }
+
+    #[test]
+    fn a_dropped_cipher_leaves_nothing_and_nothing_prints_it() {
+        let mut cipher = std::mem::ManuallyDrop::new(Cipher::new(&SecretKey::generate().unwrap()));
+        assert_eq!(format!("{:?}", *cipher), "Cipher(..)");
+        assert_ne!(cipher.k1, [0; BLOCK]);
+        // SAFETY: dropped once; of what is left only plain bytes are read.
+        unsafe { std::mem::ManuallyDrop::drop(&mut cipher) };
+        assert_eq!(cipher.k1, [0; BLOCK]);
+    }
+
+    #[test]
+    fn room_of_another_length_than_the_value_is_refused() {
+        let (cipher, nonce) = (Cipher::new(&SecretKey::generate().unwrap()), [1; NONCE_LEN]);
+        for room in [0, 4, 6] {
+            let mut out = vec![0; room];
+            let sealed = cipher.seal(&nonce, b"", b"value", &mut out);
+            assert_eq!(sealed.unwrap_err().reason, Reason::TooLarge);
+            let opened = cipher.open(&nonce, b"", b"value", &[0; TAG_LEN], &mut out);
+            assert_eq!(opened.unwrap_err().reason, Reason::NotAuthentic);
+        }
+    }
+
+    #[test]
+    fn what_is_not_authentic_is_not_shown() {
+        let (cipher, nonce) = (Cipher::new(&SecretKey::generate().unwrap()), [1; NONCE_LEN]);
+        let (mut sealed, mut out) = ([0; 5], [7; 5]);
+        let mut tag = cipher.seal(&nonce, b"aad", b"value", &mut sealed).unwrap();
+        tag[0] ^= 1;
+        assert!(cipher.open(&nonce, b"aad", &sealed, &tag, &mut out).is_err());
+        assert_eq!(out, [7; 5]);
+        tag[0] ^= 1;
+        cipher.open(&nonce, b"aad", &sealed, &tag, &mut out).unwrap();
+        assert_eq!(&out, b"value");
     }
 }

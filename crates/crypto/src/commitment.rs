@@ -84,4 +84,13 @@ mod tests {
         assert!(Commitment::to(&a, b"acme") != Commitment::to(&b, b"acme"));
         assert!(Commitment::to(&a, b"acme") != Commitment::to(&a, b"acm"));
     }
+
+    #[test]
+    fn a_data_key_is_named_by_the_first_half_of_its_commitment() {
+        let commitment = Commitment::from_bytes(std::array::from_fn(|i| i as u8));
+        assert_eq!(commitment.as_bytes()[31], 31);
+        let id = commitment.dek_id();
+        assert_eq!(id.0, std::array::from_fn(|i| i as u8));
+        assert_eq!(format!("{id:?}"), "000102030405060708090a0b0c0d0e0f");
+    }
 }

@@ -47,3 +47,25 @@ impl fmt::Debug for SecretKey {
         f.write_str("SecretKey(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_length_is_refused_by_its_length_alone() {
+        assert_eq!(SecretKey::from_slice(&[7; KEY_LEN]).unwrap().expose_secret(), &[7; KEY_LEN]);
+        for len in [0, 16, KEY_LEN - 1, KEY_LEN + 1] {
+            let error = SecretKey::from_slice(&vec![7; len]).unwrap_err();
+            assert_eq!(error.reason, Reason::KmsAnswerMismatch);
+            assert_eq!(error.info(), Some(&*format!("key_bytes={len}")));
+        }
+    }
+
+    #[test]
+    fn two_keys_are_never_the_same_and_nothing_prints_them() {
+        let [one, other] = [(); 2].map(|()| SecretKey::generate().unwrap());
+        assert_ne!(one.expose_secret(), other.expose_secret());
+        assert_eq!(format!("{one:?}"), "SecretKey(..)");
+    }
+}

@@ -21,11 +21,12 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 use zeroize::Zeroize;
 
-/// Bytes a slot: an expanded XAES-256-GCM key needs 976, the software fallback's schedule included.
+/// Bytes of a slot: an expanded XAES-256-GCM key needs 976, the software fallback's schedule
+/// included.
 const SLOT: usize = 1024;
 /// Bytes of it for the content, which comes first.
 const CONTENT: usize = SLOT - 32;
-/// Bytes a mapping.
+/// Bytes of a mapping.
 const CHUNK: usize = 64 * 1024;
 /// Mappings at most: more slots than a cache of the largest size has.
 const CHUNKS: usize = 2048;
@@ -44,9 +45,9 @@ struct Slot {
 static MAPPINGS: [AtomicPtr<Slot>; CHUNKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
 
-/// The slot in use; 0: none. Who pins writes here first and then looks whether the slot is erased;
-/// who erases marks the slot first and then looks here. Both are sequentially consistent, so at
-/// least one of them notices the other, be it a signal handler or another thread.
+/// The slot in use; 0: none. A pin writes here first and then looks whether the slot is erased; an
+/// erasure marks the slot first and then looks here. Both are sequentially consistent, so at least
+/// one of them notices the other, be it a signal handler or another thread.
 static PINNED: AtomicUsize = AtomicUsize::new(0);
 
 static ON_ERASE: OnceLock<fn(u64)> = OnceLock::new();
@@ -115,7 +116,8 @@ unsafe impl<T: Send> Send for Locked<T> {}
 // SAFETY: hands out only &T, as Box does.
 unsafe impl<T: Sync> Sync for Locked<T> {}
 
-/// Access to the content, which isn't erased meanwhile. The one that there is: see [`Locked::pin`].
+/// Access to the content, which isn't erased meanwhile. At most one exists at a time: see
+/// [`Locked::pin`].
 pub struct Pinned<'a, T>(&'a T);
 
 impl<T: Erasable> Locked<T> {
@@ -237,8 +239,8 @@ pub fn erase_overdue(now: u64) -> Option<u64> {
 }
 
 /// Overwrites the dead part of the stack, where functions that have returned may have left copies
-/// of a key: moves of a value are plain copies, which nobody zeroes. Called by who had a key
-/// expanded, after.
+/// of a key: moves of a value are plain copies, which nobody zeroes. Call it after a key was
+/// expanded.
 #[inline(never)]
 pub fn scrub_stack() {
     // Deeper than a KMS call with all its layers goes; a backend has 100 kB to spare below any
@@ -258,6 +260,13 @@ mod tests {
 
     const NEVER: u64 = u64::MAX;
 
+    /// Tests run side by side, but overdue values are erased wherever they are.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    fn alone() -> std::sync::MutexGuard<'static, ()> {
+        ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     fn bytes(secret: &Locked<[u8; 976]>) -> &[u8; 976] {
         // SAFETY: mapped for good, erased or not.
         unsafe { secret.slot.cast().as_ref() }
@@ -276,6 +285,7 @@ mod tests {
 
     #[test]
     fn an_overdue_value_is_erased_unless_it_is_in_use() {
+        let _alone = alone();
         let [used, idle, later] = [10, 10, 1000].map(|at| Locked::new([0xA5_u8; 976], at, 0));
         let pinned = used.pin().unwrap();
         // While one is in use no other can be, so that none is unpinned too early.
@@ -295,6 +305,15 @@ mod tests {
     }
 
     #[test]
+    fn overdue_values_are_erased_in_whatever_mapping_they_lie() {
+        let _alone = alone();
+        // More than two mappings full.
+        let all: Vec<_> = (0..200).map(|_| Locked::new([0xA5_u8; 976], 10, 0)).collect();
+        erase_overdue(10);
+        assert!(all.iter().all(|secret| *bytes(secret) == [0; 976]));
+    }
+
+    #[test]
     fn slots_do_not_overlap() {
         let all: Vec<_> = (0..300_u32).map(|i| Locked::new([i as u8; 100], NEVER, 0)).collect();
         for (i, slot) in all.iter().enumerate() {
@@ -302,5 +321,74 @@ mod tests {
             assert_eq!(unsafe { *slot.slot.cast::<[u8; 100]>().as_ref() }, [i as u8; 100]);
         }
         assert!(protection().bytes >= 300 * SLOT);
+    }
+
+    #[test]
+    fn the_largest_cache_has_a_slot_for_each_data_key() {
+        // `cmk_encrypt.cache_size` goes up to this.
+        const { assert!(CHUNKS * (CHUNK / SLOT) >= 100_000) };
+    }
+
+    #[test]
+    fn what_the_system_granted_is_told_in_full() {
+        let all: Vec<_> = (0..300).map(|_| Locked::new([1; 100], NEVER, 0)).collect();
+        let (_, granted) = map(CHUNK, Sharing::Private);
+        let told = protection();
+        assert!(told.bytes >= all.len() * SLOT && told.bytes.is_multiple_of(CHUNK));
+        // What it still grants now, it granted before.
+        assert!(granted.locked == 0 || told.locked == told.bytes);
+        assert!(granted.undumpable == 0 || told.undumpable == told.bytes);
+    }
+
+    /// How often the hook was called with the tag of
+    /// [`a_value_that_is_erased_or_dropped_is_told_once`].
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    const TAG: u64 = 0x7A6;
+
+    #[test]
+    fn a_value_that_is_erased_or_dropped_is_told_once() {
+        let _alone = alone();
+        on_erase(|tag| {
+            if tag == TAG {
+                TOLD.fetch_add(1, Relaxed);
+            }
+        });
+        let told = || TOLD.load(Relaxed);
+        drop(Locked::new([1; 100], NEVER, TAG));
+        assert_eq!(told(), 1);
+        let erased = Locked::new([1; 100], 5, TAG);
+        erase_overdue(5);
+        assert_eq!(told(), 2);
+        erase_overdue(5);
+        drop(erased);
+        assert_eq!(told(), 2);
+    }
+
+    /// Leaves a pattern on the stack, and returns where.
+    #[inline(never)]
+    fn leave_copies() -> *const u8 {
+        let copies = [0xA5_u8; COPIES];
+        std::hint::black_box(&copies).as_ptr()
+    }
+
+    const COPIES: usize = 32 * 1024;
+
+    /// How many bytes of the pattern are left. The upper part is what this very test uses.
+    #[inline(never)]
+    fn copies_left(at: *const u8) -> usize {
+        // SAFETY: the thread's stack, which is mapped; what it holds is plain bytes to the
+        // processor.
+        let left = |i: &usize| unsafe { at.add(*i).read_volatile() } == 0xA5;
+        (0..COPIES / 2).filter(left).count()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reads the dead part of the stack")]
+    fn copies_that_functions_left_on_the_stack_are_overwritten() {
+        let at = leave_copies();
+        assert!(copies_left(at) > COPIES / 4, "the test looks at the wrong place");
+        let at = leave_copies();
+        scrub_stack();
+        assert_eq!(copies_left(at), 0);
     }
 }

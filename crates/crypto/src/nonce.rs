@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A call of the kernel per value costs more than sealing a short value, and its bulk output still
-//! costs a third as much; hence a seed a block, used once and forgotten (NIST SP 800-90A's CTR
+//! costs a third as much; hence one seed per block, used once and forgotten (NIST SP 800-90A's CTR
 //! construction without its state). A block belongs to one process: [`NonceSource`] compares the
 //! process id before it hands anything out, so that two backends forked from one preloaded parent
 //! never share a nonce.
@@ -22,10 +22,10 @@ use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
-/// Bytes a nonce.
+/// Bytes of a nonce.
 pub const NONCE_LEN: usize = 24;
 
-/// Nonces a block.
+/// Nonces in a block.
 const BLOCK: usize = 256;
 
 /// Longest time that a block is used, in nanoseconds.
@@ -149,5 +149,31 @@ mod tests {
         original.draw(at(1, 1000)).unwrap();
         let mut copy = copy_of(&original);
         assert_ne!(original.draw(at(1, 999)).unwrap(), copy.draw(at(1, 999)).unwrap());
+    }
+
+    #[test]
+    fn the_time_goes_into_a_nonce_and_takes_nothing_of_its_randomness() {
+        let mut source = NonceSource::new();
+        for now in 1000..1100 {
+            let mut copy = copy_of(&source);
+            let later = now ^ 0x1FFF_FFFF;
+            let (one, other) = (source.draw(at(1, now)).unwrap(), copy.draw(at(1, later)).unwrap());
+            if now == 1000 {
+                // Each of them filled a block of its own.
+                continue;
+            }
+            let mixed: Vec<_> = one.iter().zip(other).map(|(one, other)| one ^ other).collect();
+            assert_eq!(mixed[..8], 0x1FFF_FFFF_u64.to_ne_bytes());
+            assert_eq!(mixed[8..], [0; NONCE_LEN - 8]);
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_gone_from_the_block_when_it_is_handed_out() {
+        let mut source = NonceSource::new();
+        for number in 1..=BLOCK {
+            source.draw(at(1, 7)).unwrap();
+            assert!(source.block[..number * NONCE_LEN].iter().all(|byte| *byte == 0));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What sealing and opening one value costs, without PostgreSQL around it.
 
-#![allow(missing_docs, reason = "criterion's macros make public functions")]
+#![allow(missing_docs, reason = "criterion makes a public function")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -259,4 +259,25 @@ mod tests {
         let mut f = fixture();
         assert_ne!(f.seal(b"acme", b"", b"same"), f.seal(b"acme", b"", b"same"));
     }
+
+    #[test]
+    fn an_envelope_says_which_data_key_opens_it_and_how_long_its_plaintext_is() {
+        let mut f = fixture();
+        let sealed = f.seal(b"acme", b"", b"value");
+        let envelope = Envelope::parse(&sealed).unwrap();
+        assert_eq!((envelope.suite(), envelope.plaintext_len()), (SUITE_1, 5));
+        assert_eq!(envelope.dek_id(), f.dek_id);
+    }
+
+    #[test]
+    fn room_of_another_length_than_the_envelope_is_refused() {
+        let Fixture { cipher, dek_id, mut nonces } = fixture();
+        let binding = Binding { tenant: b"acme", aad: b"" };
+        for room in [0, 10, CIPHERTEXT_AT, OVERHEAD, OVERHEAD + 4, OVERHEAD + 6] {
+            let mut out = vec![0; room];
+            let moment = Moment { pid: 1, now: 1 };
+            let sealed = seal(&cipher, dek_id, &mut nonces, moment, &binding, b"value", &mut out);
+            assert_eq!(sealed.unwrap_err().reason, Reason::TooLarge, "{room} bytes");
+        }
+    }
 }

@@ -74,7 +74,9 @@ impl KeyState {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal, $state:ident, $message:literal, $hint:literal;)*) => {
+    ($(
+        $(#[$doc:meta])* $variant:ident = $name:literal, $state:ident, $message:literal, $hint:literal;
+    )*) => {
         /// A machine-readable cause. Names are stable: they are part of the SQL interface.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* #[doc = $message] $variant,)* }
@@ -102,13 +104,13 @@ macro_rules! reasons {
 /// One row of the error table.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// As in the DETAIL of an error: `reason=NAME`.
+    /// As it stands in DETAIL: `reason=NAME`.
     pub name: &'static str,
-    /// As clients see it.
+    /// The error's class, which drivers and pools look at.
     pub sqlstate: SqlState,
-    /// Lower case, no full stop; `%` stands for the tenant.
+    /// The primary message; `%` stands for the tenant.
     pub message: &'static str,
-    /// What to do, in sentences.
+    /// What to do.
     pub hint: &'static str,
 }
 
@@ -279,7 +281,7 @@ reasons! {
         "this is not the name of the current database",
         "Give current_database(), to show that you know where you are.";
     AccessArgument = "access_argument", InvalidParameterValue,
-        "no right is named",
+        "neither encrypt nor decrypt is set",
         "Set encrypt, decrypt or both to true.";
     NullArgument = "null_argument", NullValueNotAllowed,
         "a required argument is null",
@@ -293,7 +295,7 @@ reasons! {
 }
 
 impl Reason {
-    /// As in the DETAIL of an error: `reason=NAME`.
+    /// As it stands in the DETAIL of an error.
     pub const fn name(self) -> &'static str {
         self.entry().name
     }
@@ -316,7 +318,18 @@ impl Reason {
             Credentials | KeyUnusable | KmsRejected | Endpoint | LocalKeysOff | LocalKeyFile => {
                 Some(KeyState::Misconfigured)
             }
-            _ => None,
+            // Each by name: a new reason has to say what it means for cached data keys.
+            TenantPending | TenantSuspended | TenantShredded | DataKeysMissing
+            | TenantRowMissing | RegistryCopied | CannotPrepare | KeysWouldBeLost
+            | NotATriggerCall | NoGrant | RegistryWrite | SecurityRestricted | UnknownTenant
+            | NotInstalled | RegistryUnusable | UnknownRole | TenantExists | TenantBusy
+            | TenantStateConflict | CallBudgetSpent | SettingsOverridden | LoadedTooLate
+            | SystemRandom | OutOfMemory | NotAuthentic | UnknownDataKey | WrappedKeyRejected
+            | KmsAnswerMismatch | CommitmentMismatch | NotAnEnvelope | UnknownSuite
+            | TenantName | KeyUri | KeyOptions | RoleArn | ExternalId | TooLarge | ReasonName
+            | TooManyNames | DatabaseName | AccessArgument | NullArgument | NotText | ReadOnly => {
+                None
+            }
         }
     }
 

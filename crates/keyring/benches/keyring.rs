@@ -1,7 +1,9 @@
 //! What a hit and a miss cost, and the shared table, small and large. `make bench-crates` runs it.
 //!
-//! A miss, making room, and everything that holds the shared table's lock has to cost about the same at
-//! 1,000 entries and at 64,000.
+//! A miss, making room, and everything that holds the shared table's lock has to cost about the
+//! same at 1,000 entries and at 64,000.
+
+#![allow(missing_docs, reason = "criterion makes a public function")]
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
@@ -44,8 +46,8 @@ fn hits(criterion: &mut Criterion) {
     });
 }
 
-/// Tenants in turn, more than the cache holds: each call is a miss that the shared table answers, and makes
-/// room in the cache.
+/// Tenants in turn, more than the cache holds: each call is a miss that the shared table answers,
+/// and makes room in the cache.
 fn misses(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("miss, making room");
     for size in SIZES {

@@ -1,28 +1,30 @@
 //! Unwrapped data keys of this process, with what was known when they were unwrapped.
 //!
-//! Pure storage: the keyring decides what to do. Bounded by a number of data keys; the least recently
-//! used go first. A miss costs O(log n): two heaps say which data key was used, and unwrapped, longest
-//! ago. They are as old as the last look; what has become younger since is put back where it belongs.
-//! A guard of the map is never held while anything waits.
+//! Pure storage: the keyring decides what to do. Bounded by a number of data keys; the least
+//! recently used go first. A miss costs O(log n): two heaps say which data key was used, and
+//! unwrapped, longest ago. The heaps are updated lazily: an entry that turns out younger is pushed
+//! back. A guard of the map is never held while anything waits.
+
+mod entry;
+#[cfg(test)]
+mod tests;
+
+pub use entry::{CachedKey, Counter, Entry, Failure, NewKey};
 
 use crate::shared::tag::Tag;
-use crate::tenant::{Grant, Role, Tenant};
-use cmk_crypto::aead::Cipher;
+use crate::tenant::Tenant;
 use cmk_crypto::commitment::DekId;
-use cmk_crypto::locked::Locked;
-use cmk_error::{Error, Instant};
+use cmk_error::Instant;
 use dashmap::DashMap;
 use dashmap::mapref::one::Ref;
+use entry::{Totals, lock};
 use foldhash::fast::RandomState;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 
-/// Roles whose grants are remembered for a tenant; a pool that switches roles needs a few.
-const GRANTS_MAX: usize = 64;
-
-/// Tenants to look at for one without a data key, when there are too many.
+/// Tenants to look at for those without a data key, when there are too many.
 const KEYLESS_TRIES: usize = 8;
 
 /// What this process knows of tenants, and their data keys.
@@ -31,10 +33,13 @@ pub struct Cache {
     queues: Mutex<Queues>,
     totals: Arc<Totals>,
     dropped_for_room: Counter,
+    /// Entries of the queues, and tenants, that were looked at: what a miss costs.
+    #[cfg(test)]
+    looks: Counter,
 }
 
-/// Which data keys might go next. An entry stands for a data key that may have been used or renewed since,
-/// or dropped.
+/// Which data keys might go next. An entry stands for a data key that may have been used or renewed
+/// since, or dropped.
 #[derive(Default)]
 struct Queues {
     by_use: BinaryHeap<Reverse<(u64, KeyName)>>,
@@ -44,188 +49,6 @@ struct Queues {
 
 type KeyName = (Arc<str>, DekId);
 
-/// What outlives the single data key.
-#[derive(Default)]
-struct Totals {
-    data_keys: AtomicUsize,
-    /// Hits of data keys that are gone, which were not flushed.
-    unflushed: Mutex<Vec<(Tag, u64)>>,
-}
-
-/// All this process knows of one tenant.
-pub struct Entry {
-    /// The tenant as the registry has it.
-    pub tenant: Arc<Tenant>,
-    /// The generation that all of this was read at.
-    pub generation: u64,
-    /// That of the registry alone.
-    pub registry: u64,
-    /// By a brake: the registry doesn't say so yet.
-    pub suspended: bool,
-    /// A brake took something from `grants`.
-    pub grants_reduced: bool,
-    /// What roles may do, as far as it was asked.
-    pub grants: Vec<(Role, Grant)>,
-    /// Unwrapped data keys.
-    pub keys: Vec<CachedKey>,
-    /// At most one for the customer managed key, which spares asking the other processes, and one a data
-    /// key.
-    pub failures: Vec<Failure>,
-}
-
-/// An unwrapped data key.
-pub struct CachedKey {
-    /// Erased at its deadline even if nobody asks.
-    pub cipher: Locked<Cipher>,
-    /// Its name in envelopes.
-    pub dek_id: DekId,
-    /// Of the shared record that counts its hits.
-    pub tag: Tag,
-    /// Its version in the registry.
-    pub version: i32,
-    /// It seals new values.
-    pub current: bool,
-    /// When the unwrap *began*: KMS looked at the key's state no earlier.
-    pub unwrapped_at: Counter,
-    /// When to look for a younger copy.
-    pub refresh_at: Counter,
-    /// When a value was last sealed or opened under it.
-    pub last_used: Counter,
-    /// Values sealed or opened.
-    pub hits: Counter,
-    /// Hits that all processes know of.
-    pub hits_flushed: Counter,
-    totals: Arc<Totals>,
-}
-
-/// What a [`CachedKey`] is made of.
-pub struct NewKey {
-    /// As in [`CachedKey`], and so are the others.
-    pub cipher: Locked<Cipher>,
-    /// Its name in envelopes.
-    pub dek_id: DekId,
-    /// Of the shared record that counts its hits.
-    pub tag: Tag,
-    /// Its version in the registry.
-    pub version: i32,
-    /// It seals new values.
-    pub current: bool,
-    /// When the unwrap began.
-    pub unwrapped_at: Instant,
-    /// When to look for a younger copy.
-    pub refresh_at: Instant,
-}
-
-/// A remembered failure, so that a dead key is not asked for once a row.
-#[derive(Clone)]
-pub struct Failure {
-    /// `None`: the customer managed key failed; otherwise just this data key.
-    pub dek_id: Option<DekId>,
-    /// What the caller is told.
-    pub error: Error,
-    /// When to ask again.
-    pub until: Instant,
-}
-
-/// A statistic. Only this process writes it, so an update needs no locked instruction.
-#[derive(Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Begins at `value`.
-    pub const fn new(value: u64) -> Self {
-        Self(AtomicU64::new(value))
-    }
-
-    /// Its present value.
-    #[inline]
-    pub fn value(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    /// Counts `n`.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.set(self.value() + n);
-    }
-
-    /// Gives it another value.
-    #[inline]
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
-    }
-}
-
-impl CachedKey {
-    /// Hits since the last time; they count as flushed from now on.
-    fn take_unflushed(&self) -> Option<(Tag, u64)> {
-        let fresh = self.hits.value() - self.hits_flushed.value();
-        self.hits_flushed.add(fresh);
-        (fresh > 0).then_some((self.tag, fresh))
-    }
-}
-
-impl Drop for CachedKey {
-    fn drop(&mut self) {
-        self.totals.data_keys.fetch_sub(1, Relaxed);
-        if let Some(hits) = self.take_unflushed() {
-            lock(&self.totals.unflushed).push(hits);
-        }
-    }
-}
-
-impl Entry {
-    /// What `role` may do; `None` if it wasn't asked.
-    #[inline]
-    pub fn grant(&self, role: Role) -> Option<Grant> {
-        self.grants.iter().find(|(of, _)| *of == role).map(|(_, grant)| *grant)
-    }
-
-    /// Remembers what `role` may do.
-    pub fn put_grant(&mut self, role: Role, grant: Grant) {
-        if self.grants.len() == GRANTS_MAX {
-            self.grants.clear();
-        }
-        self.grants.push((role, grant));
-    }
-
-    /// After this data key was unwrapped: the customer managed key works, and so does this one.
-    pub fn forget_failures(&mut self, unwrapped: DekId) {
-        self.failures.retain(|failure| failure.dek_id.is_some_and(|of| of != unwrapped));
-    }
-
-    /// Remembers a failure in place of an older one.
-    pub fn put_failure(&mut self, failure: Failure) {
-        self.failures.retain(|old| old.dek_id != failure.dek_id);
-        self.failures.push(failure);
-    }
-
-    fn key(&self, dek_id: DekId) -> Option<&CachedKey> {
-        self.keys.iter().find(|key| key.dek_id == dek_id)
-    }
-
-    /// Takes over a newer snapshot and drops every data key that it doesn't vouch for.
-    fn renew(&mut self, tenant: Arc<Tenant>, registry: u64) {
-        let same_customer_key =
-            tenant.epoch == self.tenant.epoch && tenant.customer_key == self.tenant.customer_key;
-        if !same_customer_key || tenant.state.require_active().is_err() {
-            self.keys.clear();
-        }
-        if !same_customer_key {
-            self.failures.clear();
-        }
-        let current = tenant.current_data_key().ok().map(|row| row.commitment.dek_id());
-        self.keys.retain_mut(|key| {
-            let registered = tenant.data_key(key.dek_id).ok().filter(|row| row.wrapped.is_some());
-            key.current = current == Some(key.dek_id);
-            registered.is_some()
-        });
-        self.tenant = tenant;
-        self.registry = registry;
-        self.grants.clear();
-    }
-}
-
 impl Cache {
     /// Empty.
     pub fn new() -> Self {
@@ -234,6 +57,8 @@ impl Cache {
             queues: Mutex::default(),
             totals: Arc::default(),
             dropped_for_room: Counter::default(),
+            #[cfg(test)]
+            looks: Counter::default(),
         }
     }
 
@@ -249,7 +74,7 @@ impl Cache {
         let name = tenant.name.clone();
         match self.tenants.get_mut(&name) {
             Some(mut entry) => return entry.renew(tenant, registry),
-            None => self.drop_a_keyless_tenant(capacity),
+            None => self.drop_keyless_tenants(capacity),
         }
         lock(&self.queues).tenants.push_back((&*name).into());
         let entry = Entry {
@@ -352,7 +177,8 @@ impl Cache {
 
     /// Hits since the last time, by the tag of their data keys, those included that are gone.
     pub fn take_unflushed_hits(&self) -> Vec<(Tag, u64)> {
-        let mut hits = std::mem::take(&mut *lock(&self.totals.unflushed));
+        let gone = std::mem::take(&mut *lock(&self.totals.unflushed));
+        let mut hits: Vec<_> = gone.into_iter().collect();
         self.for_each(|entry| hits.extend(entry.keys.iter().filter_map(CachedKey::take_unflushed)));
         hits
     }
@@ -362,6 +188,8 @@ impl Cache {
         (tenant, dek_id): &KeyName,
         look: impl FnOnce(&CachedKey) -> R,
     ) -> Option<R> {
+        #[cfg(test)]
+        self.looks.add(1);
         self.tenants.get(&**tenant)?.value().key(*dek_id).map(look)
     }
 
@@ -391,20 +219,21 @@ impl Cache {
         }
     }
 
-    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too.
-    fn drop_a_keyless_tenant(&self, capacity: usize) {
-        if self.tenants.len() <= capacity.max(1) {
-            return;
-        }
+    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded
+    /// too. It drops several where it can: among many tenants with a data key it may find none for
+    /// a while.
+    fn drop_keyless_tenants(&self, capacity: usize) {
         let mut queues = lock(&self.queues);
         for _ in 0..KEYLESS_TRIES {
+            if self.tenants.len() <= capacity.max(1) {
+                return;
+            }
             let Some(name) = queues.tenants.pop_front() else { return };
+            #[cfg(test)]
+            self.looks.add(1);
             match self.tenants.get(&*name).map(|entry| entry.keys.is_empty()) {
                 Some(false) => queues.tenants.push_back(name),
-                Some(true) => {
-                    self.tenants.remove(&*name);
-                    return;
-                }
+                Some(true) => drop(self.tenants.remove(&*name)),
                 None => {}
             }
         }
@@ -420,6 +249,8 @@ impl Cache {
         }
         let mut fresh = Queues::default();
         self.for_each(|entry| {
+            #[cfg(test)]
+            self.looks.add(1 + entry.keys.len() as u64);
             let tenant: Arc<str> = (&*entry.tenant.name).into();
             fresh.tenants.push_back(tenant.clone());
             for key in &entry.keys {
@@ -436,9 +267,4 @@ impl Default for Cache {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Nothing that holds such a lock can panic half-way.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -25,6 +25,7 @@ impl Keyring {
         wanted: Wanted,
     ) -> Result<()> {
         let policy = process.policy();
+        let registry = process.registry_generation();
         let data_key = wanted.pick(tenant)?;
         let dek_id = data_key.commitment.dek_id();
         self.check_failure(&tenant.name, dek_id, process.now())?;
@@ -85,7 +86,9 @@ impl Keyring {
             }
             Err(error) => {
                 self.remember_failure(tenant, dek_id, &error, now + jittered(policy.failure_ttl));
-                Err(error)
+                // What was refused may not be the tenant's key any more.
+                let _ = process.generation();
+                if process.registry_generation() == registry { Err(error) } else { Ok(()) }
             }
         }
     }
@@ -123,7 +126,8 @@ impl Keyring {
     }
 }
 
-/// While this process has uncommitted changes of the registry, the others are told of its copies here.
+/// While this process has uncommitted changes of the registry, the others are told of its copies
+/// here.
 pub(crate) fn remember_copy(process: &impl Process, subject: &Subject, until: Instant) {
     if process.has_uncommitted_registry_changes() {
         process.server_memory(|shared| shared.remember_copy(subject, until));
@@ -152,4 +156,61 @@ pub(crate) fn refresh_at(unwrapped_at: Instant, policy: &Policy) -> Instant {
     let fifth = policy.soft_ttl / 5;
     let jitter = jittered(fifth * 2) - fifth * 3 / 2;
     unwrapped_at + policy.soft_ttl - policy.soft_ttl / 10 + jitter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::process::{FakeProcess, SECOND, data_key, seal};
+    use cmk_error::Reason;
+
+    fn policy(soft_ttl: u64) -> Policy {
+        let second = SECOND;
+        Policy {
+            ttl: 300 * second,
+            soft_ttl,
+            refresh_wait: second,
+            failure_ttl: second,
+            call_timeout: second,
+            budget: 0,
+            capacity: 10,
+        }
+    }
+
+    #[test]
+    fn a_data_key_is_refreshed_around_its_soft_ttl() {
+        let at = 7 * SECOND;
+        // Odd, so that a fifth of it leaves a rest.
+        let soft = 200 * SECOND + 4;
+        let drawn: Vec<_> = (0..1000).map(|_| refresh_at(at, &policy(soft)) - at).collect();
+        let (least, most) = (soft - soft / 10, soft + soft / 10);
+        assert!(drawn.iter().all(|after| (least..=most).contains(after)));
+        let spread = soft / 20;
+        assert!(drawn.iter().any(|after| *after < least + spread));
+        assert!(drawn.iter().any(|after| *after > most - spread));
+        assert_eq!(refresh_at(at, &policy(300 * SECOND)), Instant::MAX);
+    }
+
+    #[test]
+    fn a_failure_is_told_until_its_time_to_whom_it_concerns() {
+        let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme", "globex"]));
+        for name in ["acme", "globex"] {
+            seal(&keyring, &process, name).unwrap();
+        }
+        let [one, other] = [1, 2].map(|version| data_key("acme", version).commitment.dek_id());
+        let tenant = keyring.cache.get("acme").unwrap().tenant.clone();
+        let put = |dek_id, until| {
+            let failure = Failure { dek_id, error: Reason::KmsTimeout.into(), until };
+            keyring.cache.update(&tenant, |entry| entry.put_failure(failure));
+        };
+        put(Some(one), 100);
+        assert!(keyring.check_failure("acme", one, 99).is_err());
+        assert!(keyring.check_failure("acme", one, 100).is_ok());
+        assert!(keyring.check_failure("acme", other, 99).is_ok());
+        // The customer managed key concerns every data key of its tenant.
+        put(None, 100);
+        assert!(keyring.check_failure("acme", other, 99).is_err());
+        assert!(keyring.check_failure("acme", other, 100).is_ok());
+        assert!(keyring.check_failure("globex", other, 99).is_ok());
+    }
 }

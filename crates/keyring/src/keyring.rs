@@ -1,7 +1,8 @@
-//! A keyring, and everything that a cache hit does.
+//! The checks of every call, in order: registered, granted, active, younger than the TTL.
 
 use crate::cache::{Cache, CachedKey, Counter, Entry};
 use crate::process::Process;
+use crate::shared::limits::CHUNK;
 use crate::tenant::{DataKey, Grant, Role, Tenant};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
@@ -49,8 +50,8 @@ pub(crate) enum Missing {
 
 impl Wanted {
     /// # Errors
-    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed, whatever
-    /// is cached.
+    /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed,
+    /// whatever is cached.
     pub fn pick(self, tenant: &Tenant) -> Result<&DataKey> {
         let data_key = match self {
             Self::Seal => tenant.current_data_key(),
@@ -164,6 +165,8 @@ impl Keyring {
         self.hits_flushed.set(self.stats.hits.value());
         let hits = self.cache.take_unflushed_hits();
         let now = process.now();
-        process.server_memory(|shared| shared.add_hits(&hits, now));
+        for part in hits.chunks(CHUNK) {
+            process.server_memory(|shared| shared.add_hits(part, now));
+        }
     }
 }

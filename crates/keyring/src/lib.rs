@@ -1,7 +1,8 @@
-//! Which data key a call gets, and for how long: policy, cache, and what the processes of a server share.
+//! Which data key a call gets, and for how long: policy, cache, and what the processes of a server
+//! share.
 //!
-//! Generic over the [`process::Process`] it lives in, which has the registry, the clock, KMS and the shared
-//! memory. So all of it is tested with plain fields in their place.
+//! Generic over the [`process::Process`] it lives in, which has the registry, the clock, KMS and
+//! the shared memory. So all of it is tested with plain fields in their place.
 
 #![deny(missing_docs)]
 

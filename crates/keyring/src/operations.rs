@@ -1,12 +1,13 @@
-//! From a tenant's name to a cipher, asking nobody twice.
+//! `seal`, `open`, `warm`: check, fetch what is missing, check again. The checks:
+//! [`Keyring::check`].
 //!
 //! Every call checks, in this order: the tenant is registered, the current role holds a grant, the
-//! tenant is active, the data key is at hand and younger than the TTL. What is missing is fetched one
-//! step at a time through [`Process`] with no guard held, and then everything is checked again, because
-//! the registry may have changed while we waited.
+//! tenant is active, the data key is at hand and younger than the TTL. What is missing is fetched
+//! one step at a time through [`Process`] with no guard held, and then everything is checked again,
+//! because the registry may have changed while we waited.
 //!
-//! The TTL is the revocation bound: counted from the *start* of the unwrap, on a clock that never goes
-//! back, whatever else fails.
+//! The TTL is the revocation bound: counted from the *start* of the unwrap, on a clock that never
+//! goes back, whatever else fails.
 
 use crate::cache::{CachedKey, Entry};
 use crate::keyring::{Keyring, Missing, Wanted};
@@ -20,7 +21,7 @@ use cmk_error::{Error, Instant, Reason, Result};
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Registry changes that one call follows before it gives up.
+/// Steps that a call takes before it gives up.
 const MAX_STEPS: usize = 64;
 
 thread_local! {
@@ -145,7 +146,8 @@ impl Keyring {
         // Before the read: a change during it then makes the entry stale, not wrong.
         let (generation, registry) = (process.generation(), process.registry_generation());
         let unchanged = self.cache.get(name).is_some_and(|entry| entry.registry == registry);
-        // If the registry didn't change it isn't read: somebody may have it locked, and brakes are for that.
+        // If the registry didn't change it isn't read: somebody may have it locked, and brakes are
+        // for that.
         if !unchanged {
             let Some(tenant) = process.tenant(name)? else {
                 self.cache.remove_tenant(name);
@@ -161,8 +163,9 @@ impl Keyring {
         Ok(())
     }
 
-    /// Takes in what holds before the registry says so. Data keys that were unwrapped before the tenant's
-    /// key was found revoked, or the tenant evicted, go; remembered failures do, for the key may work again.
+    /// Takes in what holds before the registry says so. Data keys that were unwrapped before the
+    /// tenant's key was found revoked, or the tenant evicted, go; remembered failures do, for the
+    /// key may work again.
     fn heed_notices(&self, process: &impl Process, tenant: &Arc<Tenant>, generation: u64) {
         let (database, id) = (process.database(), process.tenant_id(&tenant.name));
         let (not_before, suspended, reduced) = process.read_server_memory(|shared| {

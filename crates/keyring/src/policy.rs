@@ -1,4 +1,4 @@
-//! The settings that bound the cache.
+//! The settings that the keyring goes by: TTLs, waits, budget, capacity.
 
 use crate::shared::now::Rules;
 
@@ -15,7 +15,7 @@ pub struct Policy {
     pub failure_ttl: u64,
     /// Longest that a KMS call takes.
     pub call_timeout: u64,
-    /// KMS calls a minute and tenant; 0: no limit.
+    /// KMS calls per minute for a tenant; 0: no limit.
     pub budget: u32,
     /// Data keys held at most.
     pub capacity: usize,
@@ -35,5 +35,26 @@ impl Policy {
     /// Whether data keys are refreshed ahead of need.
     pub fn refreshes(&self) -> bool {
         self.soft_ttl < self.ttl
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_soft_ttl_that_is_not_below_the_ttl_means_never() {
+        let policy = |soft_ttl| Policy {
+            ttl: 300,
+            soft_ttl,
+            refresh_wait: 1,
+            failure_ttl: 2,
+            call_timeout: 3,
+            budget: 4,
+            capacity: 5,
+        };
+        assert_eq!([299, 300, 301].map(|soft| policy(soft).refreshes()), [true, false, false]);
+        let Rules { ttl, failure_ttl, call_timeout, budget } = policy(7).rules();
+        assert_eq!((ttl, failure_ttl, call_timeout, budget), (300, 2, 3, 4));
     }
 }

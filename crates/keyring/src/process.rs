@@ -12,7 +12,7 @@ use cmk_error::{Error, Instant, Result};
 use cmk_kms::Kms;
 use std::time::Duration;
 
-/// Only `tenant`, `grant`, `kms` and `wait` may wait, and so unwind.
+/// Only `tenant`, `grant`, `kms` and `wait` may block; an interrupt then unwinds out of them.
 pub trait Process {
     /// Nanoseconds; see [`Instant`].
     fn now(&self) -> Instant;
@@ -24,14 +24,14 @@ pub trait Process {
     fn database(&self) -> u32;
     /// The role on whose behalf the call is made.
     fn role(&self) -> Role;
-    /// Other roles that need the grant too: those that the queries around the call were started as, as far
-    /// as they are known and might be somebody else's.
+    /// Other roles that need the grant too: those that the queries around the call were started as,
+    /// as far as they are known and might be somebody else's.
     fn starters(&self) -> [Option<Role>; 2];
-    /// Changes whenever the registry or a role membership may have changed, or something that holds before
-    /// the registry says so: a key was found revoked or works again, a tenant was evicted, a
+    /// Changes whenever the registry or a role membership may have changed, or something that holds
+    /// before the registry says so: a key was found revoked or works again, a tenant was evicted, a
     /// [brake](crate::shared::brake) pulled or lifted.
     fn generation(&self) -> u64;
-    /// Changes for the former only.
+    /// Changes with the registry and role memberships only.
     fn registry_generation(&self) -> u64;
     /// The settings.
     fn policy(&self) -> Policy;
@@ -50,20 +50,21 @@ pub trait Process {
     /// The provider, which gives up after `limit` if that is sooner than its own timeouts.
     fn kms(&self, limit: Option<Duration>) -> impl Kms;
 
-    /// True while what this process sees is not yet everybody's: its transaction changed the registry.
+    /// True while what this process sees is not yet everybody's: its transaction changed the
+    /// registry.
     fn has_uncommitted_registry_changes(&self) -> bool;
     /// Runs `work` on what the processes of the server know in common, under its lock.
     fn server_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R;
-    /// The same to look only, so that others may look at the same time.
+    /// Read-only, under a shared lock, so that others may look at the same time.
     fn read_server_memory<R>(&self, work: impl FnOnce(&SharedKeyring<'_>) -> R) -> R;
-    /// The same as [`server_memory`](Self::server_memory), but on memory of this process alone while it has
-    /// uncommitted changes of the registry: what it learns then is nobody else's.
+    /// The same as [`server_memory`](Self::server_memory), but on memory of this process alone
+    /// while it has uncommitted changes of the registry: what it learns then is nobody else's.
     fn transaction_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R;
     /// The name of one of this database's tenants in shared memory.
     fn tenant_id(&self, name: &str) -> TenantId;
 
-    /// This process began a KMS call in transaction memory, or it is over: should the process end during
-    /// the call, the call is to be abandoned.
+    /// This process began a KMS call in transaction memory, or it is over: should the process end
+    /// during the call, the call is to be abandoned.
     fn set_open_call(&self, permit: Option<CallPermit>);
     /// Returns soon after another process's call is over, whatever call began after it.
     fn wait(&self, call: AwaitedCall);
@@ -72,8 +73,8 @@ pub trait Process {
     /// This process holds one more copy of a data key of the record, until
     /// [`on_erase`](cmk_crypto::locked::on_erase) is told the tag that this returns.
     fn hold(&self, tag: Tag) -> Tag;
-    /// Has [`erase_overdue`](cmk_crypto::locked::erase_overdue) called at that time, whatever this process
-    /// does then.
+    /// Has [`erase_overdue`](cmk_crypto::locked::erase_overdue) called at that time, whatever this
+    /// process does then.
     fn erase_at(&self, deadline: Instant);
     /// The state of a tenant's key changed.
     fn log_state_change(&self, tenant: &str, change: Change, error: Option<&Error>);

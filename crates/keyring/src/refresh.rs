@@ -1,4 +1,4 @@
-//! Keeping a data key young: nothing that goes wrong here is the query's business.
+//! Refreshes before the TTL. Errors never reach the query.
 
 use crate::cache::CachedKey;
 use crate::fetch::{refresh_at, remember_copy};
@@ -18,7 +18,8 @@ use std::time::Duration;
 const LOOK_AGAIN: u64 = 100_000_000;
 
 impl Keyring {
-    /// Looks for a younger copy of a data key that still serves, for no longer than the policy allows.
+    /// Looks for a younger copy of a data key that still serves, for no longer than the policy
+    /// allows.
     pub(crate) fn refresh_key(&self, process: &impl Process, tenant: &Arc<Tenant>, wanted: Wanted) {
         let policy = process.policy();
         let Ok(data_key) = wanted.pick(tenant) else { return };

@@ -12,7 +12,8 @@ pub struct Tenant {
     pub name: Box<str>,
     /// Whether its values may be sealed and opened.
     pub state: TenantState,
-    /// Drawn anew by `cmk.evict`: a cached data key of another epoch is not used.
+    /// Drawn at registration, and anew by activation, suspension, resumption, `cmk.evict` and a
+    /// change of options: a cached data key of another epoch is not used.
     pub epoch: i64,
     /// The key that wraps its data keys.
     pub customer_key: CustomerKey,
@@ -53,11 +54,11 @@ pub enum TenantState {
 /// What becomes of a data key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataKeyState {
-    /// Seals new values; at most one a tenant.
+    /// Seals new values; at most one for each purpose of a tenant.
     Current,
     /// Opens old values.
     Retired,
-    /// Shredded.
+    /// Its wrapped bytes are gone.
     Destroyed,
 }
 
@@ -122,8 +123,8 @@ impl Tenant {
     /// The data key of an envelope.
     ///
     /// # Errors
-    /// `unknown_data_key`: the value was sealed for another tenant; `data_keys_missing` if it may be one that the
-    /// registry lost.
+    /// `unknown_data_key`: the value was sealed for another tenant; `data_keys_missing` if it may
+    /// be one that the registry lost.
     pub fn data_key(&self, id: DekId) -> Result<&DataKey> {
         let found = self
             .data_keys
@@ -153,8 +154,8 @@ impl Tenant {
         self.data_keys.iter().find(is_current)
     }
 
-    /// Every version up to the highest must be there, destroyed ones included, and the tenant that is past `pending` has
-    /// at least one.
+    /// Every version up to the highest must be there, destroyed ones included, and the tenant that
+    /// is past `pending` has at least one.
     ///
     /// # Errors
     /// `data_keys_missing`, for instance after a restore that left `cmk.data_key` out.
@@ -183,11 +184,13 @@ impl Tenant {
 /// Longest tenant name, in bytes.
 pub const TENANT_NAME_MAX: usize = 255;
 
-/// Checks a tenant name. Names are compared byte by byte: no case folding, no Unicode normalisation.
+/// Checks a tenant name. Names are compared byte by byte: no case folding, no Unicode
+/// normalisation.
 ///
 /// # Errors
-/// `tenant_name` for an empty, too long or reserved name, or one with characters that can't be seen: control characters,
-/// and those of Unicode's categories Cf, Zl and Zp, which reorder or hide what a log shows of their neighbours.
+/// `tenant_name` for an empty, too long or reserved name, or one with characters that can't be
+/// seen: control characters, and those of Unicode's categories Cf, Zl and Zp, which reorder or hide
+/// what a log shows of their neighbours.
 pub fn check_tenant_name(name: &str) -> Result<()> {
     let valid = (1..=TENANT_NAME_MAX).contains(&name.len())
         && !name.chars().any(is_invisible)
@@ -207,3 +210,6 @@ fn is_invisible(c: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
     matches!(c.general_category(), Control | Format | LineSeparator | ParagraphSeparator)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,14 @@
-mod process;
+mod brakes;
+mod calls;
+mod fetch;
+pub(crate) mod other_key;
+pub mod process;
 mod processes;
 mod refresh;
+mod registry;
+mod roles;
+mod statistics;
+mod uncommitted;
 
 use crate::keyring::Keyring;
 use crate::tenant::*;

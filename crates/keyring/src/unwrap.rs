@@ -31,7 +31,7 @@ pub(crate) enum Urgency {
 /// A call that failed.
 pub(crate) struct Failed {
     pub error: Error,
-    /// Another call overtook it, or its outcome isn't to be relied on: look again.
+    /// It was superseded by another call, or its outcome isn't to be relied on: look again.
     pub superseded: bool,
 }
 
@@ -89,8 +89,8 @@ impl<P: Process> Drop for OpenCall<'_, P> {
 }
 
 impl Keyring {
-    /// Asks KMS whether the tenant's key is usable, if it is time to, by the data key that seals now.
-    /// Returns false if nothing was asked.
+    /// Asks KMS whether the tenant's key is usable, if it is time to, by the data key that seals
+    /// now. Returns false if nothing was asked.
     pub fn check_tenant(&self, process: &impl Process, tenant: &Tenant) -> bool {
         let Ok(data_key) = tenant.current_data_key() else { return false };
         let subject = process.subject(tenant);
@@ -103,15 +103,21 @@ impl Keyring {
         true
     }
 
-    /// Proves that a key, which need not be the registered one, unwraps the data key that seals now.
+    /// Proves that `key`, which isn't the registered one, unwraps the data key that seals now. What
+    /// KMS says of it is not said of the tenant: nobody else hears of it.
     ///
     /// # Errors
     /// `tenant_pending`, `data_keys_missing`; what KMS refuses with; `commitment_mismatch`;
     /// `call_budget_spent`.
-    pub fn prove_key(&self, process: &impl Process, tenant: &Tenant) -> Result<()> {
+    pub fn prove_key(
+        &self,
+        process: &impl Process,
+        tenant: &Tenant,
+        key: &CustomerKey,
+    ) -> Result<()> {
         let data_key = tenant.current_data_key()?;
-        let unwrap = || self.unwrap(process, tenant, data_key, None).map(drop);
-        let proven = self.call(process, tenant, unwrap, |_| true);
+        let unwrap = || self.unwrap(process, tenant, key, data_key, None).map(drop);
+        let proven = self.call(process, tenant, unwrap, |_| false);
         scrub_stack();
         proven
     }
@@ -133,7 +139,7 @@ impl Keyring {
             Urgency::Now | Urgency::Check => None,
         };
         let question = Question { process, tenant, subject, limit };
-        let unwrap = || self.unwrap(process, tenant, data_key, limit);
+        let unwrap = || self.unwrap(process, tenant, &tenant.customer_key, data_key, limit);
         let needed = urgency != Urgency::Check;
         let succeed = |shared: &mut SharedKeyring<'_>, ended: &EndedCall<'_>, dek: &SecretKey| {
             shared.succeeded(ended, Some((&fingerprint, dek)), needed)
@@ -156,13 +162,17 @@ impl Keyring {
         let key = &tenant.customer_key;
         let generate = || self.call_kms(|| process.kms(None).generate(key, &context));
         let current = tenant.current(purpose);
-        // Who may not make data keys may still be let unwrap them: that decides whether the key is revoked.
-        let counts = |error: &Error| current.is_none() || error.reason != Reason::KeyAccessDenied;
+        // Who may not make data keys may still be let unwrap them: that decides whether the key is
+        // revoked.
+        let denied = |error: Option<&Error>| {
+            error.is_some_and(|error| error.reason == Reason::KeyAccessDenied)
+        };
+        let counts = |error: Option<&Error>| current.is_none() || !denied(error);
         let made = self.call(process, tenant, generate, counts);
         if let (Some(current), Err(error)) = (current, &made)
             && error.reason == Reason::KeyAccessDenied
         {
-            let unwrap = || self.unwrap(process, tenant, current, None);
+            let unwrap = || self.unwrap(process, tenant, key, current, None);
             drop(self.call(process, tenant, unwrap, |_| true));
             scrub_stack();
         }
@@ -176,14 +186,14 @@ impl Keyring {
         Ok(WrappedDataKey { commitment: commitment?, wrapped })
     }
 
-    /// A call that isn't about a registered data key, by the same rules. Of failures that don't count,
-    /// nobody else hears.
+    /// A call that isn't about a registered data key, by the same rules. Of failures that don't
+    /// count, and of a success (`None`) that doesn't, nobody else hears.
     fn call<R>(
         &self,
         process: &impl Process,
         tenant: &Tenant,
         mut call: impl FnMut() -> Result<R>,
-        counts: impl Fn(&Error) -> bool,
+        counts: impl Fn(Option<&Error>) -> bool,
     ) -> Result<R> {
         let subject = process.subject(tenant);
         let question = Question { process, tenant, subject: &subject, limit: None };
@@ -218,12 +228,12 @@ impl Keyring {
         &self,
         process: &impl Process,
         tenant: &Tenant,
+        key: &CustomerKey,
         data_key: &DataKey,
         limit: Option<Duration>,
     ) -> Result<SecretKey> {
         let wrapped = data_key.wrapped.as_deref().ok_or(Reason::TenantShredded)?;
         let context = EncryptionContext::new(&tenant.name, data_key.purpose);
-        let key: &CustomerKey = &tenant.customer_key;
         let dek = self.call_kms(|| process.kms(limit).unwrap(key, wrapped, &context))?;
         if Commitment::to(&dek, tenant.name.as_bytes()) == data_key.commitment {
             Ok(dek)
@@ -239,14 +249,14 @@ impl Keyring {
     }
 }
 
-/// The one door to KMS: makes a call that was allowed, and tells all processes what came of it. Returns
-/// the answer and when the call began.
+/// The one door to KMS: makes a call that was allowed, and tells all processes what came of it.
+/// Returns the answer and when the call began.
 fn ask<R, P: Process>(
     question: &Question<'_, P>,
     permit: CallPermit,
     call: impl FnOnce() -> Result<R>,
     succeed: impl FnOnce(&mut SharedKeyring<'_>, &EndedCall<'_>, &R) -> Outcome,
-    counts: impl Fn(&Error) -> bool,
+    counts: impl Fn(Option<&Error>) -> bool,
 ) -> Result<(R, Instant), Failed> {
     let Question { process, tenant, subject, limit } = *question;
     let policy = process.policy();
@@ -263,6 +273,10 @@ fn ask<R, P: Process>(
         false => Err(Reason::KmsTimeout.into()),
     });
     match answer {
+        Ok(answer) if !counts(None) => {
+            open.end(|shared| shared.abandon(&permit, 0));
+            Ok((answer, began))
+        }
         Ok(answer) => {
             let outcome = open.end(|shared| succeed(shared, &ended, &answer));
             let (error, superseded) = match outcome {
@@ -288,7 +302,7 @@ fn ask<R, P: Process>(
             open.end(|shared| shared.abandon(&permit, later));
             Err(Failed { error, superseded: false })
         }
-        Err(error) if !counts(&error) => {
+        Err(error) if !counts(Some(&error)) => {
             open.end(|shared| shared.abandon(&permit, 0));
             Err(Failed { error, superseded: false })
         }

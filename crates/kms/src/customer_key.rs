@@ -6,7 +6,7 @@ use crate::providers;
 use cmk_error::{Error, Reason, Result};
 use std::sync::Arc;
 
-/// Longer than any key URI is, in bytes.
+/// Longest key URI accepted, in bytes.
 const URI_MAX: usize = 512;
 
 /// Which customer managed key, and as whom we use it.

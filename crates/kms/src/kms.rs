@@ -32,8 +32,7 @@ pub trait Kms {
         context: &EncryptionContext<'_>,
     ) -> Result<SecretKey>;
 
-    /// What there is to warn of, for which the owner may grant more than the calls above take.
-    /// Nothing is by default.
+    /// Facts to warn of; may need more permissions than the calls above. None by default.
     ///
     /// # Errors
     /// As [`unwrap`](Kms::unwrap).

@@ -9,13 +9,13 @@
 //! | [`customer_key`] | which key, and as whom we use it |
 //! | [`kms`] | what callers ask |
 //! | [`context`] | what a wrapped data key is bound to |
-//! | [`options`], [`settings`], [`key_facts`] | what goes in and what comes out |
+//! | [`options`], [`settings`], [`key_facts`] | options of a key; server settings; what `describe` returns |
 //! | [`provider`], [`providers`] | what a provider is, and which ones this build has |
 //! | `local`, `aws` | the providers: one folder and one Cargo feature each |
 //! | `runtime` | waits for a network, interruptibly |
 //!
 //! A new provider is a folder with a [`Provider`](provider::Provider), a field of [`Settings`] and
-//! a row in [`PROVIDERS`](providers::PROVIDERS).
+//! a row in [`PROVIDERS`](providers::PROVIDERS). CONTRIBUTING.md lists what else it touches.
 
 #![deny(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! The embedded provider, `local:NAME`: a key file a name, for development and demonstrations.
+//! The local provider, `local:NAME`: one key file per name, for development and demonstrations.
 //!
 //! ```text
 //! key file     DIRECTORY/NAME.key, exactly 32 bytes, owned by the server's user, mode 0600 or 0400

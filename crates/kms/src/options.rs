@@ -6,10 +6,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Longer than the options of any key are, in bytes.
+/// Longest text of options accepted, in bytes.
 const TEXT_MAX: usize = 8 * 1024;
 
-/// Of an option's name in an error, in characters.
+/// Longest part of an option's name that an error repeats, in characters.
 const NAME_MAX: usize = 64;
 
 /// A JSON object (RFC 8259) of texts, read strictly: a provider takes the options that it knows,

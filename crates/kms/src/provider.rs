@@ -15,9 +15,9 @@ pub trait Provider: Sync {
     /// What its key URIs begin with, up to the first colon (RFC 3986, section 3.1).
     fn scheme(&self) -> &'static str;
 
-    /// A key of this provider. `uri` is the whole URI, of this scheme and not longer than any is.
-    /// Another `session_epoch` means that nothing the owner allowed before, such as a session of an
-    /// assumed role, is used for this key.
+    /// A key of this provider. `uri` is the whole URI, of this scheme and not longer than the
+    /// longest accepted. Another `session_epoch` means that nothing the owner allowed before, such
+    /// as a session of an assumed role, is used for this key.
     ///
     /// # Errors
     /// `key_uri`; `key_options` for an option that the provider doesn't take; a reason of the

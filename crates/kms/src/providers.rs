@@ -2,7 +2,7 @@
 
 use crate::provider::Provider;
 
-/// The one registration table: a row a provider, and a Cargo feature a row.
+/// The one registration table: one row, and one Cargo feature, per provider.
 pub static PROVIDERS: &[&dyn Provider] = &[
     #[cfg(feature = "local")]
     &crate::local::Local,

@@ -12,7 +12,7 @@ pub struct Settings {
     /// AWS KMS.
     #[cfg(feature = "aws")]
     pub aws: AwsSettings,
-    /// The embedded provider.
+    /// The local provider.
     #[cfg(feature = "local")]
     pub local: LocalSettings,
 }

@@ -142,7 +142,8 @@ fn publish(event: &Event<'_>, when: When) -> Result<bool> {
                    (SELECT coalesce(info, '') FROM cmk.key_event WHERE tenant = $2 AND event = $3
                      ORDER BY at DESC LIMIT 1) AS info
               FROM (SELECT) one
-              LEFT JOIN (SELECT event, reason FROM cmk.key_event WHERE tenant = $2 AND event = ANY ($7)
+              LEFT JOIN (SELECT event, reason FROM cmk.key_event
+                          WHERE tenant = $2 AND event = ANY ($7)
                           ORDER BY at DESC LIMIT 1) state ON $3 = ANY ($7)),
         published AS (
             INSERT INTO cmk.key_event (at, tenant, event, was, reason, info)

@@ -1,6 +1,6 @@
-//! Watches the keys of one database's tenants: asks KMS on a schedule whether they are usable, so
-//! that a revocation is noticed even when nobody queries and data keys in use are renewed before a
-//! query has to, and makes known what changes.
+//! The monitor's loop. It watches the keys of one database's tenants: asks KMS on a schedule
+//! whether they are usable, so that a revocation is noticed even when nobody queries and data keys
+//! in use are renewed before a query has to, and makes known what changes.
 //!
 //! It is a superuser in a database that others may own, so it trusts none of the database's
 //! settings and touches no table that isn't the extension's. Each step is a transaction of its own.
@@ -60,7 +60,7 @@ struct Monitor {
     list_at: u64,
     /// The registry's generation when the list was read.
     generation: u64,
-    /// Where it isn't, that was said.
+    /// Whether the extension is there; its absence was logged.
     is_installed: Option<bool>,
     /// When events may be written.
     write_at: u64,
@@ -205,7 +205,7 @@ impl Monitor {
         }
         schedule.changes = changes;
         schedule.describe_at = now + DESCRIBE_EVERY;
-        // What happened comes before what it bodes.
+        // Announce changes before warnings.
         self.announce();
         if let Ok(facts) =
             transaction(|| InterruptibleKms { limit: None }.describe(&tenant.customer_key))
@@ -234,7 +234,8 @@ fn active_tenants() -> Result<HashSet<String>> {
     Ok(names.into_iter().flatten().collect())
 }
 
-/// To ask KMS about in a transaction of its own, in which no table is locked and no snapshot held.
+/// Read first, so that KMS is asked without locks: in a transaction of its own, with no snapshot
+/// held.
 fn active_tenant(name: &str) -> Option<Tenant> {
     for table in [TENANT, DATA_KEY] {
         lock::lock_own_table(table.name, pg_sys::AccessShareLock).ok()?;

@@ -8,8 +8,8 @@ use pgrx::{PgTryBuilder, pg_sys};
 use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
 
-/// What a database's owner could have set for it (ALTER DATABASE … SET) to have a superuser run his
-/// code or to keep him from his work. As autovacuum does.
+/// What a database's owner could have set for it (ALTER DATABASE … SET) to have a superuser run
+/// their code, or to keep the monitor from its work. As autovacuum does.
 const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"default_transaction_read_only", c"off"),

@@ -16,7 +16,6 @@ pub const HOME: Table = Table { name: c"home", index: c"home" };
 pub const KEY_EVENT: &CStr = c"key_event";
 
 pub mod tenant {
-    pub const NAME: usize = 1;
     pub const STATE: usize = 2;
     pub const KEY_URI: usize = 3;
     pub const OPTIONS: usize = 4;

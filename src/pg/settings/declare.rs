@@ -52,14 +52,14 @@ pub fn define() -> Result<()> {
     );
     number(
         c"cmk_encrypt.monitor_budget",
-        c"KMS calls that the monitor of a database makes in a minute at most.",
+        c"KMS calls per minute that the monitor of a database makes at most.",
         &MONITOR_BUDGET,
         1,
         1_000_000,
     );
     number(
         c"cmk_encrypt.tenant_call_budget",
-        c"Data keys that KMS is asked to unwrap for a tenant in a minute at most; 0 for no limit.",
+        c"KMS calls per minute for a tenant, on average; as many may come at once. 0 for no limit.",
         &TENANT_CALL_BUDGET,
         0,
         1_000_000,
@@ -116,7 +116,7 @@ pub fn define() -> Result<()> {
     );
     number(
         c"cmk_encrypt.kms_clients",
-        c"KMS clients, one a Region and assumed role, that a process keeps at most.",
+        c"KMS clients, one per pair of Region and assumed role, that a process keeps at most.",
         &KMS_CLIENTS,
         1,
         10_000,
@@ -145,7 +145,7 @@ pub fn define() -> Result<()> {
     );
     GucRegistry::define_bool_guc(
         c"cmk_encrypt.local_keys",
-        c"Allows keys of the embedded provider, local:NAME.",
+        c"Allows keys of the local provider, local:NAME.",
         c"For development and demonstrations: whoever runs the server holds such keys.",
         &LOCAL_KEYS,
         GucContext::Sighup,

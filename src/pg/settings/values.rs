@@ -10,20 +10,20 @@ use pgrx::{GucSetting, pg_sys};
 use std::ffi::CString;
 use std::time::Duration;
 
-/// 5 minutes: short enough to call a revocation prompt, long enough that a busy tenant costs a
-/// backend a dozen KMS calls an hour.
+/// 5 minutes: short enough to call a revocation prompt, long enough that a busy tenant costs 18 KMS
+/// calls per hour.
 pub(super) static CACHE_TTL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
-/// One MiB of locked memory a backend at most.
+/// At most one MiB of locked memory per backend.
 pub(super) static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
 /// 0 stands for two thirds of the hard TTL.
 pub(super) static CACHE_SOFT_TTL: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// Several times what KMS takes within a Region.
 pub(super) static REFRESH_WAIT: GucSetting<i32> = GucSetting::<i32>::new(100);
-/// 10 a second: a tenant with a data key a day for a year is read in half a minute's budget, and a
-/// thousand tenants at their limit stay within the request quota of one Region (AWS KMS Developer
-/// Guide, "Quotas").
+/// 10 per second: a tenant with a data key per day, for a year, is read in two thirds of a minute's
+/// budget, and a thousand tenants at their limit stay within the request quota of one Region (AWS
+/// KMS Developer Guide, "Quotas").
 pub(super) static TENANT_CALL_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(600);
-/// 64 kB of data keys and half a megabyte of records.
+/// 96 kB of data keys and 672 kB of records: 96 and 656 bytes for each.
 pub(super) static SHARED_KEYRING_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
 pub(super) static MONITOR_DATABASES: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(None);
@@ -39,10 +39,10 @@ pub(super) static KMS_CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(
 pub(super) static KMS_ATTEMPT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
 pub(super) static KMS_OPERATION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 pub(super) static KMS_MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(3);
-/// Clients of AWS KMS that a process keeps, one a Region and assumed role; of more, the one not
-/// used for longest is dropped, and its role is assumed anew by the next call. A client takes 0.1
-/// MB, so the default is 25 MB in a process that has served as many roles; one that serves a few
-/// takes a few.
+/// Clients of AWS KMS that a process keeps, one per pair of Region and assumed role; of more, the
+/// one not used for longest is dropped, and its role is assumed anew by the next call. A client
+/// takes 0.1 MB, so the default is 25 MB in a process that has served as many roles; one that
+/// serves a few takes a few.
 pub(super) static KMS_CLIENTS: GucSetting<i32> = GucSetting::<i32>::new(256);
 pub(super) static LOCAL_KEYS: GucSetting<bool> = GucSetting::<bool>::new(false);
 pub(super) static LOCAL_KEY_DIRECTORY: GucSetting<Option<CString>> =
@@ -107,7 +107,7 @@ pub fn monitor_interval() -> u64 {
     nanoseconds(&MONITOR_INTERVAL)
 }
 
-/// KMS calls a minute.
+/// KMS calls per minute.
 pub fn monitor_budget() -> u32 {
     MONITOR_BUDGET.get().unsigned_abs()
 }

@@ -1,4 +1,4 @@
-//! The doors to the shared keyring's memory.
+//! Locked access to the shared keyring's memory.
 
 use super::layout::{DATA_KEYS_LOCKED, Header, Layout, header, layout};
 use cmk_error::Instant;
@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 /// Tenants that a process remembers where the library is not preloaded.
 const PRIVATE_RECORDS: usize = 1024;
@@ -63,7 +63,8 @@ pub fn data_keys_are_locked() -> bool {
 pub fn with_own<R>(work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
     PRIVATE_RECORDS_TABLE.with_borrow_mut(|records| {
         let counters = &PRIVATE_COUNTERS;
-        work(&mut SharedKeyring { counters, records, slots: &mut [], brakes: &mut [] })
+        let (slots, brakes) = (&mut [], &mut []);
+        work(&mut SharedKeyring { counters, records, slots, shares_data_keys: false, brakes })
     })
 }
 
@@ -77,21 +78,12 @@ pub fn with<R>(work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
     result
 }
 
-/// The same to look only: others may look at the same time.
+/// Read-only, under a shared lock: others may look at the same time.
 pub fn read<R>(work: impl FnOnce(&SharedKeyring<'_>) -> R) -> R {
     let Some(at) = layout() else { return with_own(|shared| work(shared)) };
     let mut held = Held::acquire(&at, pg_sys::LWLockMode::LW_SHARED);
     held.is_sound = true;
     held.run(|shared| work(shared))
-}
-
-/// Zeroes the table of data keys when nothing is shared any more.
-pub fn clear_unshared_data_keys() {
-    if let Some(at) = layout() {
-        let mut held = Held::acquire(&at, pg_sys::LWLockMode::LW_EXCLUSIVE);
-        held.tables(true).clear_data_keys();
-        held.is_sound = true;
-    }
 }
 
 /// Runs `work` on one part of the tables after the other, with the lock let go in between: for what
@@ -118,22 +110,21 @@ impl<'a> Held<'a> {
     }
 
     fn run<R>(&mut self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
-        // SAFETY: shared memory lasts as long as the process; the header is atomics only.
-        let header: &Header = unsafe { self.at.header.as_ref() };
-        let shares = !header.worker_latch.load(Relaxed).is_null() && !sees_anothers_changes();
-        work(&mut self.tables(shares))
+        work(&mut self.tables())
     }
 
-    fn tables(&mut self, with_data_keys: bool) -> SharedKeyring<'_> {
+    fn tables(&mut self) -> SharedKeyring<'_> {
         let Layout { header, records, slots, brakes, count, .. } = *self.at;
-        let slots_shown = if with_data_keys { count } else { 0 };
         // SAFETY: the lock keeps everybody else from changing the tables, and from looking at them
-        // unless this process only looks too.
+        // unless this process only looks too. The header is atomics only.
         unsafe {
+            let header: &Header = header.as_ref();
+            let has_worker = !header.worker_latch.load(Relaxed).is_null();
             SharedKeyring {
-                counters: &header.as_ref().counters,
+                counters: &header.counters,
                 records: std::slice::from_raw_parts_mut(records.as_ptr(), count),
-                slots: std::slice::from_raw_parts_mut(slots.as_ptr(), slots_shown),
+                slots: std::slice::from_raw_parts_mut(slots.as_ptr(), count),
+                shares_data_keys: has_worker && !sees_anothers_changes(),
                 brakes: std::slice::from_raw_parts_mut(brakes.as_ptr(), BRAKES),
             }
         }
@@ -143,7 +134,7 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if !self.is_sound {
-            self.tables(true).clear_data_keys();
+            self.tables().clear_data_keys();
         }
         // SAFETY: this process holds it.
         unsafe { pg_sys::LWLockRelease(self.at.lock.as_ptr()) };
@@ -165,8 +156,10 @@ fn sees_anothers_changes() -> bool {
 /// Sees to it that the keyring worker wakes by `deadline`.
 pub fn expire_by(deadline: Instant) {
     let Some(header) = header() else { return };
+    // In this order: a worker that looks reads the time after it has taken the flag down.
+    let is_sooner = deadline < header.next_expiry.fetch_min(deadline, SeqCst);
     let latch = header.worker_latch.load(Acquire);
-    if deadline < header.next_expiry.load(Acquire) && !latch.is_null() {
+    if is_sooner && !header.worker_is_looking.load(SeqCst) && !latch.is_null() {
         // SAFETY: a process's latch in shared memory, which outlives the process.
         unsafe { pg_sys::SetLatch(latch) };
     }

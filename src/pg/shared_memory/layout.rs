@@ -1,4 +1,4 @@
-//! What lies where.
+//! Layout of our shared memory.
 
 use cmk_keyring::shared::brake::{BRAKES, Brake};
 use cmk_keyring::shared::counters::SharedCounters;
@@ -20,8 +20,10 @@ pub struct Header {
     pub worker_latch: AtomicPtr<pg_sys::Latch>,
     /// Its process id; 0: none is alive.
     pub worker_pid: AtomicI32,
-    /// When it looks next.
+    /// When it has to look next, as far as anybody knows.
     pub next_expiry: AtomicU64,
+    /// It is looking: it reads `next_expiry` when it is done, and needs no waking.
+    pub worker_is_looking: AtomicBool,
 }
 
 /// All of it.

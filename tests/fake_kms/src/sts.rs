@@ -88,7 +88,8 @@ fn assume_role(
     let result = format!(
         "<Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>fake-secret-{id}</SecretAccessKey>\
          <SessionToken>{}</SessionToken><Expiration>{expiration}</Expiration></Credentials>\
-         <AssumedRoleUser><AssumedRoleId>AROAFAKE:{name}</AssumedRoleId><Arn>{}</Arn></AssumedRoleUser>",
+         <AssumedRoleUser><AssumedRoleId>AROAFAKE:{name}</AssumedRoleId>\
+         <Arn>{}</Arn></AssumedRoleUser>",
         session.access_key_id,
         session.token,
         escape(&session.arn()),

@@ -2,8 +2,8 @@
  * Loaded into a server with LD_PRELOAD: shifts the wall clock and delays name resolution, as a file says
  * that the tests write while the server runs. Monotonic clocks stay as they are.
  *
- * CMK_SHIM names the file: two 64-bit integers, milliseconds that getaddrinfo() sleeps and seconds that
- * the wall clock is ahead. It stays mapped, so reading it takes no system call and is safe anywhere.
+ * CMK_SHIM names the file: three 64-bit integers: milliseconds that getaddrinfo() sleeps, seconds that
+ * the wall clock is ahead, and a real-time signal, counted from SIGRTMIN, that somebody takes at the next getaddrinfo(). It stays mapped, so reading it takes no system call and is safe anywhere.
  *
  * CMK_TAKEN_SIGNALS=FIRST,LAST: real-time signals, counted from SIGRTMIN, that somebody else in the process handles.
  *
@@ -28,6 +28,7 @@
 struct orders {
     int64_t resolve_millis;
     int64_t ahead_seconds;
+    int64_t take_signal;
 };
 
 static volatile const struct orders *orders;
@@ -125,5 +126,7 @@ int getaddrinfo(const char *restrict node, const char *restrict service, const s
         (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
 
     usleep((useconds_t)(orders->resolve_millis * 1000));
+    if (orders->take_signal)
+        signal(SIGRTMIN + (int)orders->take_signal, not_yours);
     return real(node, service, hints, found);
 }

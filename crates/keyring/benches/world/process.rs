@@ -141,6 +141,7 @@ impl Process for BenchProcess {
             counters: &self.counters,
             records: &mut self.records.borrow_mut(),
             slots: &mut self.slots.borrow_mut(),
+            shares_data_keys: true,
             brakes: &mut [],
         })
     }

@@ -1,10 +1,12 @@
-//! What takes effect before its transaction can commit: a suspension, or a grant taken back, that waits for locks of
-//! others. It holds for all processes until the transaction ends; then the registry says what holds.
+//! What takes effect before its transaction can commit: a suspension, or a grant taken back, that
+//! waits for locks of others. It holds for all processes until the transaction ends; then the
+//! registry says what holds. Evictions are no entries of this table: they change the tenants'
+//! records.
 
 use super::counters::SharedCounters;
 use super::identity::TenantId;
 
-/// Brakes that can be on at a time; who finds no room waits without.
+/// Brakes that can be on at a time; one that finds no room takes effect with its commit.
 pub const BRAKES: usize = 64;
 
 /// All zero: off.
@@ -57,16 +59,18 @@ impl Brake {
     }
 }
 
-/// Where there is no room for one more, it takes effect with the commit only.
-pub fn pull(brakes: &mut [Brake], counters: &SharedCounters, brake: Brake) {
-    if let Some(place) = brakes.iter_mut().find(|brake| brake.pid == 0) {
-        *place = brake;
+/// False where there is no room for one more: then it takes effect with the commit only.
+pub fn pull(brakes: &mut [Brake], counters: &SharedCounters, brake: Brake) -> bool {
+    let place = brakes.iter_mut().find(|brake| brake.pid == 0);
+    let has_room = place.map(|place| *place = brake).is_some();
+    if has_room {
         counters.notify();
     }
+    has_room
 }
 
-/// At the end of a process's transaction, or of a subtransaction that is undone: lifts all that were pulled
-/// at `level` or deeper.
+/// At the end of a process's transaction, or of a subtransaction that is undone: lifts all that
+/// were pulled at `level` or deeper.
 pub fn lift(brakes: &mut [Brake], counters: &SharedCounters, pid: u32, level: i32) {
     let theirs = |brake: &&mut Brake| brake.pid == pid && brake.level >= level;
     let lifted = brakes.iter_mut().filter(theirs).map(|brake| *brake = Brake::default()).count();
@@ -100,8 +104,8 @@ pub fn reduced_roles(brakes: &[Brake], database: u32, tenant: &TenantId) -> Vec<
     brakes.iter().filter(concerns).map(|brake| brake.role).collect()
 }
 
-/// Which parts of a grant do not count any more: (encrypt, decrypt). Without a tenant, of one for every
-/// tenant.
+/// Which parts of a grant do not count any more: (encrypt, decrypt). Without a tenant, of one for
+/// every tenant.
 pub fn taken_back(
     brakes: &[Brake],
     database: u32,

@@ -13,8 +13,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Takes one call out of a budget of `per_minute`, all of which may be spent at once. False if there
-    /// is none left. 0: no limit.
+    /// Takes one call out of a budget of `per_minute`, all of which may be spent at once. False if
+    /// there is none left. 0: no limit.
     pub fn spend(&mut self, now: Instant, per_minute: u32) -> bool {
         let Some(cost) = MINUTE.checked_div(per_minute.into()) else { return true };
         let full_at = self.full_at.max(now).saturating_add(cost);

@@ -1,4 +1,5 @@
-//! What all processes of a server count together, without a lock.
+//! What all processes see without a lock: the recheck counter, call numbers, bounds of recycled
+//! records, the salt.
 
 use super::identity::Salt;
 use cmk_error::Instant;
@@ -13,8 +14,8 @@ pub struct SharedCounters {
     pub notices: AtomicU64,
     /// Numbers KMS calls.
     calls: AtomicU64,
-    /// Of all records that were taken from one tenant and given to another: the last time that a key
-    /// was found revoked, and when the last copy of a data key is erased.
+    /// Of all records that were taken from one tenant and given to another: the last time that a
+    /// key was found revoked, and when the last copy of a data key is erased.
     revoked_at: AtomicU64,
     copies_until: AtomicU64,
     /// How many such records there were.
@@ -60,7 +61,8 @@ impl SharedCounters {
         self.calls.fetch_add(1, Relaxed) + 1
     }
 
-    /// What tenants without a record unwrapped until then is not to be used.
+    /// A data key of a tenant without a record that was unwrapped at or before this time must not
+    /// be used.
     pub(super) fn forgotten_revoked_at(&self) -> Instant {
         self.revoked_at.load(Relaxed)
     }
@@ -76,5 +78,38 @@ impl SharedCounters {
 
     pub(super) fn remember_copy(&self, until: Instant) {
         self.copies_until.fetch_max(until, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_salt_is_the_same_for_every_process_and_all_of_it_counts() {
+        let counters = SharedCounters::new();
+        counters.salt[0].store(0x0102_0304_0506_0708, Relaxed);
+        counters.salt[1].store(0x1112_1314_1516_1718, Relaxed);
+        let expected = [1, 2, 3, 4, 5, 6, 7, 8, 17, 18, 19, 20, 21, 22, 23, 24];
+        assert_eq!(counters.salt().0, expected);
+    }
+
+    #[test]
+    fn a_salt_of_which_half_is_zero_is_one() {
+        let counters = SharedCounters::new();
+        counters.salt[1].store(7, Relaxed);
+        counters.draw_salt();
+        assert_eq!(counters.salt().0[8..], [0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(counters.salt().0[..8], [0; 8]);
+    }
+
+    #[test]
+    fn nothing_that_is_remembered_of_others_goes_back() {
+        let counters = SharedCounters::new();
+        for at in [7, 5] {
+            counters.remember_revocation(at);
+            counters.remember_copy(at + 1);
+        }
+        assert_eq!((counters.forgotten_revoked_at(), counters.forgotten_copies_until()), (7, 8));
     }
 }

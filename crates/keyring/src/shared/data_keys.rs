@@ -1,8 +1,8 @@
-//! Unwrapped data keys that all processes of a server share: a table of fixed size, in which each record
-//! links the data keys of its tenant.
+//! Unwrapped data keys that all processes of a server share: a table of fixed size, in which each
+//! record links the data keys of its tenant.
 //!
-//! Of the places that a data key may take, the least recently used is taken; what is past the TTL is
-//! zeroed by a process that does nothing else.
+//! Of the places that a data key may take, the least recently used is taken; what is past the TTL
+//! is zeroed by a process that does nothing else.
 
 use super::identity::{Fingerprint, TenantId};
 use super::limits::probe;
@@ -32,6 +32,8 @@ pub struct DataKeySlot {
 pub(super) struct DataKeys<'a> {
     pub slots: &'a mut [DataKeySlot],
     pub records: &'a mut [Record],
+    /// Whether data keys may be taken and put in.
+    pub shares: bool,
 }
 
 /// A data key to keep.
@@ -60,6 +62,9 @@ impl DataKeys<'_> {
         newer_than: Instant,
         now: Instant,
     ) -> Option<(SecretKey, Instant)> {
+        if !self.shares {
+            return None;
+        }
         let mut places = probe(self.slots.len(), &fingerprint.0);
         let at = places.find(|&at| {
             let slot = &self.slots[at];
@@ -70,8 +75,12 @@ impl DataKeys<'_> {
         Some((SecretKey::from_slice(&slot.dek).ok()?, slot.unwrapped_at))
     }
 
-    /// Puts a data key of a record in, at the cost of the least recently used one if its places are taken.
+    /// Puts a data key of a record in, at the cost of the least recently used one if its places are
+    /// taken.
     pub fn put(&mut self, record: usize, new: &NewDataKey<'_>, now: Instant) {
+        if !self.shares {
+            return;
+        }
         let places = || probe(self.slots.len(), &new.fingerprint.0);
         let same = places().find(|&at| self.slots[at].fingerprint == *new.fingerprint);
         let oldest = || places().min_by_key(|&at| self.slots[at].last_used);
@@ -93,8 +102,9 @@ impl DataKeys<'_> {
         slot.next = next;
     }
 
-    /// KMS unwrapped one data key of a tenant at `began`, so the tenant's key was good for all of them.
-    /// Renews those that were unwrapped, and used, after `oldest`: what nobody needs is to go.
+    /// KMS unwrapped one data key of a tenant at `began`, so the tenant's key was good for all of
+    /// them. Renews those that were unwrapped, and used, after `oldest`: what nobody needs is to
+    /// go.
     pub fn renew(&mut self, record: usize, began: Instant, oldest: Instant) {
         self.for_each_of(record, |slot| {
             if slot.unwrapped_at > oldest && slot.last_used > oldest {
@@ -111,8 +121,8 @@ impl DataKeys<'_> {
         }
     }
 
-    /// Zeroes what stands in `range` and was unwrapped at `oldest` or before. Returns when the oldest one
-    /// left there was unwrapped.
+    /// Zeroes what stands in `range` and was unwrapped at `oldest` or before. Returns when the
+    /// oldest one left there was unwrapped.
     pub fn expire(&mut self, range: Range<usize>, oldest: Instant) -> Option<Instant> {
         let mut oldest_left = None;
         for at in range.start..range.end.min(self.slots.len()) {
@@ -173,7 +183,8 @@ impl DataKeys<'_> {
     }
 }
 
-/// When the oldest data key of each tenant with a record in `range` was unwrapped, if one was used since.
+/// When the oldest data key of each tenant with a record in `range` was unwrapped, if one was used
+/// since.
 pub(super) fn in_use(
     slots: &[DataKeySlot],
     records: &[Record],

@@ -1,4 +1,4 @@
-//! Changes of a key's state, in plain memory.
+//! Changes of a key's state, the last eight of them, and errors: all in plain memory.
 
 use cmk_error::{Error, KeyState, Reason};
 
@@ -142,4 +142,87 @@ impl EncodedError {
 /// What stands at a place of a table, counted from 1.
 fn at_place<T: Copy>(table: &[T], place: u8) -> Option<T> {
     table.get(usize::from(place).checked_sub(1)?).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(from: Option<KeyState>, to: KeyState) -> Change {
+        Change { from, to: Some(to), other_reason: false }
+    }
+
+    #[test]
+    fn what_changed_is_news_and_that_a_key_works_at_first_is_not() {
+        use KeyState::{Revoked, Unreachable, Usable};
+        assert!(!Change::NONE.is_news());
+        assert!(!change(None, Usable).is_news());
+        assert!(!change(Some(Usable), Usable).is_news());
+        assert!(change(None, Revoked).is_news());
+        assert!(change(Some(Usable), Unreachable).is_news());
+        assert!(change(Some(Revoked), Usable).is_news());
+        assert!(!change(Some(Revoked), Revoked).is_news());
+        let other = Change { other_reason: true, ..change(Some(Revoked), Revoked) };
+        assert!(other.is_news());
+    }
+
+    #[test]
+    fn a_recovery_is_from_a_failure_to_a_key_that_works() {
+        use KeyState::{Revoked, Unreachable, Usable};
+        assert!(change(Some(Revoked), Usable).is_recovery());
+        assert!(!change(None, Usable).is_recovery());
+        assert!(!change(Some(Usable), Usable).is_recovery());
+        assert!(!change(Some(Revoked), Unreachable).is_recovery());
+        assert!(!Change::NONE.is_recovery());
+    }
+
+    #[test]
+    fn of_many_changes_the_last_ones_are_told_oldest_first_and_once() {
+        let states = [KeyState::Revoked, KeyState::Usable];
+        let past = |number: usize| PastChange {
+            at: number as i64,
+            change: change(Some(states[number % 2]), states[(number + 1) % 2]),
+            reason: (number % 2 == 1).then_some(Reason::KeyDisabled),
+        };
+        let mut history = History::default();
+        (0..5).for_each(|number| history.add(&past(number)));
+        let told = |history: &History| history.unannounced().collect::<Vec<_>>();
+        assert_eq!(told(&history), (0..5).map(past).collect::<Vec<_>>());
+        history.announced = 3;
+        assert_eq!(told(&history), [past(3), past(4)]);
+        (5..20).for_each(|number| history.add(&past(number)));
+        assert_eq!(told(&history), (12..20).map(past).collect::<Vec<_>>());
+        history.announced = history.changes;
+        assert_eq!(told(&history), []);
+    }
+
+    #[test]
+    fn another_reason_for_the_same_state_is_told_as_such() {
+        let mut history = History::default();
+        let same = change(Some(KeyState::Revoked), KeyState::Revoked);
+        let change = Change { other_reason: true, ..same };
+        let past = PastChange { at: 1, change, reason: Some(Reason::KeyPendingDeletion) };
+        history.add(&past);
+        assert_eq!(history.unannounced().collect::<Vec<_>>(), [past]);
+    }
+
+    #[test]
+    fn an_error_comes_back_as_it_was_unless_its_identifiers_are_too_long() {
+        for reason in Reason::ALL {
+            let error = Error::new(*reason).with_info("request_id=1");
+            let encoded = EncodedError::of(&error);
+            assert_eq!(encoded.error(), Some(error));
+            assert_eq!(encoded.reason(), Some(*reason));
+            assert_eq!(encoded.state(), reason.key_state().unwrap_or(KeyState::Usable));
+        }
+        let back = |info: &str| {
+            EncodedError::of(&Error::new(Reason::KmsTimeout).with_info(info)).error().unwrap()
+        };
+        let (fits, too_long) = ("x".repeat(158), "x".repeat(159));
+        assert_eq!(back(&fits).info(), Some(&*fits));
+        assert_eq!(back(&too_long), Error::new(Reason::KmsTimeout));
+        assert_eq!(back(""), Error::new(Reason::KmsTimeout));
+        assert_eq!(EncodedError::default().error(), None);
+        assert_eq!(EncodedError::default().state(), KeyState::Usable);
+    }
 }

@@ -1,4 +1,4 @@
-//! What a process and the others mean by "this tenant" and "this data key".
+//! Ids of tenants and data keys in shared memory.
 
 use crate::tenant::{DataKey, Tenant};
 use sha2::{Digest, Sha256};
@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, Debug)]
 pub struct Salt(pub [u8; 16]);
 
-/// Names a tenant of a database: a salted hash, so that no name lies in shared memory and nobody can
-/// aim at another tenant's place.
+/// Names a tenant of a database: a salted hash, so that no name lies in shared memory and nobody
+/// can aim at another tenant's place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct TenantId(pub(super) [u8; 16]);
@@ -74,4 +74,48 @@ pub(super) fn hash(parts: &[&[u8]]) -> [u8; 32] {
 /// The first 64 bits of a hash.
 pub(super) fn first_word(hash: &[u8]) -> u64 {
     hash.iter().take(8).fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::process::data_key;
+    use cmk_kms::CustomerKey;
+
+    fn tenant(uri: &str, options: &str, epoch: i64) -> Tenant {
+        Tenant {
+            name: "acme".into(),
+            state: crate::tenant::TenantState::Active,
+            epoch,
+            customer_key: CustomerKey::parse(uri, options, 0).unwrap(),
+            last_version: 0,
+            data_keys: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_data_key_is_named_by_everything_that_vouches_for_it() {
+        let (key, id) = (data_key("acme", 1), TenantId([1; 16]));
+        let subject = |id, uri, epoch| Subject::new(id, 5, &tenant(uri, "{}", epoch));
+        let print = |of: &Subject, key| of.fingerprint(key);
+        let one = subject(id, "local:k", 1);
+        let original = print(&one, &key);
+        assert_eq!(original, print(&subject(id, "local:k", 1), &key));
+        for (other, other_key) in [
+            (subject(TenantId([2; 16]), "local:k", 1), &key),
+            (subject(id, "local:other", 1), &key),
+            (subject(id, "local:k", 2), &key),
+            (one, &data_key("acme", 2)),
+        ] {
+            assert_ne!(print(&other, other_key), original);
+        }
+        assert_eq!((one.id, one.database, one.epoch), (id, 5, 1));
+    }
+
+    #[test]
+    fn parts_can_not_be_shifted_into_each_other() {
+        assert_ne!(hash(&[b"ab", b"c"]), hash(&[b"a", b"bc"]));
+        assert_ne!(hash(&[b"ab"]), hash(&[b"ab", b""]));
+        assert_eq!(first_word(&[1, 2, 3, 4, 5, 6, 7, 0xFF, 9]), 0x0102_0304_0506_07FF);
+    }
 }

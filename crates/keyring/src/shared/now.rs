@@ -1,4 +1,4 @@
-//! The two clocks, and the rules that a call goes by.
+//! The two clocks, the rules that a call goes by, and jitter.
 
 use cmk_error::Instant;
 
@@ -20,7 +20,7 @@ pub struct Rules {
     pub failure_ttl: u64,
     /// How long a call may last before another process may take over.
     pub call_timeout: u64,
-    /// KMS calls a minute and tenant; 0: no limit.
+    /// KMS calls per minute for a tenant; 0: no limit.
     pub budget: u32,
 }
 

@@ -34,15 +34,16 @@ pub enum Outcome {
     Revoked(Error, Change),
     /// KMS fails, throttles or takes us for somebody else: cached data keys go on.
     Failing(Change),
-    /// Another call overtook this one, or the tenant was evicted meanwhile: ask again.
+    /// It was superseded by another call, or the tenant was evicted meanwhile: ask again.
     Superseded,
-    /// It says nothing about the key: it concerns one data key, or the record is another tenant's now.
+    /// It says nothing about the key: it concerns one data key, or the record is another tenant's
+    /// now.
     Unrelated,
 }
 
 impl SharedKeyring<'_> {
-    /// KMS did what it was asked. With a data key that was unwrapped, it is kept if it is `needed` or
-    /// became so meanwhile; without one, only the tenant's key was of interest.
+    /// KMS did what it was asked. With a data key that was unwrapped, it is kept if it is `needed`
+    /// or became so meanwhile; without one, only the tenant's key was of interest.
     pub fn succeeded(
         &mut self,
         ended: &EndedCall<'_>,
@@ -53,7 +54,7 @@ impl SharedKeyring<'_> {
         let copies_until = began.saturating_add(rules.ttl);
         let Some(at) = self.still_of(permit, subject) else {
             // Given to another tenant meanwhile, or about another key.
-            self.counters.remember_copy(copies_until);
+            self.remember_copy(subject, copies_until);
             return match self.counters.forgotten_revoked_at() < began {
                 true => Outcome::Usable(Change::NONE),
                 false => Outcome::Superseded,
@@ -125,8 +126,8 @@ impl SharedKeyring<'_> {
         }
     }
 
-    /// The call ended without an outcome: it was cancelled, or it took longer than its query would wait.
-    /// Nobody fetches ahead of need before `refresh_after`.
+    /// The call ended without an outcome: it was cancelled, or it took longer than its query would
+    /// wait. Nobody fetches ahead of need before `refresh_after`.
     pub fn abandon(&mut self, permit: &CallPermit, refresh_after: Instant) {
         if let Some(record) = permit.tag.record().and_then(|at| self.records.get_mut(at))
             && record.call.end(permit)

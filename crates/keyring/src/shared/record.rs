@@ -1,19 +1,16 @@
-//! What is known of one tenant's key: its state, how long not to ask again, and what it cost so far.
+//! What is known of one tenant's key: its state, how long not to ask again, and what it cost so
+//! far.
 
 use super::budget::Budget;
 use super::call::CallSlot;
+use super::circuit_breaker::CircuitBreaker;
 use super::counters::SharedCounters;
 use super::history::{Change, EncodedError, History, PastChange};
 use super::identity::{Subject, TenantId};
-use super::now::{Now, jittered};
+use super::now::Now;
 use super::stats::Stats;
 use cmk_error::{Error, Instant, KeyState};
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Failures in a row after which the circuit breaker begins to stretch the pauses between calls.
-const BREAKER_AFTER: u32 = 3;
-/// Most doublings of a pause: eight times the failure TTL.
-const BREAKER_DOUBLINGS: u32 = 3;
 
 /// Plain memory, valid when it is all zero: of nobody.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,10 +34,8 @@ pub struct Record {
     last_error: EncodedError,
     /// Since when the key is in this state: microseconds since the Unix epoch.
     since: i64,
-    /// Until when KMS is not asked again.
-    ask_after: Instant,
-    failures_in_a_row: u32,
-    /// When the key was last found revoked: what was unwrapped before is not to be used.
+    breaker: CircuitBreaker,
+    /// When the key was last found revoked: a data key that was unwrapped by then must not be used.
     pub(super) revoked_at: Instant,
     /// When an eviction was asked for that had to wait for others.
     pub(super) evicted_at: Instant,
@@ -80,14 +75,14 @@ impl Record {
         self.id == subject.id && self.customer_key == subject.customer_key
     }
 
-    /// The record with the lowest goes first, should another tenant need its place: those that are missed
-    /// badly go last, then the time of the last use decides.
+    /// The lowest is recycled first: a revoked key whose copies may live, or a running call, last;
+    /// among the others the least recently used first.
     pub(super) fn eviction_priority(&self, now: Instant) -> (bool, Instant) {
-        let missed = self.is_revoked() && now < self.copies_until.max(self.ask_after);
+        let missed = self.is_revoked() && now < self.copies_until.max(self.breaker.closes_at());
         (missed || self.call.in_progress(now), self.last_used)
     }
 
-    /// What was unwrapped until then is not to be used.
+    /// A data key of this tenant that was unwrapped at or before this time must not be used.
     pub(super) fn not_before(&self) -> Instant {
         self.revoked_at.max(self.evicted_at)
     }
@@ -106,8 +101,8 @@ impl Record {
         self.call.in_progress(now)
     }
 
-    /// Gives the record to another tenant. What others must not miss of the old one goes into `counters`,
-    /// and holds for the new one, of which it may have been.
+    /// Gives the record to another tenant. What others must not miss of the old one goes into
+    /// `counters`, and holds for the new one, of which it may have been.
     pub(super) fn recycle(&mut self, subject: &Subject, counters: &SharedCounters) {
         if self.id != TenantId::default() {
             counters.recycled.fetch_add(1, Relaxed);
@@ -128,8 +123,9 @@ impl Record {
         };
     }
 
-    /// Takes in what the registry says now. Another customer key is one of which nothing is known; an
-    /// eviction means to ask KMS again at once. True if there was either: then data keys of before go.
+    /// Takes in what the registry says now. Another customer key is one of which nothing is known;
+    /// an eviction means to ask KMS again at once. True if there was either: then data keys of
+    /// before go.
     pub(super) fn adopt(&mut self, subject: &Subject, now: Instant) -> bool {
         self.last_used = now;
         let (is_same_key, is_same_epoch) =
@@ -145,6 +141,8 @@ impl Record {
                 first_data_key: self.first_data_key,
                 copies_until: self.copies_until,
                 holders_known_from: self.holders_known_from,
+                // What was unwrapped under the old key before it was revoked stays unusable.
+                revoked_at: self.revoked_at,
                 evicted_at: self.evicted_at,
                 history: self.history,
                 used_at: self.used_at,
@@ -153,7 +151,7 @@ impl Record {
             };
         } else if !is_same_epoch {
             self.epoch = subject.epoch;
-            (self.ask_after, self.refresh_after, self.failures_in_a_row) = (0, 0, 0);
+            (self.breaker, self.refresh_after) = (CircuitBreaker::default(), 0);
         }
         !(is_same_key && is_same_epoch)
     }
@@ -165,40 +163,37 @@ impl Record {
 
     /// The failure that forbids asking KMS now, and until when.
     pub(super) fn remembered_failure(&self, now: Instant) -> Option<(Error, Instant)> {
-        if now >= self.ask_after {
+        if !self.breaker.is_open(now) {
             return None;
         }
-        self.last_error.error().map(|error| (error, self.ask_after))
+        self.last_error.error().map(|error| (error, self.breaker.closes_at()))
     }
 
     /// True if KMS may be asked ahead of need.
     pub(super) fn may_refresh(&self, now: Instant) -> bool {
-        now >= self.ask_after && now >= self.refresh_after && !self.call.in_progress(now)
+        !self.breaker.is_open(now) && now >= self.refresh_after && !self.call.in_progress(now)
     }
 
     pub(super) fn succeeded(&mut self, now: Now) -> Change {
-        (self.ask_after, self.refresh_after, self.failures_in_a_row) = (0, 0, 0);
+        (self.breaker, self.refresh_after) = (CircuitBreaker::default(), 0);
         self.enter(EncodedError::default(), now)
     }
 
     pub(super) fn failed(&mut self, error: &Error, now: Now, failure_ttl: u64) -> Change {
-        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        // A revoked key that is enabled again should work soon; an outage gains nothing by being asked.
-        let doublings = match error.reason.key_state() {
-            Some(KeyState::Revoked) => 0,
-            _ => self.failures_in_a_row.saturating_sub(BREAKER_AFTER).min(BREAKER_DOUBLINGS),
-        };
-        self.ask_after = now.instant.saturating_add(jittered(failure_ttl << doublings));
+        // A revoked key that is enabled again should work soon; an outage gains nothing by being
+        // asked.
+        let stretches = error.reason.key_state() != Some(KeyState::Revoked);
+        self.breaker.failed(now.instant, failure_ttl, stretches);
         self.enter(EncodedError::of(error), now)
     }
 
-    /// A process failed for reasons of its own: shown, but nobody else is refused for it, and a revocation
-    /// stays one.
+    /// A process failed for reasons of its own: shown, but nobody else is refused for it, and a
+    /// revocation stays one.
     pub(super) fn failed_for_one(&mut self, error: &Error, now: Now) -> Change {
         if self.is_revoked() {
             return Change::NONE;
         }
-        self.ask_after = 0;
+        self.breaker.close();
         self.enter(EncodedError::of(error), now)
     }
 

@@ -1,4 +1,4 @@
-//! Of many processes that lack a data key of a tenant, one asks KMS.
+//! Take, wait, ask or refuse: what a process that lacks a data key does. Of many, one asks KMS.
 
 use super::call::{AwaitedCall, CallPermit};
 use super::identity::{Fingerprint, Subject};
@@ -89,8 +89,9 @@ impl SharedKeyring<'_> {
         }
     }
 
-    /// Whether KMS may be asked to make a data key. As [`begin`](Self::begin), but there is nothing to
-    /// take, and a refusal is no reason not to ask: an administrator wants to know whether it still stands.
+    /// Whether KMS may be asked to make a data key. As [`begin`](Self::begin), but there is nothing
+    /// to take, and a refusal is no reason not to ask: an administrator wants to know whether it
+    /// still stands.
     pub fn begin_call(&mut self, subject: &Subject, pid: u32, now: Now, rules: &Rules) -> Step {
         let at = self.record_of(subject, now.instant);
         let remembered = self.records[at].remembered_failure(now.instant);
@@ -104,9 +105,10 @@ impl SharedKeyring<'_> {
 
     fn ask_or_wait(&mut self, at: usize, pid: u32, now: Now, rules: &Rules) -> Step {
         let record = &mut self.records[at];
-        // Without shared slots the other process's result would not reach us, so ask KMS ourselves. If what
-        // it meets is likely to be its own business, such as its credentials, each tries for itself too.
-        let shares = !self.slots.is_empty() && !record.concerned_one_process();
+        // Without shared slots the other process's result would not reach us, so ask KMS ourselves.
+        // If what it meets is likely to be its own business, such as its credentials, each tries
+        // for itself too.
+        let shares = self.shares_data_keys && !record.concerned_one_process();
         if shares && record.call.in_progress(now.instant) && record.call.pid != pid {
             record.call.awaited = true;
             return Step::Wait(AwaitedCall { record: at, number: record.call.number });

@@ -66,8 +66,8 @@ impl Histogram {
         self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
     }
 
-    /// The upper bound of the bucket in which the given share of all durations ends: in milliseconds, to
-    /// three digits after the point.
+    /// The upper bound of the bucket in which the given share of all durations ends: in
+    /// milliseconds, to three digits after the point.
     pub fn percentile(&self, share: f64) -> Option<f64> {
         let total: u64 = self.buckets.iter().map(|&count| u64::from(count)).sum();
         let wanted = (total as f64 * share).ceil() as u64;
@@ -99,5 +99,42 @@ mod tests {
         histogram.add(0);
         histogram.add(u64::MAX);
         assert!(histogram.percentile(1.0).unwrap() > 20_000.0);
+    }
+
+    #[test]
+    fn each_duration_has_a_bucket_whose_bound_is_shown() {
+        let shown = |nanos| {
+            let mut histogram = Histogram::default();
+            histogram.add(nanos);
+            histogram.percentile(1.0).unwrap()
+        };
+        // Rounded up to microseconds.
+        assert_eq!([0, 500_000, 500_001].map(shown), [0.5, 0.5, 0.708]);
+        assert_eq!([707_000, 708_000, 1_000_000].map(shown), [0.708, 1.0, 1.0]);
+        assert_eq!([u64::MAX, 60_000_000_000].map(shown), [23_170.476; 2]);
+    }
+
+    #[test]
+    fn a_percentile_is_where_its_share_of_all_durations_ends() {
+        let mut histogram = Histogram::default();
+        (0..9).for_each(|_| histogram.add(500_000));
+        histogram.add(1_000_000);
+        assert_eq!(histogram.percentile(0.9), Some(0.5));
+        assert_eq!(histogram.percentile(0.91), Some(1.0));
+    }
+
+    #[test]
+    fn calls_are_counted_by_how_they_ended_and_a_reset_forgets_no_time() {
+        let mut stats = Stats { hits: 1, misses: 2, waits: 3, refused: 4, ..Stats::default() };
+        stats.count_call(1_000_000, 2_000_000, 77, true);
+        stats.count_call(1_000_000, 2_000_000, 88, false);
+        assert_eq!((stats.kms_calls, stats.kms_failures), (2, 1));
+        assert_eq!((stats.last_success, stats.last_failure), (77, 88));
+        assert_eq!(stats.latency.percentile(1.0), Some(1.0));
+        stats.reset();
+        let Stats { hits, misses, waits, refused, kms_calls, kms_failures, .. } = stats;
+        assert_eq!([hits, misses, waits, refused, kms_calls, kms_failures], [0; 6]);
+        assert_eq!((stats.last_success, stats.last_failure), (77, 88));
+        assert_eq!(stats.latency.percentile(1.0), None);
     }
 }

@@ -10,22 +10,24 @@ use super::tag::Tag;
 use cmk_error::Instant;
 use std::ops::Range;
 
-/// The tables. All of it is plain memory of fixed size, valid when it is all zero. Nothing here waits,
-/// allocates much or can panic.
+/// The tables. All of it is plain memory of fixed size, valid when it is all zero. Nothing here
+/// waits, allocates much or can panic.
 pub struct SharedKeyring<'a> {
     /// What needs no lock.
     pub counters: &'a SharedCounters,
-    /// One a tenant.
+    /// One per tenant.
     pub records: &'a mut [Record],
-    /// Empty where data keys are not shared.
+    /// Empty where nothing is shared.
     pub slots: &'a mut [DataKeySlot],
+    /// Whether this process may use and put in data keys. It clears them in any case.
+    pub shares_data_keys: bool,
     /// Empty where nothing is shared.
     pub brakes: &'a mut [Brake],
 }
 
 impl SharedKeyring<'_> {
     pub(super) fn data_keys(&mut self) -> DataKeys<'_> {
-        DataKeys { slots: self.slots, records: self.records }
+        DataKeys { slots: self.slots, records: self.records, shares: self.shares_data_keys }
     }
 
     fn place_of(&self, id: &TenantId) -> Option<usize> {
@@ -39,13 +41,14 @@ impl SharedKeyring<'_> {
         Some((Tag::new(at, record.generation), record))
     }
 
-    /// What a tenant unwrapped until then is not to be used.
+    /// A data key of this tenant that was unwrapped at or before this time must not be used.
     pub fn revoked_at(&self, id: &TenantId) -> Instant {
         let forgotten = || self.counters.forgotten_revoked_at();
         self.find(id).map_or_else(forgotten, |(_, record)| record.not_before())
     }
 
-    /// The number of the tenant's record, which is made if need be, at the cost of the least recently used.
+    /// The number of the tenant's record, which is made if need be, at the cost of the least
+    /// recently used.
     pub(super) fn record_of(&mut self, subject: &Subject, now: Instant) -> usize {
         let at = self.place_of(&subject.id).unwrap_or_else(|| self.make_record(subject, now));
         if self.records[at].adopt(subject, now) {
@@ -62,13 +65,16 @@ impl SharedKeyring<'_> {
         at
     }
 
-    /// The key of a tenant is revoked: what was unwrapped before `now` is not to be used.
+    /// The key of a tenant is revoked: a data key that was unwrapped at or before `now` must not be
+    /// used.
     pub fn revoke(&mut self, subject: &Subject, now: Instant) {
         let was_revoked = match self.place_of(&subject.id) {
+            // What is said of another key than the tenant has now is nobody's business any more.
+            Some(at) if !self.records[at].is_of(subject) => return,
             Some(at) => {
                 self.data_keys().clear_all_of(at);
                 let record = &mut self.records[at];
-                record.revoked_at = now;
+                record.revoked_at = record.revoked_at.max(now);
                 record.is_revoked()
             }
             None => {
@@ -82,7 +88,7 @@ impl SharedKeyring<'_> {
         }
     }
 
-    /// What was unwrapped for a tenant before `now` is not to be used, by anybody.
+    /// A data key of the tenant that was unwrapped at or before `now` must not be used, by anybody.
     pub fn evict(&mut self, id: &TenantId, now: Instant) {
         self.begin_eviction(now);
         if let Some(at) = self.place_of(id) {
@@ -96,8 +102,8 @@ impl SharedKeyring<'_> {
         self.counters.remember_revocation(now);
     }
 
-    /// As [`evict`](Self::evict) for all tenants of a database with a record in `range`. Comes after
-    /// [`begin_eviction`](Self::begin_eviction) and before [`SharedCounters::notify`].
+    /// As [`evict`](Self::evict) for all tenants of a database with a record in `range`. Comes
+    /// after [`begin_eviction`](Self::begin_eviction) and before [`SharedCounters::notify`].
     pub fn evict_range(&mut self, range: Range<usize>, database: u32, now: Instant) {
         for at in range.start..range.end.min(self.records.len()) {
             if self.records[at].database == database {
@@ -171,14 +177,14 @@ impl SharedKeyring<'_> {
         }
     }
 
-    /// When the oldest shared data key of each tenant with a record in `range` was unwrapped, if one was
-    /// used since.
+    /// When the oldest shared data key of each tenant with a record in `range` was unwrapped, if
+    /// one was used since.
     pub fn in_use(&self, range: Range<usize>) -> Vec<(TenantId, Instant)> {
         data_keys::in_use(self.slots, self.records, range)
     }
 
-    /// Zeroes data keys in `range` of the table that were unwrapped at `oldest` or before. Returns when the
-    /// oldest one left there was unwrapped.
+    /// Zeroes data keys in `range` of the table that were unwrapped at `oldest` or before. Returns
+    /// when the oldest one left there was unwrapped.
     pub fn expire(&mut self, range: Range<usize>, oldest: Instant) -> Option<Instant> {
         self.data_keys().expire(range, oldest)
     }

@@ -3,6 +3,7 @@
 use crate::keyring::Keyring;
 use crate::policy::Policy;
 use crate::process::Process;
+use crate::shared::brake::Brake;
 use crate::shared::call::{AwaitedCall, CallPermit};
 use crate::shared::counters::SharedCounters;
 use crate::shared::data_keys::DataKeySlot;
@@ -35,9 +36,22 @@ pub struct FakeProcess {
     pub now: Cell<Instant>,
     pub generation: Cell<u64>,
     pub tenants: RefCell<HashMap<String, Tenant>>,
+    /// Of every role that `grants` doesn't name.
     pub grant: Cell<Grant>,
+    pub grants: RefCell<HashMap<Role, Grant>>,
+    pub role: Cell<Role>,
+    pub starters: Cell<[Option<Role>; 2]>,
     pub outage: Cell<Option<Reason>>,
+    /// As `outage`, but of making data keys only.
+    pub generate_outage: Cell<Option<Reason>>,
     pub calls: Cell<u32>,
+    /// How often the registry was read for a tenant, and for a grant.
+    pub tenant_reads: Cell<u32>,
+    pub grant_reads: Cell<u32>,
+    /// Each read of the registry finds it changed once more.
+    pub restless: Cell<bool>,
+    /// How often the memory of all processes was looked at.
+    pub looks: Cell<u32>,
     /// Runs once, in the middle of the next KMS call.
     pub during_call: RefCell<Option<Happening>>,
     pub capacity: usize,
@@ -48,9 +62,20 @@ pub struct FakeProcess {
     pub counters: SharedCounters,
     pub records: RefCell<Vec<Record>>,
     pub slots: RefCell<Vec<DataKeySlot>>,
+    pub brakes: RefCell<[Brake; 4]>,
+    /// The transaction changed the registry: what it learns goes to memory of its own.
+    pub uncommitted: Cell<bool>,
+    own_counters: SharedCounters,
+    own_records: RefCell<Vec<Record>>,
     /// Runs whenever a process waits for another.
     pub during_wait: RefCell<Option<Happening>>,
     pub logged: RefCell<Vec<Change>>,
+    /// Records whose waiters were woken.
+    pub woken: RefCell<Vec<usize>>,
+    /// When data keys are to be erased.
+    pub erasures: RefCell<Vec<Instant>>,
+    /// How long each provider of keys may take.
+    pub limits: RefCell<Vec<Option<Duration>>>,
 }
 
 pub type Happening = Box<dyn FnOnce(&FakeProcess)>;
@@ -60,7 +85,11 @@ pub struct FakeKms<'a>(&'a FakeProcess);
 
 impl Kms for FakeKms<'_> {
     fn generate(&self, _: &CustomerKey, _: &EncryptionContext<'_>) -> Result<Vec<u8>> {
-        unreachable!("reads never make keys")
+        self.begin_call();
+        match self.0.generate_outage.get().or(self.0.outage.get()) {
+            Some(reason) => Err(reason.into()),
+            None => Ok(SecretKey::generate()?.expose_secret().as_slice().into()),
+        }
     }
 
     fn unwrap(
@@ -69,13 +98,19 @@ impl Kms for FakeKms<'_> {
         wrapped: &[u8],
         _: &EncryptionContext<'_>,
     ) -> Result<SecretKey> {
-        self.0.calls.set(self.0.calls.get() + 1);
-        if let Some(happen) = self.0.during_call.take() {
-            happen(self.0);
-        }
+        self.begin_call();
         match self.0.outage.get() {
             Some(reason) => Err(reason.into()),
             None => SecretKey::from_slice(wrapped),
+        }
+    }
+}
+
+impl FakeKms<'_> {
+    fn begin_call(&self) {
+        self.0.calls.set(self.0.calls.get() + 1);
+        if let Some(happen) = self.0.during_call.take() {
+            happen(self.0);
         }
     }
 }
@@ -94,10 +129,10 @@ impl Process for FakeProcess {
         5
     }
     fn role(&self) -> Role {
-        Role(10)
+        self.role.get()
     }
     fn starters(&self) -> [Option<Role>; 2] {
-        [None, None]
+        self.starters.get()
     }
     fn generation(&self) -> u64 {
         self.generation.get() + self.counters.notices.load(std::sync::atomic::Ordering::Relaxed)
@@ -120,21 +155,31 @@ impl Process for FakeProcess {
         }
     }
     fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
+        self.tenant_reads.set(self.tenant_reads.get() + 1);
+        if self.restless.get() {
+            self.generation.set(self.generation.get() + 1);
+        }
         Ok(self.tenants.borrow().get(name).cloned())
     }
-    fn grant(&self, _: Role, _: &str) -> Result<Grant> {
-        Ok(self.grant.get())
+    fn grant(&self, role: Role, _: &str) -> Result<Grant> {
+        self.grant_reads.set(self.grant_reads.get() + 1);
+        Ok(self.grants.borrow().get(&role).copied().unwrap_or(self.grant.get()))
     }
-    fn kms(&self, _: Option<Duration>) -> impl Kms {
+    fn kms(&self, limit: Option<Duration>) -> impl Kms {
+        self.limits.borrow_mut().push(limit);
         FakeKms(self)
     }
     fn transaction_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
-        let (mut records, mut slots) = (self.records.borrow_mut(), self.slots.borrow_mut());
-        let (records, slots) = (&mut records, &mut slots);
-        work(&mut SharedKeyring { counters: &self.counters, records, slots, brakes: &mut [] })
+        if !self.uncommitted.get() {
+            return self.server_memory(work);
+        }
+        let records = &mut self.own_records.borrow_mut();
+        let counters = &self.own_counters;
+        let (slots, brakes) = (&mut [], &mut []);
+        work(&mut SharedKeyring { counters, records, slots, shares_data_keys: false, brakes })
     }
     fn has_uncommitted_registry_changes(&self) -> bool {
-        false
+        self.uncommitted.get()
     }
     fn read_server_memory<R>(&self, work: impl FnOnce(&SharedKeyring<'_>) -> R) -> R {
         self.server_memory(|shared| work(shared))
@@ -146,7 +191,12 @@ impl Process for FakeProcess {
         self.open_call.set(permit);
     }
     fn server_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
-        self.transaction_memory(work)
+        self.looks.set(self.looks.get() + 1);
+        let (mut records, mut slots) = (self.records.borrow_mut(), self.slots.borrow_mut());
+        let (records, slots, counters) = (&mut records, &mut slots, &self.counters);
+        let brakes = &mut *self.brakes.borrow_mut();
+        let shares_data_keys = !slots.is_empty();
+        work(&mut SharedKeyring { counters, records, slots, shares_data_keys, brakes })
     }
     fn wait(&self, _: AwaitedCall) {
         match self.during_wait.take() {
@@ -154,11 +204,15 @@ impl Process for FakeProcess {
             None => self.pass(1),
         }
     }
-    fn wake(&self, _: usize) {}
+    fn wake(&self, record: usize) {
+        self.woken.borrow_mut().push(record);
+    }
     fn hold(&self, tag: Tag) -> Tag {
         tag
     }
-    fn erase_at(&self, _: Instant) {}
+    fn erase_at(&self, deadline: Instant) {
+        self.erasures.borrow_mut().push(deadline);
+    }
     fn log_state_change(&self, _: &str, change: Change, _: Option<&Error>) {
         if change.is_news() {
             self.logged.borrow_mut().push(change);
@@ -174,8 +228,16 @@ impl FakeProcess {
             generation: Cell::new(1),
             tenants: RefCell::default(),
             grant: Cell::new(Grant { encrypt: true, decrypt: true }),
+            grants: RefCell::default(),
+            role: Cell::new(Role(10)),
+            starters: Cell::new([None, None]),
             outage: Cell::new(None),
+            generate_outage: Cell::new(None),
             calls: Cell::new(0),
+            tenant_reads: Cell::new(0),
+            grant_reads: Cell::new(0),
+            restless: Cell::new(false),
+            looks: Cell::new(0),
             during_call: RefCell::new(None),
             capacity: 10,
             soft_ttl: Cell::new(TTL * SECOND),
@@ -185,8 +247,15 @@ impl FakeProcess {
             counters: SharedCounters::new(),
             records: RefCell::new(vec![Record::default(); 64]),
             slots: RefCell::default(),
+            brakes: RefCell::default(),
+            uncommitted: Cell::new(false),
+            own_counters: SharedCounters::new(),
+            own_records: RefCell::new(vec![Record::default(); 64]),
             during_wait: RefCell::new(None),
             logged: RefCell::default(),
+            woken: RefCell::default(),
+            erasures: RefCell::default(),
+            limits: RefCell::default(),
         };
         for name in tenants {
             let tenant = Tenant {
@@ -216,6 +285,17 @@ impl FakeProcess {
     /// From now on this process calls.
     pub fn be(&self, pid: u32) {
         self.pid.set(pid);
+    }
+
+    /// What the processes know of a tenant.
+    pub fn record(&self, name: &str) -> Record {
+        let id = self.tenant_id(name);
+        self.server_memory(|shared| *shared.find(&id).expect("a record").1)
+    }
+
+    /// The tenant as the registry has it.
+    pub fn registered(&self, name: &str) -> Tenant {
+        self.tenants.borrow()[name].clone()
     }
 
     pub fn pass(&self, seconds: u64) {

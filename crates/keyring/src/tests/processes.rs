@@ -132,3 +132,19 @@ fn a_call_is_known_to_its_process_while_it_lasts() {
     seal(&Keyring::new(), &process, "acme").unwrap();
     assert!(process.during_call.borrow().is_none() && process.open_call.get().is_none());
 }
+
+#[test]
+fn a_call_that_an_interrupt_cut_short_is_over_for_all_at_once() {
+    let process = FakeProcess::new(&["acme"]).sharing(4);
+    *process.during_call.borrow_mut() =
+        Some(Box::new(|_| std::panic::resume_unwind(Box::new("cancelled"))));
+    let lost = Keyring::new();
+    let cancelled =
+        || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| seal(&lost, &process, "acme")));
+    assert!(cancelled().is_err());
+    assert!(process.open_call.get().is_none());
+    assert_eq!(process.woken.borrow().len(), 1);
+    process.be(2);
+    *process.during_wait.borrow_mut() = Some(Box::new(|_| panic!("there is nobody to wait for")));
+    seal(&Keyring::new(), &process, "acme").unwrap();
+}

@@ -1,5 +1,5 @@
-//! One client a Region and assumed role, reused by all calls of this process until its identity is
-//! refused, or until it is the one of too many that was not used for longest.
+//! One client per pair of Region and assumed role. All calls of this process reuse it until its
+//! identity is refused, or until there are too many and it is the least recently used.
 
 use super::assumed_role::AssumedRole;
 use super::connect::{ClientKey, Made, connect, loader};

@@ -89,8 +89,8 @@ pub async fn connect(
     Ok(Made { client: Client::from_conf(kms.build()), at: Instant::now(), identity })
 }
 
-/// What all clients of this process connect with: TLS and its root certificates, which take tens of
-/// milliseconds and 8 MB to make.
+/// What all clients of this process connect with: TLS and its root certificates, which take about
+/// 10 ms and 5 MB to make (docs/performance.md).
 ///
 /// The SDK makes one connector of it for each pair of connect and read timeout that it meets, and
 /// so one for all calls to KMS and STS, however many clients there are.

@@ -1,4 +1,4 @@
-//! Where credentials come from, and how long they are believed.
+//! Where credentials come from, and the longest time that they are used without asking again.
 
 use super::assumed_role::AssumedRole;
 use aws_config::SdkConfig;
@@ -16,7 +16,8 @@ const SESSION: Duration = Duration::from_secs(900);
 /// Longest that our own credentials are used without asking for them anew.
 const OWN: Duration = Duration::from_secs(3600);
 
-/// The server's own identity: the SDK's default chain, and whom it last said that we are.
+/// The server's own identity: the SDK's default chain, and a hash of the credentials that it last
+/// gave.
 #[derive(Debug)]
 pub struct Identity {
     chain: Capped,
@@ -33,7 +34,7 @@ impl Identity {
         Self { chain: Capped { provider: chain, longest: OWN }, last: Mutex::new(None) }
     }
 
-    /// Whom it last said that we are; `None` if it wasn't asked or had no answer.
+    /// The credentials that it last gave; `None` if it wasn't asked or had none.
     pub fn last(&self) -> Option<Fingerprint> {
         *self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -76,8 +77,8 @@ pub async fn assumed(role: &AssumedRole, config: &SdkConfig) -> SharedCredential
     SharedCredentialsProvider::new(Capped { provider, longest: SESSION })
 }
 
-/// A provider whose word on when its credentials expire is believed up to a limit only: an answer
-/// that says the year 9999 would outlive every revocation.
+/// A provider of credentials that expire after `longest` at the latest, whatever it says: an answer
+/// that says the year 9999 would undo the revocation bound.
 #[derive(Debug)]
 struct Capped {
     provider: SharedCredentialsProvider,

@@ -1,4 +1,4 @@
-//! Keeps what was used last.
+//! An LRU map.
 
 use lru::LruCache;
 use std::hash::Hash;

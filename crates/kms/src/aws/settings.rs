@@ -17,7 +17,8 @@ pub struct AwsSettings {
     pub operation_timeout: Duration,
     /// First attempt included.
     pub max_attempts: u32,
-    /// Clients that a process keeps: one a Region and assumed role, with that role's session.
+    /// Clients that a process keeps: one per pair of Region and assumed role, with that role's
+    /// session.
     pub max_clients: usize,
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// The name of a key of the embedded provider: 1 to 64 of `A-Z a-z 0-9 _ -`, so that it can't leave
+/// The name of a key of the local provider: 1 to 64 of `A-Z a-z 0-9 _ -`, so that it can't leave
 /// its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalName(Box<str>);

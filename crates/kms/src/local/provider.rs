@@ -9,7 +9,7 @@ use cmk_crypto::key::SecretKey;
 use cmk_error::{Error, Reason, Result};
 use std::sync::Arc;
 
-/// The embedded provider.
+/// The local provider.
 pub struct Local;
 
 impl Provider for Local {

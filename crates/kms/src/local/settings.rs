@@ -1,8 +1,8 @@
-//! Where the embedded provider looks.
+//! Where the local provider looks.
 
 use std::path::PathBuf;
 
-/// Settings of the embedded provider.
+/// Settings of the local provider.
 #[derive(Clone, Debug, Default)]
 pub struct LocalSettings {
     /// The directory of the key files; `None` while the provider is switched off.

@@ -1,4 +1,4 @@
-//! The bytes of a data key that the embedded provider wrapped.
+//! The bytes of a data key that the local provider wrapped.
 //!
 //! ```text
 //! wrapped DEK  0x01 ‖ nonce[24] ‖ XAES-256-GCM(key, nonce, aad, DEK)   73 bytes

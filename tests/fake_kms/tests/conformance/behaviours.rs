@@ -21,7 +21,7 @@ fn context(pairs: &[(&str, &str)]) -> Context {
 }
 
 fn acme() -> Context {
-    context(&[("purpose", "dek"), ("tenant", "acme")])
+    context(&[("purpose", "values"), ("tenant", "acme")])
 }
 
 /// `SECRET` under the context of `acme()`.

@@ -34,7 +34,7 @@ pub async fn the_order_of_the_context_does_not_matter(target: &Target) {
     let blob = encrypted(target, &key).await;
     // A HashMap of its own iterates in an order of its own; ten make it likely that both occur.
     for _ in 0..10 {
-        let context = context(&[("tenant", "acme"), ("purpose", "dek")]);
+        let context = context(&[("tenant", "acme"), ("purpose", "values")]);
         let opened = decrypt(target, &blob, None, context).await.expect("Decrypt");
         assert_eq!(opened.plaintext.expect("a plaintext").as_ref(), SECRET);
     }
@@ -46,10 +46,10 @@ pub async fn another_context_does_not_decrypt(target: &Target) {
     for wrong in [
         None,
         context(&[("tenant", "acme")]),
-        context(&[("purpose", "dek"), ("tenant", "globex")]),
-        context(&[("purpose", "dek"), ("tenant", "ACME")]),
-        context(&[("purpose", "acme"), ("tenant", "dek")]),
-        context(&[("purpose", "dek"), ("tenant", "acme"), ("extra", "")]),
+        context(&[("purpose", "values"), ("tenant", "globex")]),
+        context(&[("purpose", "values"), ("tenant", "ACME")]),
+        context(&[("purpose", "acme"), ("tenant", "values")]),
+        context(&[("purpose", "values"), ("tenant", "acme"), ("extra", "")]),
     ] {
         let what = format!("{wrong:?}");
         let refusal = code(decrypt(target, &blob, Some(&key), wrong).await);

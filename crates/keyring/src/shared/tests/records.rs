@@ -1,0 +1,120 @@
+//! What is known of a tenant's key, and of which tenant.
+
+use super::*;
+
+#[test]
+fn memory_of_zeroes_is_valid_and_empty() {
+    let mut memory = Memory::new(4, 4);
+    assert_eq!(memory.held(), 0);
+    assert!(memory.shared().find(&TenantId([1; 16])).is_none());
+    assert_eq!(memory.records[0].last_state(), None);
+}
+
+#[test]
+fn a_state_keeps_its_time_while_its_reason_changes() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    for (seconds, reason) in [(100, Reason::KmsTimeout), (110, Reason::KmsServerError)] {
+        let permit = memory.permit(&of, 1, at(seconds));
+        memory.shared().failed(&permit.ended(&of, seconds, seconds), &reason.into());
+    }
+    let seen = memory.shared().find(&of.id).unwrap().1.last_state().unwrap();
+    assert_eq!(seen.since, 100_000_000);
+    assert_eq!(seen.error.unwrap().reason, Reason::KmsServerError);
+    assert_eq!(memory.records.iter().map(|record| record.history.changes).sum::<u64>(), 1);
+}
+
+#[test]
+fn the_least_recently_used_record_makes_room_and_its_hits_go_nowhere() {
+    let mut memory = Memory::new(2, 4);
+    memory.put(&subject(1, 0), at(100));
+    memory.put(&subject(2, 0), at(101));
+    let (stale, _) = memory.shared().find(&subject(2, 0).id).unwrap();
+    memory.put(&subject(3, 0), at(102));
+    memory.put(&subject(4, 0), at(103));
+    memory.shared().add_hits(&[(stale, 7), (Tag::new(99, 0), 1)], 0);
+    assert!(memory.records.iter().all(|record| record.stats.hits == 0));
+}
+
+#[test]
+fn a_revocation_is_not_forgotten_with_its_record() {
+    let mut memory = Memory::new(2, 4);
+    let of = subject(1, 0);
+    let permit = memory.permit(&of, 1, at(100));
+    memory.shared().failed(&permit.ended(&of, 100, 101), &Reason::KeyDisabled.into());
+    // The other place is taken as long as there is one; a revoked key's only then.
+    memory.put(&subject(2, 0), at(102));
+    memory.put(&subject(3, 0), at(103));
+    assert!(memory.shared().find(&of.id).is_some());
+    let permit = memory.permit(&subject(3, 0), 1, at(500));
+    memory.shared().failed(&permit.ended(&subject(3, 0), 500, 501), &Reason::KeyDisabled.into());
+    memory.put(&subject(4, 0), at(502));
+    assert!(memory.shared().find(&of.id).is_none());
+    assert_eq!(memory.shared().revoked_at(&of.id), at(101).instant);
+    assert_eq!(memory.shared().revoked_at(&subject(4, 0).id), at(101).instant);
+}
+
+#[test]
+fn another_reason_is_news_while_a_key_is_revoked_and_only_then() {
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    let mut news = |seconds, reason: Reason| {
+        let permit = memory.permit(&of, 1, at(seconds));
+        match memory.shared().failed(&permit.ended(&of, seconds, seconds), &reason.into()) {
+            Outcome::Revoked(_, change) | Outcome::Failing(change) => change.is_news(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(news(100, Reason::KeyDisabled));
+    assert!(!news(110, Reason::KeyDisabled));
+    assert!(news(120, Reason::KeyPendingDeletion));
+    assert!(news(130, Reason::KmsTimeout));
+    assert!(!news(140, Reason::KmsServerError));
+    let record = *memory.shared().find(&of.id).unwrap().1;
+    let told: Vec<_> =
+        record.history.unannounced().map(|past| (past.change.to, past.reason)).collect();
+    assert_eq!(
+        told,
+        [
+            (Some(KeyState::Revoked), Some(Reason::KeyDisabled)),
+            (Some(KeyState::Revoked), Some(Reason::KeyPendingDeletion)),
+            (Some(KeyState::Unreachable), Some(Reason::KmsTimeout)),
+        ]
+    );
+}
+
+#[test]
+fn a_recovery_is_a_notice_and_so_is_the_first_refusal_only() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let mut memory = Memory::new(8, 4);
+    let of = subject(1, 0);
+    let notices = |memory: &Memory| memory.counters.notices.load(Relaxed);
+    memory.put(&of, at(100));
+    assert_eq!(notices(&memory), 0);
+    let permit = memory.permit(&subject(1, 1), 1, at(101));
+    memory.shared().failed(&permit.ended(&subject(1, 1), 101, 102), &Reason::KmsTimeout.into());
+    assert_eq!(notices(&memory), 0, "an outage takes nothing away");
+    memory.put(&subject(1, 1), at(120));
+    assert_eq!(notices(&memory), 1, "what others remember of it ends");
+    for (seconds, expected) in [(130, 2), (140, 2)] {
+        let of = subject(1, 2 + seconds);
+        let permit = memory.permit(&of, 1, at(seconds));
+        memory.shared().failed(&permit.ended(&of, seconds, seconds), &Reason::KeyDisabled.into());
+        assert_eq!(notices(&memory), expected);
+    }
+}
+
+#[test]
+fn names_are_salted() {
+    let salts = [Salt([1; 16]), Salt([2; 16])];
+    let [one, other] = salts.map(|salt| TenantId::new(&salt, 5, "acme"));
+    assert_ne!(one, other);
+    assert_ne!(one, TenantId::new(&salts[0], 6, "acme"));
+    assert_eq!(one, TenantId::new(&salts[0], 5, "acme"));
+    let counters = SharedCounters::new();
+    counters.draw_salt();
+    let drawn = counters.salt().0;
+    counters.draw_salt();
+    assert_eq!(drawn, counters.salt().0, "a salt is drawn once");
+    assert_ne!(drawn, SharedCounters::new().salt().0);
+}
