@@ -67,7 +67,8 @@ if [[ $(uname -m) == x86_64 ]]; then
 fi
 step "PostgreSQL 15: demonstration" scripts/demo.sh "$pg15"
 
-# Sessions mostly wait: what compiles beside them stands back. Those that measure run alone at the end.
+# Sessions mostly wait: what compiles beside them stands back. Those that measure run alone, at the
+# end.
 measuring=(tests/sessions/test_drill_*.py tests/sessions/test_endurance.py)
 waiting=(tests/sessions "${measuring[@]/#/--ignore=}")
 beside "PostgreSQL 15: sessions" sessions "$pg15" "${waiting[@]}"
