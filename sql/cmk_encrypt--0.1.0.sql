@@ -21,7 +21,7 @@ $$;
 
 CREATE SCHEMA cmk;
 
--- A role that a right was granted to: its oid, and the name by which dumps and replication find it
+-- The role that a grant is to: its oid, and the name by which dumps and replication find it
 -- elsewhere. Input of a name that no role has is accepted and stands for nobody. src/pg/grantee.rs
 -- says more.
 CREATE TYPE cmk.grantee;
@@ -491,8 +491,8 @@ CREATE EVENT TRIGGER cmk_drop_guard ON ddl_command_start
 ALTER EVENT TRIGGER cmk_drop_guard ENABLE ALWAYS;
 
 -- The integrity of the registry: no constraint spans its tables, so that a restore can fill them in
--- any order. detail says what is wrong and what people have to decide; fix is a statement that can
--- be run as it stands, or null.
+-- any order. detail says what is wrong and what people have to decide; fix is SQL to run, as it
+-- stands, once they decided, or null.
 
 CREATE FUNCTION cmk.check(
     OUT problem pg_catalog.text, OUT tenant pg_catalog.text, OUT detail pg_catalog.text, OUT fix pg_catalog.text)
@@ -615,7 +615,7 @@ $$;
 --   backend_cache
 --   backend_cache_stats
 
--- What people look at.
+-- Views, and the functions behind them.
 
 -- PARALLEL UNSAFE: its body may be what loads the library, which can't happen while workers run.
 CREATE FUNCTION cmk.inspect(
@@ -729,7 +729,7 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
     END LOOP;
 
-    -- Whom they obey is decided by the grants for tenants, at every call.
+    -- Anyone may call them; the grants for tenants decide, at every call.
     FOR object IN
         SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
           FROM pg_catalog.pg_proc p
@@ -748,7 +748,7 @@ BEGIN
 END
 $$;
 
--- Who may read every table dumps this one too, and reads what it shows.
+-- pg_read_all_data must be able to dump cmk.access, whose roles are of this type.
 GRANT EXECUTE ON FUNCTION cmk.grantee_in(pg_catalog.cstring), cmk.grantee_out(cmk.grantee),
     cmk.grantee_recv(pg_catalog.internal), cmk.grantee_send(cmk.grantee), cmk.grantee_oid(cmk.grantee),
     cmk.grantee_regrole(cmk.grantee), cmk.grantee_key(cmk.grantee) TO pg_read_all_data;
@@ -795,7 +795,7 @@ COMMENT ON FUNCTION cmk.revoke_access(pg_catalog.text, pg_catalog.regrole, pg_ca
 COMMENT ON FUNCTION cmk.check() IS
     'What is wrong with the key registry, and what mends it; no row if nothing is';
 COMMENT ON FUNCTION cmk.destroy_data_keys(pg_catalog.text) IS
-    'Deletes every data key of this database, whose name must be given: all sealed values are lost. For who means DROP EXTENSION';
+    'Deletes every data key of this database, whose name must be given: all sealed values are lost. For whoever means to DROP EXTENSION';
 COMMENT ON FUNCTION cmk.adopt_registry() IS
     'Makes a registry that CREATE DATABASE ... TEMPLATE copied the registry of this database; for superusers';
 COMMENT ON FUNCTION cmk.inspect(pg_catalog.bytea) IS
@@ -850,8 +850,8 @@ COMMENT ON COLUMN cmk.status.key_state IS
 COMMENT ON COLUMN cmk.status.reason IS 'Why it is not usable, as in the DETAIL of errors';
 COMMENT ON COLUMN cmk.status.info IS 'kms_code, request_id or cause of the last failure';
 COMMENT ON COLUMN cmk.status.since IS 'Beginning of key_state, whatever its reason';
-COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last unwrapped a data key';
-COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last failed to';
+COMMENT ON COLUMN cmk.status.last_success IS 'When KMS last did what it was asked';
+COMMENT ON COLUMN cmk.status.last_failure IS 'When KMS last did not';
 COMMENT ON COLUMN cmk.status.hits IS 'Values sealed or opened under a data key that was at hand';
 COMMENT ON COLUMN cmk.status.misses IS 'Times a process lacked a data key';
 COMMENT ON COLUMN cmk.status.kms_calls IS

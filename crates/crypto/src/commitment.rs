@@ -1,7 +1,8 @@
 //! Key commitment: a public value that binds a data key to its tenant.
 //!
 //! ```text
-//! C      = HKDF-SHA-256(ikm = DEK, salt = "", info = "cmk_encrypt/v1/dek-commitment" ‖ len32(tenant) ‖ tenant)   32 bytes
+//! info   = "cmk_encrypt/v1/dek-commitment" ‖ len32(tenant) ‖ tenant
+//! C      = HKDF-SHA-256(ikm = DEK, salt = "", info)   32 bytes
 //! dek_id = C[0..16]
 //! ```
 //!

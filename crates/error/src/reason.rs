@@ -75,7 +75,8 @@ impl KeyState {
 
 macro_rules! reasons {
     ($(
-        $(#[$doc:meta])* $variant:ident = $name:literal, $state:ident, $message:literal, $hint:literal;
+        $(#[$doc:meta])*
+        $variant:ident = $name:literal, $state:ident, $message:literal, $hint:literal;
     )*) => {
         /// A machine-readable cause. Names are stable: they are part of the SQL interface.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,8 +3,6 @@
 //! A miss, making room, and everything that holds the shared table's lock has to cost about the
 //! same at 1,000 entries and at 64,000.
 
-#![allow(missing_docs, reason = "criterion makes a public function")]
-
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 #[path = "world/process.rs"]
