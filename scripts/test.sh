@@ -69,7 +69,7 @@ step "PostgreSQL 15: demonstration" scripts/demo.sh "$pg15"
 
 # Sessions mostly wait: what compiles beside them stands back. Those that measure run alone, at the
 # end.
-measuring=(tests/sessions/test_drill_*.py tests/sessions/test_endurance.py)
+measuring=(tests/sessions/test_{drill_*,endurance,shared}.py)
 waiting=(tests/sessions "${measuring[@]/#/--ignore=}")
 beside "PostgreSQL 15: sessions" sessions "$pg15" "${waiting[@]}"
 beside "PostgreSQL 18: sessions" sessions "$pg18" "${waiting[@]}"
