@@ -67,10 +67,12 @@ if [[ $(uname -m) == x86_64 ]]; then
 fi
 step "PostgreSQL 15: demonstration" scripts/demo.sh "$pg15"
 
-# Sessions mostly wait. What compiles beside them stands back; drills measure, and run alone at the
+# Sessions mostly wait: what compiles beside them stands back. Those that measure run alone, at the
 # end.
-beside "PostgreSQL 15: sessions" sessions "$pg15" tests/sessions --ignore-glob='*/test_drill_*'
-beside "PostgreSQL 18: sessions" sessions "$pg18" tests/sessions --ignore-glob='*/test_drill_*'
+measuring=(tests/sessions/test_{drill_*,endurance,shared}.py)
+waiting=(tests/sessions "${measuring[@]/#/--ignore=}")
+beside "PostgreSQL 15: sessions" sessions "$pg15" "${waiting[@]}"
+beside "PostgreSQL 18: sessions" sessions "$pg18" "${waiting[@]}"
 renice -n 19 $$ >/dev/null
 
 # A tree of its own: `cargo pgrx test` installs what it builds.
@@ -86,5 +88,5 @@ for major in 14 16 17 18; do
 done
 join "PostgreSQL 15: sessions"
 join "PostgreSQL 18: sessions"
-step "PostgreSQL 15: drills" sessions "$pg15" tests/sessions/test_drill_*.py
-step "PostgreSQL 18: drills" sessions "$pg18" tests/sessions/test_drill_*.py
+step "PostgreSQL 15: drills" sessions "$pg15" "${measuring[@]}"
+step "PostgreSQL 18: drills" sessions "$pg18" "${measuring[@]}"

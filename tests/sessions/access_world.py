@@ -87,4 +87,7 @@ def identities(dba):
         "SELECT i.type, i.identity FROM pg_depend, pg_identify_object(classid, objid, 0) i"
         " WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'"
         " AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cmk_encrypt')"
+        # PostgreSQL 18 lists arrays and row types too, which go with what they belong to.
+        " AND NOT (classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t WHERE t.oid = objid"
+        " AND (t.typrelid <> 0 OR t.typcategory = 'A')))"
     )

@@ -9,10 +9,13 @@ from pages import docs, one_line
 FUNCTIONS, SETTINGS = docs("functions.md"), docs("settings.md")
 APPLICATIONS, INTERNAL = "For applications", "Not for calling"
 
+# Without arrays and row types, which PostgreSQL 18 lists too and go with what they belong to.
 MEMBERS = """
     SELECT objid, classid::regclass::text FROM pg_depend
       JOIN pg_extension e ON refclassid = 'pg_extension'::regclass AND refobjid = e.oid
-     WHERE deptype = 'e' AND extname = 'cmk_encrypt'"""
+     WHERE deptype = 'e' AND extname = 'cmk_encrypt'
+       AND NOT (classid = 'pg_type'::regclass AND EXISTS (
+               SELECT FROM pg_type t WHERE t.oid = objid AND (t.typrelid <> 0 OR t.typcategory = 'A')))"""
 # The functions bench_* belong to `make bench`.
 ROUTINES = f"""
     SELECT n.nspname, p.proname, p.provolatile, p.proparallel, p.prosecdef, p.proisstrict, p.proretset,
