@@ -111,6 +111,7 @@ fn a_younger_copy_of_another_process_spares_a_call() {
     erase_overdue(until - 1);
     process.now.set(until - 1);
     open(&second, &process, "acme", &sealed).unwrap();
+    assert_eq!(second.stats().misses.value(), 1, "it was erased too early");
     process.pass(1);
     assert_eq!(open(&second, &process, "acme", &sealed), Err(Reason::KmsTimeout));
 }
