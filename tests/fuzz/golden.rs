@@ -2,7 +2,7 @@
 
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::key::SecretKey;
-use cmk_envelope::{Binding, Envelope};
+use cmk_envelope::Envelope;
 use cmk_error::{Reason, Result};
 use data_encoding::HEXLOWER;
 use serde_json::Value;
@@ -62,7 +62,8 @@ impl Golden {
     fn open(&self, envelope: &Envelope<'_>) -> Result<Vec<u8>> {
         let Binding { tenant, aad, .. } = &self.binding;
         let mut plaintext = vec![0; envelope.plaintext_len()];
-        envelope.open(&self.cipher, &Binding { tenant: tenant.as_bytes(), aad }, &mut plaintext)?;
+        let binding = cmk_envelope::Binding { tenant: tenant.as_bytes(), aad };
+        envelope.open(&self.cipher, &binding, &mut plaintext)?;
         Ok(plaintext)
     }
 }

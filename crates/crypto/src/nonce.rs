@@ -12,11 +12,11 @@
 //! never share a nonce.
 //!
 //! A virtual machine that is resumed twice from one snapshot has every block twice. So a block is
-//! thrown away when it is a second old, and the time goes into each nonce, which leaves it as random
-//! as it was. Two copies then draw the same nonce only at the same place of the same block, at the
-//! same tick of a clock that both took along. Blocks stay the same for one second; for longer only
-//! where the guest's kernel isn't told of the resume (Linux before 5.18, or without VMGENID), because
-//! then its next seeds may be the same too.
+//! thrown away when it is a second old, and the time goes into each nonce, which leaves it as
+//! random as it was. Two copies then draw the same nonce only at the same place of the same block,
+//! at the same tick of a clock that both took along. Blocks stay the same for one second; for
+//! longer only where the guest's kernel isn't told of the resume (Linux before 5.18, or without
+//! VMGENID), because then its next seeds may be the same too.
 
 use aes::Aes256Enc;
 use cmk_error::{Instant, Reason, Result};

@@ -19,7 +19,7 @@
 
 #![deny(missing_docs)]
 
-#[cfg(feature = "aws")]
+#[cfg(feature = "aws-names")]
 pub mod aws;
 pub mod context;
 pub mod customer_key;
