@@ -331,7 +331,7 @@ mod tests {
         assert!(granted.undumpable == 0 || told.undumpable == told.bytes);
     }
 
-    /// How often the hook was called with the tag of [`a_value_that_is_erased_or_dropped_is_told_once`].
+    /// How often the hook was called with this tag.
     static TOLD: AtomicU64 = AtomicU64::new(0);
     const TAG: u64 = 0x7A6;
 
@@ -366,7 +366,7 @@ mod tests {
     /// How many bytes of the pattern are left. The upper part is what this very test uses.
     #[inline(never)]
     fn copies_left(at: *const u8) -> usize {
-        // SAFETY: the thread's stack, which is mapped; what it holds is plain bytes to the processor.
+        // SAFETY: the thread's stack, which is mapped; to the processor it holds plain bytes.
         let left = |i: &usize| unsafe { at.add(*i).read_volatile() } == 0xA5;
         (0..COPIES / 2).filter(left).count()
     }

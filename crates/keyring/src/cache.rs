@@ -399,8 +399,9 @@ impl Cache {
         }
     }
 
-    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded too. It
-    /// drops several where it can: among many tenants with a data key it may find none for a while.
+    /// Keeps the number of tenants known without a data key (denied, suspended, failing) bounded
+    /// too. It drops several where it can: among many tenants with a data key it may find none for
+    /// a while.
     fn drop_keyless_tenants(&self, capacity: usize) {
         let mut queues = lock(&self.queues);
         for _ in 0..KEYLESS_TRIES {

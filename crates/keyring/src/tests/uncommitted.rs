@@ -1,5 +1,5 @@
-//! A process whose transaction changed the registry: what it learns is nobody else's, but for what takes
-//! something away.
+//! A process whose transaction changed the registry: what it learns is nobody else's, but for what
+//! takes something away.
 
 use super::process::{FakeProcess, SECOND, TTL, open, seal};
 use crate::keyring::Keyring;
