@@ -32,6 +32,7 @@ mod tests {
         assert_eq!(places(100, 7), (7..71).collect::<Vec<_>>());
         // Round the end.
         assert_eq!(places(100, 190), (90..100).chain(0..54).collect::<Vec<_>>());
+        assert_eq!(places(100, u64::MAX), (15..79).collect::<Vec<_>>());
         assert_eq!(places(3, 4), [1, 2, 0]);
         assert!(places(0, 4).is_empty());
     }

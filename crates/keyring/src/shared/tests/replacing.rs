@@ -90,6 +90,16 @@ fn who_gets_a_record_gets_nothing_of_its_tenant_but_what_must_not_be_missed() {
 }
 
 #[test]
+fn copies_from_a_time_with_another_record_are_known_of() {
+    let mut memory = Memory::new(1, 4);
+    memory.put(&subject(1, 0), at(100));
+    memory.put(&subject(2, 0), at(200));
+    // It gets its record back, and no data key yet.
+    memory.permit(&subject(1, 0), 1, at(250));
+    assert_eq!(memory.record(&subject(1, 0)).copies_until, at(500).instant);
+}
+
+#[test]
 fn copies_that_a_transaction_holds_are_known_of() {
     let mut memory = Memory::new(1, 4);
     let of = subject(1, 0);
@@ -139,6 +149,15 @@ fn another_customer_key_is_one_of_which_nothing_is_known() {
 
     memory.succeed(&permit.ended(&new, 105, 106), &dek(), true);
     assert!(matches!(memory.begin(&new, 2, at(106)), Step::Take(_)));
+}
+
+#[test]
+fn what_is_met_first_with_another_customer_key_is_remembered() {
+    let mut memory = Memory::new(2, 4);
+    memory.put(&subject(1, 7), at(100));
+    let new = Subject { customer_key: 2, ..subject(1, 7) };
+    memory.fail(&new, 1, 105, Reason::KmsTimeout);
+    assert!(matches!(memory.begin(&new, 2, at(105)), Step::Refuse(..)));
 }
 
 #[test]
