@@ -11,9 +11,17 @@
 //! that is being run as another role than it was started as: the function may be called by such a
 //! cursor.
 //!
+//! Cursors over CALL, EXPLAIN ANALYZE and the like run a whole command when they are first fetched
+//! from ([`utility`]).
+//!
 //! Every query of the server passes here, and its errors are none of our business: PostgreSQL's
 //! functions are called without pgrx's guards, which would make their ERRORs anew and lose half of
 //! them. An ERROR jumps over the frames of the hooks, so they hold nothing that has to be dropped.
+
+mod around;
+mod utility;
+
+pub use around::around;
 
 use super::compat::with_run_arguments;
 use super::datum::alloc;
@@ -22,7 +30,7 @@ use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 type Context = pg_sys::MemoryContext;
 type Query = *mut pg_sys::QueryDesc;
@@ -31,37 +39,24 @@ type Direction = pg_sys::ScanDirection::Type;
 thread_local! {
     /// Executors that are alive: their memory context, and the role that each was started as.
     static STARTED: RefCell<Vec<(Context, Role)>> = const { RefCell::new(Vec::new()) };
-    /// Queries that are being run as another role than they were started as.
-    static AROUND: RefCell<Vec<Around>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What was last found, for the next value of the same query: its memory context and the role. No
 /// context: nothing. Asked for every value, so not a thread's own: PostgreSQL has one.
 static LAST_CONTEXT: AtomicUsize = AtomicUsize::new(0);
 static LAST_ROLE: AtomicU32 = AtomicU32::new(0);
-/// Whether there may be anything in [`AROUND`].
-static IS_AROUND: AtomicBool = AtomicBool::new(false);
-
-#[derive(Clone, Copy)]
-struct Around {
-    /// Where on the stack its hook is. An ERROR jumps over that frame; then what lies below it is
-    /// over.
-    frame: usize,
-    /// The query's, with which the entry goes if it doesn't return.
-    context: Context,
-    role: Role,
-}
-
-/// A role that nobody is, and that holds no grant.
-const NOBODY: Role = Role(0);
 
 static PREVIOUS_START: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_RUN: AtomicUsize = AtomicUsize::new(0);
 
+static PREVIOUS_FINISH: AtomicUsize = AtomicUsize::new(0);
+
 type StartHook = unsafe extern "C-unwind" fn(Query, c_int);
+type FinishHook = unsafe extern "C-unwind" fn(Query);
 
 unsafe extern "C-unwind" {
     fn standard_ExecutorStart(query: Query, flags: c_int);
+    fn standard_ExecutorFinish(query: Query);
 }
 
 /// Once per process, or in the postmaster for all its children.
@@ -72,13 +67,18 @@ pub fn install() {
         pg_sys::ExecutorStart_hook = Some(on_start);
         PREVIOUS_RUN.store(pg_sys::ExecutorRun_hook.map_or(0, |hook| hook as usize), Relaxed);
         pg_sys::ExecutorRun_hook = Some(on_run);
+        let previous = pg_sys::ExecutorFinish_hook.map_or(0, |hook| hook as usize);
+        PREVIOUS_FINISH.store(previous, Relaxed);
+        pg_sys::ExecutorFinish_hook = Some(on_finish);
+        utility::install();
+        utility::enter_at_load();
         // The library may be loaded by a query that is just starting and calls our functions.
         let mut context = pg_sys::CurrentMemoryContext;
         while !context.is_null() {
             // PL/pgSQL's, for simple expressions of the whole transaction, is nobody's query.
             let is_shared = (*context).parent == pg_sys::TopTransactionContext;
             if CStr::from_ptr((*context).name) == c"ExecutorState" && !is_shared {
-                remember(context, starting_role(std::ptr::null_mut()));
+                remember(context, current_role());
             }
             context = (*context).parent;
         }
@@ -105,27 +105,17 @@ unsafe extern "C-unwind" fn on_start(query: Query, flags: c_int) {
 /// as started by the caller.
 ///
 /// # Safety
-/// `query` is about to start; null if it isn't known which.
+/// `query` is about to start.
 unsafe fn starting_role(query: Query) -> Role {
     use pg_sys::PortalStrategy::{PORTAL_ONE_MOD_WITH, PORTAL_ONE_RETURNING};
     // SAFETY: looks at the running portal, if there is one, and its list of statements.
     unsafe {
         let Some(portal) = pg_sys::ActivePortal.as_ref() else { return current_role() };
-        if !pg_sys::InLocalUserIdChange() {
-            return current_role();
-        }
         let fills = matches!(portal.strategy, PORTAL_ONE_RETURNING | PORTAL_ONE_MOD_WITH);
-        let is_its_own = || {
-            let statements = portal.stmts.as_ref();
-            statements.is_some_and(|list| {
-                let cells = std::slice::from_raw_parts(list.elements, list.length as usize);
-                let its_own = query.as_ref().map(|query| query.plannedstmt.cast());
-                cells.iter().any(|cell| its_own.is_none_or(|its_own| cell.ptr_value == its_own))
-            })
-        };
-        // EXECUTE runs its query in a portal that nobody sees.
-        let is_callers = !portal.visible || fills && is_its_own();
-        match is_callers {
+        let its_own = utility::is_of_portal(portal, (*query).plannedstmt);
+        // EXECUTE runs its query in a portal that nobody sees; so does a client's simple query, but
+        // not within a SECURITY DEFINER function.
+        match pg_sys::InLocalUserIdChange() && its_own && (fills || !portal.visible) {
             true => Role(pg_sys::GetOuterUserId().to_u32()),
             false => current_role(),
         }
@@ -160,7 +150,7 @@ extern "C-unwind" fn forget(context: *mut c_void) {
     let _ = STARTED.try_with(|started| {
         started.borrow_mut().retain(|(of, _)| *of != context);
     });
-    let _ = AROUND.try_with(|around| around.borrow_mut().retain(|entry| entry.context != context));
+    around::forget(context);
     LAST_CONTEXT.store(0, Relaxed);
 }
 
@@ -185,13 +175,29 @@ macro_rules! on_run {
                 }
             }
             if is_foreign {
-                let here = (&raw const here) as usize;
-                AROUND.with_borrow_mut(|around| around.retain(|entry| entry.frame > here));
+                around::pop((&raw const here) as usize);
             }
         }
     };
 }
 with_run_arguments!(on_run);
+
+/// AFTER triggers run here.
+unsafe extern "C-unwind" fn on_finish(query: Query) {
+    let here = 0_u8;
+    // SAFETY: a query that was started.
+    let is_foreign = unsafe { enter(query, (&raw const here) as usize) };
+    // SAFETY: called in place of, and calling, the executor's own function with its argument.
+    unsafe {
+        match PREVIOUS_FINISH.load(Relaxed) {
+            0 => standard_ExecutorFinish(query),
+            address => std::mem::transmute::<usize, FinishHook>(address)(query),
+        }
+    }
+    if is_foreign {
+        around::pop((&raw const here) as usize);
+    }
+}
 
 /// Remembers a query that is being run as another role than it was started as: all that happens in
 /// it needs the latter's grant too. True if it is one.
@@ -205,29 +211,8 @@ unsafe fn enter(query: Query, here: usize) -> bool {
     let Some(starter) = started_as(context).filter(|starter| *starter != current_role()) else {
         return false;
     };
-    // Nested foreign starters: deny, instead of checking both.
-    let role = if around().is_none_or(|of| of == starter) { starter } else { NOBODY };
-    AROUND.with_borrow_mut(|around| around.push(Around { frame: here, context, role }));
-    IS_AROUND.store(true, Relaxed);
+    around::push(here, context, starter);
     true
-}
-
-/// The role of a query around the present call that runs as another role than it was started as.
-#[inline]
-pub fn around() -> Option<Role> {
-    if IS_AROUND.load(Relaxed) { find_around() } else { None }
-}
-
-#[cold]
-fn find_around() -> Option<Role> {
-    AROUND.with_borrow_mut(|around| {
-        // The stack grows downwards: what lies below this frame belongs to a query that an ERROR
-        // has ended.
-        let here = 0_u8;
-        around.retain(|entry| entry.frame > (&raw const here) as usize);
-        IS_AROUND.store(!around.is_empty(), Relaxed);
-        around.last().map(|entry| entry.role)
-    })
 }
 
 /// The role that the query was started as which calls a function. `None` if it isn't called by an
