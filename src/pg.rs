@@ -35,6 +35,7 @@ use report::IntoSql;
 #[inline(never)]
 pub extern "C-unwind" fn init() {
     let is_preloading = settings::guard::is_preloading();
+    report::disable_backtraces();
     undumpable::close(is_preloading);
     settings::declare::define().or_raise();
     registry::invalidation::register_callbacks();

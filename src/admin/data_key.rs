@@ -52,12 +52,8 @@ pub(super) fn put(
         made.wrapped.as_slice().into(),
         tenant.customer_key.uri().into(),
     ];
-    // Nothing but a trigger of somebody else could keep the row out.
-    if write::execute(INSERT, &arguments)? != 1 {
-        return Err(Reason::RegistryWrite.into());
-    }
+    write::one(INSERT, &arguments)?;
     const COUNT: &str = "
         UPDATE cmk.tenant SET last_version = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
-    write::execute(COUNT, &[name.into(), version.into()])?;
-    Ok(())
+    write::one(COUNT, &[name.into(), version.into()])
 }

@@ -58,7 +58,7 @@ const OF_GRANT: &str = "
                              WHERE r.oid OPERATOR(pg_catalog.=) a.role::pg_catalog.oid))";
 
 /// # Errors
-/// `unknown_role`, `unknown_tenant`, `tenant_name`, `read_only`.
+/// `unknown_role`, `unknown_tenant`, `tenant_name`, `read_only`, `registry_write`.
 pub fn grant(change: &GrantChange<'_>) -> Result<()> {
     let GrantChange { tenant, role, .. } = change;
     role.require()?;
@@ -79,15 +79,15 @@ pub fn grant(change: &GrantChange<'_>) -> Result<()> {
          ON CONFLICT {conflict} DO UPDATE
          SET encrypt = a.encrypt OR excluded.encrypt, decrypt = a.decrypt OR excluded.decrypt"
     );
-    write::execute(&grant, &arguments[..4])?;
-    Ok(())
+    write::one(&grant, &arguments[..4])
 }
 
 /// Takes back what is named and leaves the rest; a grant of nothing goes altogether. The role may
 /// be gone.
 ///
 /// # Errors
-/// `unknown_tenant`, `unknown_role` if there was no such grant; `tenant_name`, `read_only`.
+/// `unknown_tenant`, `unknown_role` if there was no such grant; `tenant_name`, `read_only`,
+/// `registry_write`.
 pub fn revoke(change: &GrantChange<'_>) -> Result<()> {
     let arguments = change.arguments();
     let rows = format!("cmk.access a WHERE {OF_GRANT}");
@@ -110,6 +110,11 @@ pub fn revoke(change: &GrantChange<'_>) -> Result<()> {
         ),
         &arguments,
     )?;
+    let still = "(a.encrypt AND $3 OR a.decrypt AND $4)";
+    let kept = format!("SELECT FROM cmk.access a WHERE {OF_GRANT} AND {still}");
+    if write::execute(&kept, &arguments)? > 0 {
+        return Err(Reason::RegistryWrite.into());
+    }
     // No such grant: report what is unknown. Last, so that the effect is not delayed.
     if deleted + reduced == 0 {
         change.tenant.map_or(Ok(()), read::require_registered)?;

@@ -17,6 +17,5 @@ pub fn adopt() -> Result<()> {
         return Err(Reason::RegistryWrite.into());
     }
     guard::permitted(|| write::execute("DELETE FROM cmk.home", &[]))?;
-    write::execute(ADOPT, &[])?;
-    Ok(())
+    write::one(ADOPT, &[])
 }

@@ -49,7 +49,9 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     let key = &registered.customer_key;
     let arguments = [tenant.into(), key.uri().into(), key.options().into(), epoch.into()];
     if write::execute(INSERT, &arguments)? == 0 {
-        return Err(named(Reason::TenantExists.into()));
+        let exists = read::is_registered(tenant)?;
+        let reason = if exists { Reason::TenantExists } else { Reason::RegistryWrite };
+        return Err(named(reason.into()));
     }
     let Some(made) = made else { return Ok(TenantState::Pending) };
     data_key::put(&registered, 1, Purpose::Values, &made)?;
@@ -79,11 +81,7 @@ pub fn alter_options(tenant: &str, options: &str) -> Result<()> {
            SET options = $2::pg_catalog.text::pg_catalog.jsonb, epoch = $3,
                changed_at = pg_catalog.now()
          WHERE tenant OPERATOR(pg_catalog.=) $1";
-    match write::execute(UPDATE, &[tenant.into(), key.options().into(), epoch.into()])? {
-        // Nothing but a trigger of somebody else could keep the row out.
-        0 => Err(Reason::RegistryWrite.into()),
-        _ => Ok(()),
-    }
+    write::one(UPDATE, &[tenant.into(), key.options().into(), epoch.into()])
 }
 
 /// Makes the first data key of a pending tenant. Returns its new state.
@@ -101,7 +99,8 @@ pub fn activate(tenant: &str) -> Result<TenantState> {
 /// is the brake.
 ///
 /// # Errors
-/// `tenant_name`, `unknown_tenant`, `tenant_state_conflict`, `read_only`, `not_installed`.
+/// `tenant_name`, `unknown_tenant`, `tenant_state_conflict`, `read_only`, `registry_write`,
+/// `not_installed`.
 pub fn suspend(tenant: &str) -> Result<()> {
     check_tenant_name_length(tenant)?;
     let arguments = [tenant.into()];
@@ -125,7 +124,7 @@ pub fn rotate(tenant: &str) -> Result<i32> {
 /// Lifts a suspension.
 ///
 /// # Errors
-/// `unknown_tenant`, `tenant_state_conflict`, `read_only`.
+/// `unknown_tenant`, `tenant_state_conflict`, `read_only`, `registry_write`.
 pub fn resume(tenant: &str) -> Result<()> {
     set_state(tenant, TenantState::Suspended, TenantState::Active)
 }
@@ -133,13 +132,13 @@ pub fn resume(tenant: &str) -> Result<()> {
 /// From commit on, no process uses a data key of this tenant without asking KMS again.
 ///
 /// # Errors
-/// `unknown_tenant`, `read_only`, `not_installed`.
+/// `unknown_tenant`, `read_only`, `registry_write`, `not_installed`.
 pub fn evict(tenant: &str) -> Result<()> {
     const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
     let arguments = [tenant.into()];
     brake::evict(Some(tenant), &row_of_tenant(&arguments))?;
     match write::execute(UPDATE, &[tenant.into(), new_epoch()?.into()])? {
-        0 => read::require_registered(tenant),
+        0 => read::require_registered(tenant).and(Err(Reason::RegistryWrite.into())),
         _ => Ok(()),
     }
 }
@@ -147,13 +146,20 @@ pub fn evict(tenant: &str) -> Result<()> {
 /// [`evict`] for every tenant of this database.
 ///
 /// # Errors
-/// `read_only`, `not_installed`.
+/// `read_only`, `registry_write`, `not_installed`.
 pub fn evict_all() -> Result<()> {
     let (table, lock) = (TENANT.name, "FOR NO KEY UPDATE");
     let target = Target { table, rows: "cmk.tenant", arguments: &[], lock };
     brake::evict(None, &target)?;
-    write::execute("UPDATE cmk.tenant SET epoch = $1", &[new_epoch()?.into()])?;
-    Ok(())
+    // Returns the rows that a trigger of somebody else swallowed.
+    const UPDATE: &str = "
+        WITH evicted AS (UPDATE cmk.tenant SET epoch = $1 RETURNING tenant)
+        SELECT FROM cmk.tenant t
+         WHERE NOT EXISTS (SELECT FROM evicted e WHERE e.tenant OPERATOR(pg_catalog.=) t.tenant)";
+    match write::execute(UPDATE, &[new_epoch()?.into()])? {
+        0 => Ok(()),
+        _ => Err(Reason::RegistryWrite.into()),
+    }
 }
 
 fn row_of_tenant<'a>(tenant: &'a [DatumWithOid<'a>]) -> Target<'a> {
@@ -197,7 +203,11 @@ fn set_state(tenant: &str, from: TenantState, to: TenantState) -> Result<()> {
     let arguments = [tenant.into(), from.name().into(), to.name().into(), new_epoch()?.into()];
     match write::execute(UPDATE, &arguments)? {
         1 => Ok(()),
-        _ => Err(state_conflict(&read::require_tenant(tenant)?)),
+        _ => match read::require_tenant(tenant)? {
+            // A trigger or a rule of somebody else swallowed the row.
+            found if found.state == from => Err(Reason::RegistryWrite.into()),
+            found => Err(state_conflict(&found)),
+        },
     }
 }
 

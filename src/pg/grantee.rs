@@ -110,8 +110,9 @@ impl NamedRole {
 
     /// By number, which PostgreSQL does not check.
     pub fn of(oid: pg_sys::Oid) -> Self {
-        let name = name_of(oid).unwrap_or_default();
-        Self { oid, name: name.to_string_lossy().into_owned() }
+        // A name that isn't UTF-8 would be shown as another one.
+        let name = name_of(oid).and_then(|name| name.into_string().ok());
+        Self { oid, name: name.unwrap_or_default() }
     }
 
     /// # Errors

@@ -97,3 +97,21 @@ pub fn database() -> String {
     };
     cmk_error::quoted(&name.to_string_lossy())
 }
+
+/// Decides for this library that errors carry no backtrace, whatever `RUST_BACKTRACE` says: pgrx
+/// would put it into the DETAIL of PostgreSQL's own errors, which clients see.
+pub fn disable_backtraces() {
+    const NAME: &str = "RUST_LIB_BACKTRACE";
+    let before = std::env::var_os(NAME);
+    // SAFETY: from `_PG_init`, in a process without other threads. The environment is as before
+    // when this returns: other libraries decide for themselves.
+    unsafe {
+        std::env::set_var(NAME, "0");
+        // The standard library looks once, here.
+        let _ = std::backtrace::Backtrace::capture();
+        match before {
+            Some(before) => std::env::set_var(NAME, before),
+            None => std::env::remove_var(NAME),
+        }
+    }
+}

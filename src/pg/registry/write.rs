@@ -40,3 +40,14 @@ pub fn execute(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize> {
         Err(_) => Err(Reason::RegistryUnusable.into()),
     })
 }
+
+/// [`execute`] for a statement that changes one row.
+///
+/// # Errors
+/// Also `registry_write`: a trigger or a rule of somebody else swallowed the row.
+pub fn one(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<()> {
+    match execute(sql, arguments)? {
+        1 => Ok(()),
+        _ => Err(Reason::RegistryWrite.into()),
+    }
+}
