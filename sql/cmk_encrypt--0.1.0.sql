@@ -501,21 +501,25 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalo
 AS $$
     SELECT 'data_keys_missing', t.tenant,
            pg_catalog.format('cmk.data_key lacks %s of %s data keys; restore it from the backup that cmk.tenant came from: pg_restore --data-only --schema=cmk --table=data_key',
-               pg_catalog.count(*), GREATEST(t.last_version, 1)),
+               GREATEST(t.last_version, 1) OPERATOR(pg_catalog.-) pg_catalog.count(k.version),
+               GREATEST(t.last_version, 1)),
            NULL
       FROM cmk.tenant t
-     CROSS JOIN LATERAL pg_catalog.generate_series(1, GREATEST(t.last_version, 1)) wanted (version)
       LEFT JOIN cmk.data_key k
              ON k.tenant OPERATOR(pg_catalog.=) t.tenant
-            AND k.version OPERATOR(pg_catalog.=) wanted.version
-     WHERE t.state OPERATOR(pg_catalog.<>) 'pending' AND k.version IS NULL
+            AND k.version OPERATOR(pg_catalog.<=) GREATEST(t.last_version, 1)
+     WHERE t.state OPERATOR(pg_catalog.<>) 'pending'
      GROUP BY t.tenant, t.last_version
+    HAVING pg_catalog.count(k.version) OPERATOR(pg_catalog.<) GREATEST(t.last_version, 1)
     UNION ALL
     SELECT 'no_current_data_key', t.tenant,
-           'none of its data keys for values is current; restore cmk.data_key from a backup, or go on with the newest that there is',
+           'none of its data keys for values is current; restore cmk.data_key from a backup, or go on with the newest that there is, or with a new one',
            pg_catalog.format(
-               $fix$UPDATE cmk.data_key SET state = 'current' WHERE (tenant, version) = (%L, %s)$fix$,
-               t.tenant, pg_catalog.max(k.version))
+               CASE WHEN pg_catalog.bool_or(k.state OPERATOR(pg_catalog.=) 'retired')
+                    THEN $fix$UPDATE cmk.data_key SET state = 'current' WHERE (tenant, version) = (%L, %s)$fix$
+                    ELSE 'SELECT cmk.rotate_tenant(%L)' END,
+               t.tenant,
+               pg_catalog.max(k.version) FILTER (WHERE k.state OPERATOR(pg_catalog.=) 'retired'))
       FROM cmk.tenant t
       JOIN cmk.data_key k
         ON k.tenant OPERATOR(pg_catalog.=) t.tenant AND k.purpose OPERATOR(pg_catalog.=) 'values'
@@ -682,8 +686,7 @@ CREATE VIEW cmk.cache_stats AS SELECT * FROM cmk.backend_cache_stats();
 
 -- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here.
 -- So everything is taken back from everybody, PUBLIC included, before it is granted to whom it is
--- for. Row types too: a column of such a type in somebody's table would keep the registry's own
--- tables from being altered.
+-- for. Not from row types: pg_dump warns of each whose privileges an extension has set.
 DO $$
 DECLARE
     grantee pg_catalog.text;
@@ -714,6 +717,7 @@ BEGIN
               FROM pg_catalog.pg_type t
              WHERE t.typnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
                AND t.typelem OPERATOR(pg_catalog.=) 0
+               AND t.typrelid OPERATOR(pg_catalog.=) 0
             UNION ALL
             SELECT 'SCHEMA cmk', n.nspacl, n.nspowner
               FROM pg_catalog.pg_namespace n

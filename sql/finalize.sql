@@ -2,8 +2,7 @@
 
 -- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here.
 -- So everything is taken back from everybody, PUBLIC included, before it is granted to whom it is
--- for. Row types too: a column of such a type in somebody's table would keep the registry's own
--- tables from being altered.
+-- for. Not from row types: pg_dump warns of each whose privileges an extension has set.
 DO $$
 DECLARE
     grantee pg_catalog.text;
@@ -34,6 +33,7 @@ BEGIN
               FROM pg_catalog.pg_type t
              WHERE t.typnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
                AND t.typelem OPERATOR(pg_catalog.=) 0
+               AND t.typrelid OPERATOR(pg_catalog.=) 0
             UNION ALL
             SELECT 'SCHEMA cmk', n.nspacl, n.nspowner
               FROM pg_catalog.pg_namespace n

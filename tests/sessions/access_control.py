@@ -126,8 +126,7 @@ GUARDED = {
 }
 
 TYPES = {"grantee": NOBODY}
-# A column of somebody else's that has such a type would keep the extension's tables from being altered. Views over
-# tables that one can't read do the same, and are free to whoever gets into the schema.
+# Used by whoever gets into the schema: pg_dump warns of row types whose privileges an extension has set.
 ROW_TYPES = [*TABLES, *VIEWS]
 CASTS = {("grantee", "oid"): READER, ("grantee", "regrole"): READER}
 # Who gets in. Both roles for all data get into every schema; nobody may create there.
