@@ -89,6 +89,21 @@ def test_a_key_that_cannot_rotate_or_need_not_is_no_reason_to_warn(watched, kms,
     assert "rotation_off" not in str(watched.events(tenant))
 
 
+@pytest.mark.parametrize("late, other", [
+    ("GetKeyRotationStatus", "DescribeKey"), ("DescribeKey", "GetKeyRotationStatus"),
+])
+def test_nor_is_one_whose_deletion_is_scheduled_between_the_two_questions(watched, kms, late, other):
+    tenant = watched.tenant()
+    watched.checks(tenant)
+    key, asked = tenant.key_uri, kms.calls(tenant.key_uri, other)
+    with kms.fault("delay", key, late, millis=1500):
+        kms.state(key, "Disabled")
+        until(lambda: kms.calls(key, other) > asked, what="a look at what changed")
+        schedule_deletion(kms, key, 2_000_000_000)
+        watched.checks(tenant)
+    assert "rotation_off" not in str(watched.events(tenant))
+
+
 def test_what_became_of_a_revoked_key_is_told(watched, kms):
     tenant = watched.tenant()
     watched.checks(tenant)

@@ -76,12 +76,12 @@ impl ProviderKey for AwsKey {
     fn describe(&self, call: &Call<'_>) -> Result<KeyFacts> {
         let arn = self.arn.as_str();
         self.wait(call, async |client| {
-            let described = client.describe_key().key_id(arn).send().await;
-            let described = described.map_err(|error| classify(&error));
+            // In this order: KMS says "off" for keys that can't rotate, imported ones and those
+            // about to be deleted. A deletion that is scheduled in between is seen below.
             let rotation = client.get_key_rotation_status().key_id(arn).send().await;
-            let Some(key) = described?.key_metadata else { return Ok(KeyFacts::default()) };
-            // KMS says "off" for keys that can't rotate: imported ones, and those about to be
-            // deleted.
+            let described = client.describe_key().key_id(arn).send().await;
+            let described = described.map_err(|error| classify(&error))?;
+            let Some(key) = described.key_metadata else { return Ok(KeyFacts::default()) };
             let rotatable = key.origin == Some(OriginType::AwsKms) && key.deletion_date.is_none();
             Ok(KeyFacts {
                 deletion_at: key.deletion_date.map(|at| at.secs()),
