@@ -14,7 +14,12 @@
 //!
 //! Lengths are big-endian. The AAD is not stored. Every part is length-prefixed or of fixed length,
 //! so that no two different triples of header, tenant and aad give the same bytes.
+//!
+//! That is suite 1, which `cmk_encrypt()` returns, and it is in this file. Protected columns store
+//! the suites of [`column`]; [`armor`] writes those as text.
 
+pub mod armor;
+pub mod column;
 mod frame;
 
 use cmk_crypto::aead::Cipher;
@@ -50,7 +55,8 @@ impl<'a> Envelope<'a> {
     /// Splits `bytes` into the fields. Total over all inputs: never panics, never allocates.
     ///
     /// # Errors
-    /// `not_an_envelope` for a wrong magic or fewer than [`OVERHEAD`] bytes, `unknown_suite`.
+    /// `not_an_envelope` for a wrong magic or fewer than [`OVERHEAD`] bytes; `unknown_suite`, also
+    /// for an envelope of a protected column, which [`column`] parses.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let [MAGIC, suite, ..] = bytes else { return Err(Reason::NotAnEnvelope.into()) };
