@@ -696,7 +696,7 @@ COMMENT ON FUNCTION pg_catalog.cmk_text_cmp(pg_catalog.text, pg_catalog.cmk_text
 
 CREATE FUNCTION cmk.seal() RETURNS pg_catalog.trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'column_seal';
-CREATE FUNCTION cmk.seals(value "any", tenant "any") RETURNS pg_catalog.bool
+CREATE FUNCTION cmk.seals(label pg_catalog.text, tenant "any") RETURNS pg_catalog.bool
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_seals';
 
 DO $$
@@ -733,8 +733,8 @@ $$;
 CREATE FUNCTION cmk.try_text(value pg_catalog.cmk_text) RETURNS pg_catalog.text
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100 AS 'MODULE_PATHNAME', 'column_try_text';
 COMMENT ON FUNCTION cmk.seal() IS 'The trigger that seals the values of protected columns';
-COMMENT ON FUNCTION cmk.seals("any", "any") IS
-    'Names a protected column and its tenant in the condition of the sealing trigger';
+COMMENT ON FUNCTION cmk.seals(pg_catalog.text, "any") IS
+    'Names a protected column''s label and its tenant in the condition of the sealing trigger';
 COMMENT ON FUNCTION cmk.try_text(pg_catalog.cmk_text) IS
     'Opens a value of a protected column; null for failures that concern this value only';
 
@@ -1059,7 +1059,7 @@ GRANT EXECUTE ON FUNCTION cmk.grantee_in(pg_catalog.cstring), cmk.grantee_out(cm
 GRANT USAGE ON SCHEMA cmk TO PUBLIC;
 GRANT USAGE ON TYPE pg_catalog.cmk_text, pg_catalog.cmk_bytea, pg_catalog.cmk_jsonb TO PUBLIC;
 GRANT EXECUTE ON FUNCTION
-    cmk.seal(), cmk.seals("any", "any"), cmk.try_text(pg_catalog.cmk_text),
+    cmk.seal(), cmk.seals(pg_catalog.text, "any"), cmk.try_text(pg_catalog.cmk_text),
     cmk.sealed(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.sealed(pg_catalog.cmk_bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.sealed(pg_catalog.cmk_jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),

@@ -79,7 +79,7 @@ GRANT EXECUTE ON FUNCTION cmk.grantee_in(pg_catalog.cstring), cmk.grantee_out(cm
 GRANT USAGE ON SCHEMA cmk TO PUBLIC;
 GRANT USAGE ON TYPE pg_catalog.cmk_text, pg_catalog.cmk_bytea, pg_catalog.cmk_jsonb TO PUBLIC;
 GRANT EXECUTE ON FUNCTION
-    cmk.seal(), cmk.seals("any", "any"), cmk.try_text(pg_catalog.cmk_text),
+    cmk.seal(), cmk.seals(pg_catalog.text, "any"), cmk.try_text(pg_catalog.cmk_text),
     cmk.sealed(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.sealed(pg_catalog.cmk_bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.sealed(pg_catalog.cmk_jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),

@@ -3,7 +3,7 @@
 
 CREATE FUNCTION cmk.seal() RETURNS pg_catalog.trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'column_seal';
-CREATE FUNCTION cmk.seals(value "any", tenant "any") RETURNS pg_catalog.bool
+CREATE FUNCTION cmk.seals(label pg_catalog.text, tenant "any") RETURNS pg_catalog.bool
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_seals';
 
 DO $$
@@ -40,7 +40,7 @@ $$;
 CREATE FUNCTION cmk.try_text(value pg_catalog.cmk_text) RETURNS pg_catalog.text
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100 AS 'MODULE_PATHNAME', 'column_try_text';
 COMMENT ON FUNCTION cmk.seal() IS 'The trigger that seals the values of protected columns';
-COMMENT ON FUNCTION cmk.seals("any", "any") IS
-    'Names a protected column and its tenant in the condition of the sealing trigger';
+COMMENT ON FUNCTION cmk.seals(pg_catalog.text, "any") IS
+    'Names a protected column''s label and its tenant in the condition of the sealing trigger';
 COMMENT ON FUNCTION cmk.try_text(pg_catalog.cmk_text) IS
     'Opens a value of a protected column; null for failures that concern this value only';

@@ -62,7 +62,7 @@ column_function!(column_is_sealed, |call| {
     Ok(pg_sys::Datum::from(header_of(call.datum(0)).is_some()))
 });
 
-// `cmk.seals(value, tenant)`, in the sealing trigger's WHEN: makes PostgreSQL know on which columns
+// `cmk.seals(label, tenant)`, in the sealing trigger's WHEN: makes PostgreSQL know on which columns
 // the trigger depends. Never called, because the condition around it is always true.
 column_function!(column_seals, |_call| Ok(pg_sys::Datum::from(true)));
 

@@ -61,7 +61,7 @@ impl Plan {
             let protection = protections.swap_remove(found);
             let tenant = match protection.tenant.is_null() {
                 false => Some(protection.tenant),
-                true => row.tenant_in_when(number),
+                true => row.tenant_in_when(&protection.label),
             };
             // SAFETY: an expression over this table's rows.
             let tenant = tenant.map(|it| unsafe { RowTenant::prepare(row, it, context) });

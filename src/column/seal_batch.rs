@@ -11,7 +11,7 @@ use std::ffi::CStr;
 
 /// Seals the unsealed values of one column in blocks `first` to before `last` of the table itself,
 /// without its partitions and children, and returns how many rows that were. Rows of the tenants in
-/// `skip` stay as they are.
+/// `skip` stay as they are; null there stands for rows without a tenant.
 ///
 /// The rows are updated to themselves, as a replica does it: the sealing trigger fires, those of
 /// users don't, and no foreign key is looked up, since nothing changes.
@@ -22,7 +22,7 @@ pub fn seal_batch(
     table: pg_sys::Oid,
     column: pg_sys::AttrNumber,
     blocks: std::ops::Range<i64>,
-    skip: &[String],
+    skip: &[Option<String>],
 ) -> Result<i64> {
     let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
     // SAFETY: in a transaction on the main thread; raises an ERROR if there is no such table.
@@ -58,16 +58,17 @@ fn statement(relation: &PgRelation, column: pg_sys::AttrNumber) -> Result<String
     let attribute = tuple_descriptor.get((column - 1) as usize).ok_or_else(not_protected)?;
     catalog::types().kind(attribute.atttypid).ok_or_else(not_protected)?;
     let tenant = tenant_of(relation, column).ok_or_else(not_protected)?;
-    let skips = match &tenant {
-        Some(tenant) => format!(
-            "AND ({tenant})::pg_catalog.text OPERATOR(pg_catalog.<>) ALL ($3::pg_catalog.text[])"
-        ),
-        None => "AND $3::pg_catalog.text[] IS NOT NULL".into(),
-    };
+    // Not IS DISTINCT FROM, whose operator is whatever `=` search_path finds first.
+    let tenant = tenant.map_or("NULL".into(), |sql| format!("({sql})::pg_catalog.text"));
+    let skips = format!(
+        "CASE WHEN {tenant} IS NULL THEN $4
+              ELSE {tenant} OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.text[]) END"
+    );
     Ok(format!(
         "UPDATE ONLY {table} SET {name} = {name}
           WHERE ctid OPERATOR(pg_catalog.>=) $1::pg_catalog.tid
-            AND ctid OPERATOR(pg_catalog.<) $2::pg_catalog.tid AND NOT cmk.is_sealed({name}) {skips}"
+            AND ctid OPERATOR(pg_catalog.<) $2::pg_catalog.tid AND NOT cmk.is_sealed({name})
+            AND NOT ({skips})"
     ))
 }
 
@@ -84,7 +85,7 @@ fn tenant_of(relation: &PgRelation, column: pg_sys::AttrNumber) -> Option<Option
     let tenant = match found.tenant.is_null() {
         false => Some(found.tenant),
         // SAFETY: an open table.
-        true => unsafe { protection::tenant_in_trigger(relation.as_ptr(), column) },
+        true => unsafe { protection::tenant_in_trigger(relation.as_ptr(), &found.label) },
     };
     // SAFETY: an expression over the table's rows.
     Some(tenant.map(|node| unsafe { protection::sql_of(node, relation.oid()) }))

@@ -85,9 +85,9 @@ impl Row {
     }
 
     /// The tenant of a column's values as the trigger's WHEN has it.
-    pub fn tenant_in_when(self, column: pg_sys::AttrNumber) -> Option<*mut pg_sys::Node> {
+    pub fn tenant_in_when(self, label: &str) -> Option<*mut pg_sys::Node> {
         // SAFETY: the running trigger.
-        unsafe { protection::tenant_in_when((*(*self.data).tg_trigger).tgqual, column) }
+        unsafe { protection::tenant_in_when((*(*self.data).tg_trigger).tgqual, label) }
     }
 
     /// A column of the row as it is to be; `None` for null.

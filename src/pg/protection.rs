@@ -7,7 +7,9 @@
 //! The value, the label that its envelopes carry, the tenant, and options. Where the tenant is a
 //! function of the row that must not run while a dump is restored, the constraint's third argument
 //! is null, and the function stands in the WHEN of the sealing trigger:
-//! `WHEN (cmk.seals(new.ssn, tenant_of(new.order_id)) OR true)`.
+//! `WHEN (cmk.seals('users.ssn', tenant_of(new.order_id)) OR true)`. That condition is in every
+//! sealing trigger: PostgreSQL takes it for always true without looking at the rest, but knows from
+//! it that the trigger depends on the tenant's column, follows its renaming and refuses to drop it.
 
 use pgrx::{FromDatum, PgList, pg_sys};
 use std::ffi::{CStr, c_char};
@@ -49,17 +51,17 @@ pub unsafe fn read(expression: *const c_char) -> Option<Protection> {
     }
 }
 
-/// The tenant of a column's values as the WHEN of the sealing trigger has it.
+/// The tenant of a column's values, found by its label, as the WHEN of the sealing trigger has it.
 ///
 /// # Safety
 /// As [`read`].
-pub unsafe fn tenant_in_when(condition: *const c_char, column: pg_sys::AttrNumber) -> Option<Node> {
+pub unsafe fn tenant_in_when(condition: *const c_char, label: &str) -> Option<Node> {
     // SAFETY: the caller's promise, passed on.
     unsafe {
         if condition.is_null() {
             return None;
         }
-        find_tenant(pg_sys::stringToNode(condition).cast(), column)
+        find_tenant(pg_sys::stringToNode(condition).cast(), label)
     }
 }
 
@@ -67,15 +69,12 @@ pub unsafe fn tenant_in_when(condition: *const c_char, column: pg_sys::AttrNumbe
 ///
 /// # Safety
 /// `relation` is open; in a transaction on the main thread.
-pub unsafe fn tenant_in_trigger(
-    relation: pg_sys::Relation,
-    column: pg_sys::AttrNumber,
-) -> Option<Node> {
+pub unsafe fn tenant_in_trigger(relation: pg_sys::Relation, label: &str) -> Option<Node> {
     // SAFETY: the caller's promise: the table's triggers, as many as it says.
     unsafe {
         let triggers = (*relation).trigdesc.as_ref()?;
         let triggers = std::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize);
-        triggers.iter().find_map(|trigger| tenant_in_when(trigger.tgqual, column))
+        triggers.iter().find_map(|trigger| tenant_in_when(trigger.tgqual, label))
     }
 }
 
@@ -99,17 +98,17 @@ pub unsafe fn sql_of(node: Node, table: pg_sys::Oid) -> String {
 
 /// # Safety
 /// `node` is null or a node.
-unsafe fn find_tenant(node: Node, column: pg_sys::AttrNumber) -> Option<Node> {
+unsafe fn find_tenant(node: Node, label: &str) -> Option<Node> {
     // SAFETY: the caller's promise; the node's type is looked at before it is used as that.
     unsafe {
         if is(node, pg_sys::NodeTag::T_BoolExpr) {
             let arguments = (*node.cast::<pg_sys::BoolExpr>()).args;
             let arguments = PgList::<pg_sys::Node>::from_pg(arguments);
-            return arguments.iter_ptr().find_map(|argument| find_tenant(argument, column));
+            return arguments.iter_ptr().find_map(|argument| find_tenant(argument, label));
         }
         let arguments = call_of(node, c"seals")?;
-        let [value, tenant] = arguments[..] else { return None };
-        let found = column_of(value) == Some(column) && !is_null_constant(tenant);
+        let [of, tenant] = arguments[..] else { return None };
+        let found = constant_text(of).as_deref() == Some(label) && !is_null_constant(tenant);
         found.then_some(tenant)
     }
 }

@@ -90,7 +90,7 @@ fn seal_batch(
     attnum: Option<i16>,
     first_block: Option<i64>,
     last_block: Option<i64>,
-    skip: Option<Vec<String>>,
+    skip: Option<Vec<Option<String>>>,
 ) -> SqlResult<i64> {
     let seal = || {
         let relation = required(relation, "relation")?;
