@@ -23,3 +23,4 @@ mod sort;
 pub mod stats;
 mod stored;
 mod tenants;
+pub mod wire;
