@@ -102,14 +102,15 @@ fn take_armor(kind: Kind, value: Bytea) -> Result<Bytea> {
 }
 
 /// Whether a value that isn't sealed is a well-formed envelope in armor, which nobody said what to
-/// do with. An envelope stored as text would be sealed a second time, without a word.
+/// do with. An envelope stored as text would be sealed a second time, without a word. Where armor
+/// counts, what is armor still was escaped, or made by a cast.
 ///
 /// # Errors
 /// `armor_refused`.
 pub fn refuse_armor(kind: Kind, plain: &[u8]) -> Result<()> {
     let held = kind.armor_in(plain);
     let is_armor = has_prefix(held) && armor::decode(held)?.is_some();
-    match is_armor && column_input() == Input::Auto {
+    match is_armor && armor() == Armor::Refused {
         true => Err(Reason::ArmorRefused.into()),
         false => Ok(()),
     }
@@ -127,4 +128,7 @@ fn conceal(kind: Kind, call: Call) -> Result<Bytea> {
     kind.conceal(call.datum(0))
 }
 column_function!(column_bytea_conceal, |call| Ok(conceal(Kind::Bytea, call)?.into_datum()));
+column_function!(column_json_conceal, |call| {
+    Ok(Kind::conceal_json(call.bytes(0))?.into_datum())
+});
 column_function!(column_jsonb_conceal, |call| Ok(conceal(Kind::Jsonb, call)?.into_datum()));
