@@ -113,8 +113,8 @@ column_function!(column_jsonb_send, |call| send(Kind::Jsonb, call));
 //
 // The wire hook puts it around the columns that a client's own statement returns, as a cast that
 // nobody wrote. There the value is on its way to the client, whatever the portal says: the portal
-// of a RETURNING is still writing. The hook does so to no statement that stores its rows. Written by
-// hand, in an INSERT, a view, a trigger or a function, `cmk.show` goes by the same rule as the
+// of a RETURNING is still writing. The hook does so to no statement that stores its rows. Written
+// by hand, in an INSERT, a view, a trigger or a function, `cmk.show` goes by the same rule as the
 // output functions: it gives nothing there that they don't, and less than a cast, which opens a
 // value anywhere. Nowhere does it open a value in a dump, in logical decoding or in a
 // security-restricted operation, or without the grant.
