@@ -13,9 +13,14 @@
 //! values (`SELECT t FROM t`), and queries that can't be nested where they would have to be: see
 //! [`fit`].
 //!
-//! The rows are the same, and so are errors, with one exception: what a result keeps on the server
+//! The rows are the same, and so are errors. Two things differ. What a result keeps on the server
 //! (RETURNING, WITH HOLD) it keeps as it is shown, so that beyond `work_mem` plaintext lies in
-//! temporary files, as it does of any other column.
+//! temporary files, as it does of any other column. And a function that fetches from a cursor which
+//! the client declared gets what the client would get.
+//!
+//! A prepared statement keeps its description while its plan lasts. Once the plan has to be made
+//! anew, the setting as it is then counts: if it is another, PostgreSQL refuses the statement
+//! (0A000), as it does whenever results change their type, and it has to be prepared again.
 
 use super::catalog::{self, Types};
 use super::kind::Kind;

@@ -58,7 +58,7 @@ SELECTS = [
     "SELECT array_agg(photo ORDER BY id), array_agg(doc ORDER BY id) FROM t",
     "SELECT ARRAY[[ssn, ssn], [ssn, ssn]], ARRAY[ssn]::varchar[] FROM t WHERE id = 1",
     "SELECT unnest(array_agg(ssn ORDER BY id)) FROM t",
-    "SELECT min(ssn), string_agg(ssn, ',' ORDER BY id), count(ssn) FROM t",
+    "SELECT min(ssn), string_agg(ssn, ',' ORDER BY id), count(DISTINCT ssn) FROM t",
     "SELECT doc -> 'a', doc ->> 'a', photo || 'x'::bytea FROM t WHERE id = 1",
     "VALUES ((SELECT ssn FROM t WHERE id = 1), 1)",
     "SELECT * FROM t_view ORDER BY id",
