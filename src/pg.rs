@@ -30,7 +30,9 @@ pub mod report;
 pub mod settings;
 pub mod shared_memory;
 pub mod sort_support;
+pub mod statement;
 mod transaction;
+pub mod tree;
 mod undumpable;
 
 use report::IntoSql;
