@@ -43,6 +43,7 @@ use report::IntoSql;
 #[inline(never)]
 pub extern "C-unwind" fn init() {
     let is_preloading = settings::guard::is_preloading();
+    settings::guard::note_load();
     report::disable_backtraces();
     undumpable::close(is_preloading);
     settings::declare::define().or_raise();
