@@ -200,6 +200,14 @@ STRICT VOLATILE PARALLEL RESTRICTED
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'backend_cache_stats_wrapper';
 
+CREATE FUNCTION cmk."column_stats"() RETURNS TABLE (
+    "seals" bigint,
+    "opens" bigint
+)
+STRICT VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'column_stats_wrapper';
+
 CREATE FUNCTION cmk."destroy_data_keys"(
     "database" TEXT
 ) RETURNS INT
@@ -294,6 +302,28 @@ STRICT VOLATILE PARALLEL RESTRICTED
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'key_status_wrapper';
 
+CREATE FUNCTION cmk."protections"() RETURNS TABLE (
+    "relation" oid,
+    "attnum" smallint,
+    "label" TEXT,
+    "tenant" TEXT,
+    "options" TEXT,
+    "constraint_oid" oid,
+    "validated" bool
+)
+STRICT STABLE PARALLEL RESTRICTED
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'protections_wrapper';
+
+CREATE FUNCTION cmk."raise"(
+    "reason" TEXT,
+    "info" TEXT DEFAULT NULL
+) RETURNS VOID
+VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'raise_wrapper';
+
 CREATE FUNCTION cmk."register_tenant"(
     "tenant" TEXT,
     "key_uri" TEXT,
@@ -347,6 +377,17 @@ VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'rotate_tenant_wrapper';
+
+CREATE FUNCTION cmk."seal_batch"(
+    "relation" oid,
+    "attnum" smallint,
+    "first_block" bigint,
+    "last_block" bigint,
+    "skip" TEXT[]
+) RETURNS bigint
+VOLATILE PARALLEL UNSAFE
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'seal_batch_wrapper';
 
 CREATE FUNCTION cmk."suspend_tenant"(
     "tenant" TEXT
@@ -441,6 +482,261 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- The types of protected columns: cmk_text (for text and varchar), cmk_bytea, cmk_jsonb. In
+-- pg_catalog, where every session looks first, and dumps and workers look only.
+--
+-- What may open a value is PARALLEL RESTRICTED: a parallel worker is a new process with an empty
+-- cache, so each would ask KMS again. Nothing that opens values is IMMUTABLE, so no index can be
+-- made of what it returns. STORAGE external: ciphertext doesn't compress, and so the header of a
+-- long value is read without the rest.
+DO $$
+DECLARE
+    kind pg_catalog.record;
+BEGIN
+    FOR kind IN SELECT * FROM (VALUES
+        ('text', 'text', $more$, TYPMOD_IN = pg_catalog.cmk_text_typmod_in,
+            TYPMOD_OUT = pg_catalog.cmk_text_typmod_out, CATEGORY = 'S', COLLATABLE = true$more$),
+        ('bytea', 'bytea', ''),
+        ('jsonb', 'jsonb', '')
+    ) AS v (name, protected, more)
+    LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE TYPE pg_catalog.cmk_%1$s;
+            CREATE FUNCTION pg_catalog.cmk_%1$s_in(pg_catalog.cstring) RETURNS pg_catalog.cmk_%1$s
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'column_%1$s_in';
+            CREATE FUNCTION pg_catalog.cmk_%1$s_out(pg_catalog.cmk_%1$s) RETURNS pg_catalog.cstring
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'column_%1$s_out';
+            CREATE FUNCTION pg_catalog.cmk_%1$s_recv(pg_catalog.internal) RETURNS pg_catalog.cmk_%1$s
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'column_%1$s_recv';
+            CREATE FUNCTION pg_catalog.cmk_%1$s_send(pg_catalog.cmk_%1$s) RETURNS pg_catalog.bytea
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'column_%1$s_send';
+            $sql$, kind.name);
+        IF kind.name OPERATOR(pg_catalog.=) 'text' THEN
+            CREATE FUNCTION pg_catalog.cmk_text_typmod_in(pg_catalog._cstring) RETURNS pg_catalog.int4
+                LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_text_modifier_in';
+            CREATE FUNCTION pg_catalog.cmk_text_typmod_out(pg_catalog.int4) RETURNS pg_catalog.cstring
+                LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_text_modifier_out';
+            CREATE FUNCTION pg_catalog.cmk_column_analyze(pg_catalog.internal) RETURNS pg_catalog.bool
+                LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'column_analyze';
+        END IF;
+        EXECUTE pg_catalog.format($sql$
+            CREATE TYPE pg_catalog.cmk_%1$s (
+                INPUT = pg_catalog.cmk_%1$s_in, OUTPUT = pg_catalog.cmk_%1$s_out,
+                RECEIVE = pg_catalog.cmk_%1$s_recv, SEND = pg_catalog.cmk_%1$s_send,
+                ANALYZE = pg_catalog.cmk_column_analyze,
+                INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = external%3$s);
+            CREATE FUNCTION pg_catalog.%2$s(pg_catalog.cmk_%1$s) RETURNS pg_catalog.%2$s
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_%1$s_reveal';
+            CREATE CAST (pg_catalog.cmk_%1$s AS pg_catalog.%2$s)
+                WITH FUNCTION pg_catalog.%2$s(pg_catalog.cmk_%1$s) AS IMPLICIT;
+            COMMENT ON FUNCTION pg_catalog.%2$s(pg_catalog.cmk_%1$s) IS 'Opens a value of a protected column';
+            COMMENT ON FUNCTION pg_catalog.cmk_%1$s_in(pg_catalog.cstring) IS 'I/O';
+            COMMENT ON FUNCTION pg_catalog.cmk_%1$s_out(pg_catalog.cmk_%1$s) IS 'I/O';
+            COMMENT ON FUNCTION pg_catalog.cmk_%1$s_recv(pg_catalog.internal) IS 'I/O';
+            COMMENT ON FUNCTION pg_catalog.cmk_%1$s_send(pg_catalog.cmk_%1$s) IS 'I/O';
+            $sql$, kind.name, kind.protected, kind.more);
+        EXECUTE pg_catalog.format('COMMENT ON TYPE pg_catalog.cmk_%s IS %L', kind.name,
+            pg_catalog.format('A %s that is sealed where it is stored: see cmk.protect_column()', kind.protected));
+    END LOOP;
+END
+$$;
+
+-- The same bytes while they are not sealed: so a column becomes protected, and an INSERT casts,
+-- without any work. An INSERT only: where both types would do, text is meant.
+CREATE CAST (pg_catalog.text AS pg_catalog.cmk_text) WITHOUT FUNCTION AS ASSIGNMENT;
+CREATE CAST (pg_catalog.varchar AS pg_catalog.cmk_text) WITHOUT FUNCTION AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) RETURNS pg_catalog.varchar
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_text_reveal';
+CREATE CAST (pg_catalog.cmk_text AS pg_catalog.varchar)
+    WITH FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) AS IMPLICIT;
+
+-- A bytea or jsonb may begin with any byte, so a mark goes before it until it is sealed.
+CREATE FUNCTION pg_catalog.cmk_bytea(pg_catalog.bytea) RETURNS pg_catalog.cmk_bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_bytea_conceal';
+CREATE CAST (pg_catalog.bytea AS pg_catalog.cmk_bytea)
+    WITH FUNCTION pg_catalog.cmk_bytea(pg_catalog.bytea) AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.cmk_jsonb(pg_catalog.jsonb) RETURNS pg_catalog.cmk_jsonb
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_jsonb_conceal';
+CREATE CAST (pg_catalog.jsonb AS pg_catalog.cmk_jsonb)
+    WITH FUNCTION pg_catalog.cmk_jsonb(pg_catalog.jsonb) AS ASSIGNMENT;
+COMMENT ON FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) IS 'Opens a value of a protected column';
+COMMENT ON FUNCTION pg_catalog.cmk_bytea(pg_catalog.bytea) IS 'A value that is not sealed yet';
+COMMENT ON FUNCTION pg_catalog.cmk_jsonb(pg_catalog.jsonb) IS 'A value that is not sealed yet';
+COMMENT ON FUNCTION pg_catalog.cmk_text_typmod_in(pg_catalog._cstring) IS 'I/O typmod';
+COMMENT ON FUNCTION pg_catalog.cmk_text_typmod_out(pg_catalog.int4) IS 'I/O typmod';
+COMMENT ON FUNCTION pg_catalog.cmk_column_analyze(pg_catalog.internal) IS
+    'Statistics of a protected column, without its values';
+
+-- requires:
+--   types
+
+-- Operators of protected columns. All compare plaintexts, as the type that is protected does. What
+-- isn't here (<, LIKE, ||, ->, …) is that type's own, by the implicit cast.
+--
+-- The operators of the default btree classes have names of their own, so that `<` stays text's. The
+-- classes are for sorting, grouping and joining; they refuse to be indexed. `=` does not MERGE: the
+-- planner would build on it what holds only of an operator that never fails.
+DO $$
+DECLARE
+    kind pg_catalog.text;
+    operator pg_catalog.record;
+BEGIN
+    CREATE FUNCTION pg_catalog.cmk_column_no_index(pg_catalog.internal) RETURNS pg_catalog.void
+        LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_refuse_index';
+
+    FOREACH kind IN ARRAY '{text, bytea, jsonb}'::pg_catalog.text[] LOOP
+        FOR operator IN SELECT * FROM (VALUES
+            ('=', 'eq', 'HASHES, COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = pg_catalog.eqsel, JOIN = pg_catalog.eqjoinsel'),
+            ('<>', 'ne', 'COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = pg_catalog.neqsel, JOIN = pg_catalog.neqjoinsel'),
+            ('<#', 'lt', 'COMMUTATOR = OPERATOR(pg_catalog.>#)'),
+            ('<=#', 'le', 'COMMUTATOR = OPERATOR(pg_catalog.>=#)'),
+            ('>#', 'gt', 'COMMUTATOR = OPERATOR(pg_catalog.<#)'),
+            ('>=#', 'ge', 'COMMUTATOR = OPERATOR(pg_catalog.<=#)')
+        ) AS v (name, symbol, more)
+        LOOP
+            EXECUTE pg_catalog.format($sql$
+                CREATE FUNCTION pg_catalog.cmk_%1$s_%2$s(pg_catalog.cmk_%1$s, pg_catalog.cmk_%1$s)
+                    RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                    AS 'MODULE_PATHNAME', 'column_%1$s_%2$s';
+                CREATE OPERATOR pg_catalog.%3$s (FUNCTION = pg_catalog.cmk_%1$s_%2$s,
+                    LEFTARG = pg_catalog.cmk_%1$s, RIGHTARG = pg_catalog.cmk_%1$s, %4$s);
+                COMMENT ON FUNCTION pg_catalog.cmk_%1$s_%2$s(pg_catalog.cmk_%1$s, pg_catalog.cmk_%1$s) IS
+                    'Implementation of operator %3$s';
+                $sql$, kind, operator.symbol, operator.name, operator.more);
+        END LOOP;
+        EXECUTE pg_catalog.format($sql$
+            CREATE FUNCTION pg_catalog.cmk_%1$s_cmp(pg_catalog.cmk_%1$s, pg_catalog.cmk_%1$s)
+                RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_%1$s_cmp';
+            CREATE FUNCTION pg_catalog.cmk_%1$s_sort(pg_catalog.internal) RETURNS pg_catalog.void
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'column_%1$s_sort';
+            CREATE FUNCTION pg_catalog.cmk_%1$s_hash(pg_catalog.cmk_%1$s) RETURNS pg_catalog.int4
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_%1$s_hash';
+            CREATE FUNCTION pg_catalog.cmk_%1$s_hash(pg_catalog.cmk_%1$s, pg_catalog.int8)
+                RETURNS pg_catalog.int8 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_%1$s_hash_extended';
+            CREATE OPERATOR CLASS pg_catalog.cmk_%1$s_sort_ops DEFAULT FOR TYPE pg_catalog.cmk_%1$s
+                USING btree AS
+                OPERATOR 1 pg_catalog.<#, OPERATOR 2 pg_catalog.<=#, OPERATOR 3 pg_catalog.=,
+                OPERATOR 4 pg_catalog.>=#, OPERATOR 5 pg_catalog.>#,
+                FUNCTION 1 pg_catalog.cmk_%1$s_cmp(pg_catalog.cmk_%1$s, pg_catalog.cmk_%1$s),
+                FUNCTION 2 pg_catalog.cmk_%1$s_sort(pg_catalog.internal),
+                FUNCTION 5 pg_catalog.cmk_column_no_index(pg_catalog.internal);
+            CREATE OPERATOR CLASS pg_catalog.cmk_%1$s_hash_ops DEFAULT FOR TYPE pg_catalog.cmk_%1$s
+                USING hash AS
+                OPERATOR 1 pg_catalog.=,
+                FUNCTION 1 pg_catalog.cmk_%1$s_hash(pg_catalog.cmk_%1$s),
+                FUNCTION 2 pg_catalog.cmk_%1$s_hash(pg_catalog.cmk_%1$s, pg_catalog.int8),
+                FUNCTION 3 pg_catalog.cmk_column_no_index(pg_catalog.internal);
+            COMMENT ON FUNCTION pg_catalog.cmk_%1$s_cmp(pg_catalog.cmk_%1$s, pg_catalog.cmk_%1$s) IS
+                'Compares plaintexts';
+            COMMENT ON FUNCTION pg_catalog.cmk_%1$s_sort(pg_catalog.internal) IS
+                'Sort support: opens every value once';
+            COMMENT ON FUNCTION pg_catalog.cmk_%1$s_hash(pg_catalog.cmk_%1$s) IS 'Hash of the plaintext';
+            COMMENT ON FUNCTION pg_catalog.cmk_%1$s_hash(pg_catalog.cmk_%1$s, pg_catalog.int8) IS
+                'Hash of the plaintext';
+            $sql$, kind);
+    END LOOP;
+
+    -- Text on one side: what a driver sends as text or varchar.
+    FOR operator IN SELECT * FROM (VALUES
+        ('=', 'eq', 'NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = pg_catalog.eqsel, JOIN = pg_catalog.eqjoinsel'),
+        ('<>', 'ne', 'NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = pg_catalog.neqsel, JOIN = pg_catalog.neqjoinsel')
+    ) AS v (name, symbol, more)
+    LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE FUNCTION pg_catalog.cmk_text_%1$s(pg_catalog.cmk_text, pg_catalog.text)
+                RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_text_%1$s';
+            CREATE FUNCTION pg_catalog.cmk_text_%1$s(pg_catalog.text, pg_catalog.cmk_text)
+                RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_text_%1$s';
+            CREATE OPERATOR pg_catalog.%2$s (FUNCTION = pg_catalog.cmk_text_%1$s,
+                LEFTARG = pg_catalog.cmk_text, RIGHTARG = pg_catalog.text,
+                COMMUTATOR = OPERATOR(pg_catalog.%2$s), %3$s);
+            CREATE OPERATOR pg_catalog.%2$s (FUNCTION = pg_catalog.cmk_text_%1$s,
+                LEFTARG = pg_catalog.text, RIGHTARG = pg_catalog.cmk_text,
+                COMMUTATOR = OPERATOR(pg_catalog.%2$s), %3$s);
+            COMMENT ON FUNCTION pg_catalog.cmk_text_%1$s(pg_catalog.cmk_text, pg_catalog.text) IS
+                'Implementation of operator %2$s';
+            COMMENT ON FUNCTION pg_catalog.cmk_text_%1$s(pg_catalog.text, pg_catalog.cmk_text) IS
+                'Implementation of operator %2$s';
+            $sql$, operator.symbol, operator.name, operator.more);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pg_catalog.cmk_text_cmp(pg_catalog.cmk_text, pg_catalog.text)
+    RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_text_cmp';
+CREATE FUNCTION pg_catalog.cmk_text_cmp(pg_catalog.text, pg_catalog.cmk_text)
+    RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_text_cmp';
+ALTER OPERATOR FAMILY pg_catalog.cmk_text_sort_ops USING btree ADD
+    OPERATOR 3 pg_catalog.= (pg_catalog.cmk_text, pg_catalog.text),
+    FUNCTION 1 (pg_catalog.cmk_text, pg_catalog.text)
+        pg_catalog.cmk_text_cmp(pg_catalog.cmk_text, pg_catalog.text),
+    OPERATOR 3 pg_catalog.= (pg_catalog.text, pg_catalog.cmk_text),
+    FUNCTION 1 (pg_catalog.text, pg_catalog.cmk_text)
+        pg_catalog.cmk_text_cmp(pg_catalog.text, pg_catalog.cmk_text);
+COMMENT ON FUNCTION pg_catalog.cmk_text_cmp(pg_catalog.cmk_text, pg_catalog.text) IS
+    'Compares plaintexts';
+COMMENT ON FUNCTION pg_catalog.cmk_text_cmp(pg_catalog.text, pg_catalog.cmk_text) IS
+    'Compares plaintexts';
+
+-- requires:
+--   types
+
+-- What stands in the definitions of protected tables. Anybody may own such a table, so anybody may
+-- call these; none takes a key but the trigger, which asks for grants.
+
+CREATE FUNCTION cmk.seal() RETURNS pg_catalog.trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'column_seal';
+CREATE FUNCTION cmk.seals(label pg_catalog.text, tenant "any") RETURNS pg_catalog.bool
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_seals';
+
+DO $$
+DECLARE
+    kind pg_catalog.text;
+BEGIN
+    FOREACH kind IN ARRAY '{text, bytea, jsonb}'::pg_catalog.text[] LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE FUNCTION cmk.sealed(value pg_catalog.cmk_%1$s, label pg_catalog.text,
+                    tenant pg_catalog.text, options pg_catalog.text)
+                RETURNS pg_catalog.bool LANGUAGE c IMMUTABLE PARALLEL SAFE
+                AS 'MODULE_PATHNAME', 'column_check';
+            CREATE FUNCTION cmk.is_sealed(value pg_catalog.cmk_%1$s) RETURNS pg_catalog.bool
+                LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_is_sealed';
+            CREATE FUNCTION cmk.envelope(value pg_catalog.cmk_%1$s) RETURNS pg_catalog.bytea
+                LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_envelope';
+            CREATE FUNCTION cmk.seal_value(value pg_catalog.%1$s, tenant pg_catalog.text,
+                    label pg_catalog.text, options pg_catalog.text DEFAULT NULL)
+                RETURNS pg_catalog.cmk_%1$s LANGUAGE c VOLATILE PARALLEL RESTRICTED
+                AS 'MODULE_PATHNAME', 'column_%1$s_seal_value';
+            COMMENT ON FUNCTION cmk.sealed(pg_catalog.cmk_%1$s, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+                'CHECK constraint of a protected column: the value is sealed, for this tenant and this column';
+            COMMENT ON FUNCTION cmk.is_sealed(pg_catalog.cmk_%1$s) IS
+                'Whether a value of a protected column is sealed; takes no key';
+            COMMENT ON FUNCTION cmk.envelope(pg_catalog.cmk_%1$s) IS
+                'The envelope of a value of a protected column, as it is stored; null if it isn''t sealed';
+            COMMENT ON FUNCTION cmk.seal_value(pg_catalog.%1$s, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+                'Seals a value for a protected column of that label, for ALTER TABLE ... USING';
+            $sql$, kind);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION cmk.try_text(value pg_catalog.cmk_text) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100 AS 'MODULE_PATHNAME', 'column_try_text';
+COMMENT ON FUNCTION cmk.seal() IS 'The trigger that seals the values of protected columns';
+COMMENT ON FUNCTION cmk.seals(pg_catalog.text, "any") IS
+    'Names a protected column''s label and its tenant in the condition of the sealing trigger';
+COMMENT ON FUNCTION cmk.try_text(pg_catalog.cmk_text) IS
+    'Opens a value of a protected column; null for failures that concern this value only';
 
 -- What keeps the registry from being changed past its functions, and tells every session of a
 -- change.
@@ -757,14 +1053,41 @@ GRANT EXECUTE ON FUNCTION cmk.grantee_in(pg_catalog.cstring), cmk.grantee_out(cm
     cmk.grantee_recv(pg_catalog.internal), cmk.grantee_send(cmk.grantee), cmk.grantee_oid(cmk.grantee),
     cmk.grantee_regrole(cmk.grantee), cmk.grantee_key(cmk.grantee) TO pg_read_all_data;
 
+-- What stands in the definitions of protected tables has to be found by whoever restores, owns or
+-- writes one. None of these tells anything about keys or other people's tables but
+-- cmk.protections(), which repeats what pg_constraint shows to everybody.
+GRANT USAGE ON SCHEMA cmk TO PUBLIC;
+GRANT USAGE ON TYPE pg_catalog.cmk_text, pg_catalog.cmk_bytea, pg_catalog.cmk_jsonb TO PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    cmk.seal(), cmk.seals(pg_catalog.text, "any"), cmk.try_text(pg_catalog.cmk_text),
+    cmk.sealed(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.sealed(pg_catalog.cmk_bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.sealed(pg_catalog.cmk_jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.is_sealed(pg_catalog.cmk_text), cmk.is_sealed(pg_catalog.cmk_bytea),
+    cmk.is_sealed(pg_catalog.cmk_jsonb),
+    cmk.envelope(pg_catalog.cmk_text), cmk.envelope(pg_catalog.cmk_bytea),
+    cmk.envelope(pg_catalog.cmk_jsonb),
+    cmk.seal_value(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.seal_value(pg_catalog.bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.seal_value(pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text),
+    cmk.protections(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
+
 -- Those who monitor see names, states and counters, and can change nothing.
-GRANT USAGE ON SCHEMA cmk TO pg_monitor;
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
 GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.revocation_bound(pg_catalog.text), cmk.backend_cache(), cmk.backend_cache_stats(),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
+COMMENT ON FUNCTION cmk.protections() IS
+    'How the columns of this database are protected, as their CHECK constraints say it';
+COMMENT ON FUNCTION cmk.column_stats() IS
+    'How many values of protected columns this session sealed and opened';
+COMMENT ON FUNCTION cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS
+    'Seals what is still plaintext in some blocks of a table, except for the tenants named; used by cmk.seal_table()';
+COMMENT ON FUNCTION cmk.raise(pg_catalog.text, pg_catalog.text) IS
+    'Raises the error of that reason, for the functions of cmk that are written in SQL';
 COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool) IS
     'Registers a tenant and its key (KMS key ARN or local:NAME) and, unless told not to, makes its first data key';
 COMMENT ON FUNCTION cmk.alter_tenant_options(pg_catalog.text, pg_catalog.jsonb) IS

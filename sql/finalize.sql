@@ -73,14 +73,41 @@ GRANT EXECUTE ON FUNCTION cmk.grantee_in(pg_catalog.cstring), cmk.grantee_out(cm
     cmk.grantee_recv(pg_catalog.internal), cmk.grantee_send(cmk.grantee), cmk.grantee_oid(cmk.grantee),
     cmk.grantee_regrole(cmk.grantee), cmk.grantee_key(cmk.grantee) TO pg_read_all_data;
 
+-- What stands in the definitions of protected tables has to be found by whoever restores, owns or
+-- writes one. None of these tells anything about keys or other people's tables but
+-- cmk.protections(), which repeats what pg_constraint shows to everybody.
+GRANT USAGE ON SCHEMA cmk TO PUBLIC;
+GRANT USAGE ON TYPE pg_catalog.cmk_text, pg_catalog.cmk_bytea, pg_catalog.cmk_jsonb TO PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    cmk.seal(), cmk.seals(pg_catalog.text, "any"), cmk.try_text(pg_catalog.cmk_text),
+    cmk.sealed(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.sealed(pg_catalog.cmk_bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.sealed(pg_catalog.cmk_jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.is_sealed(pg_catalog.cmk_text), cmk.is_sealed(pg_catalog.cmk_bytea),
+    cmk.is_sealed(pg_catalog.cmk_jsonb),
+    cmk.envelope(pg_catalog.cmk_text), cmk.envelope(pg_catalog.cmk_bytea),
+    cmk.envelope(pg_catalog.cmk_jsonb),
+    cmk.seal_value(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.seal_value(pg_catalog.bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.seal_value(pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text),
+    cmk.protections(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
+
 -- Those who monitor see names, states and counters, and can change nothing.
-GRANT USAGE ON SCHEMA cmk TO pg_monitor;
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
 GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.revocation_bound(pg_catalog.text), cmk.backend_cache(), cmk.backend_cache_stats(),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
+COMMENT ON FUNCTION cmk.protections() IS
+    'How the columns of this database are protected, as their CHECK constraints say it';
+COMMENT ON FUNCTION cmk.column_stats() IS
+    'How many values of protected columns this session sealed and opened';
+COMMENT ON FUNCTION cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS
+    'Seals what is still plaintext in some blocks of a table, except for the tenants named; used by cmk.seal_table()';
+COMMENT ON FUNCTION cmk.raise(pg_catalog.text, pg_catalog.text) IS
+    'Raises the error of that reason, for the functions of cmk that are written in SQL';
 COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool) IS
     'Registers a tenant and its key (KMS key ARN or local:NAME) and, unless told not to, makes its first data key';
 COMMENT ON FUNCTION cmk.alter_tenant_options(pg_catalog.text, pg_catalog.jsonb) IS

@@ -5,12 +5,16 @@
 //! the server: see `docs/architecture.md`.
 
 mod admin;
+mod column;
 mod pg;
 mod sql;
 
 pgrx::pg_module_magic!();
 pgrx::extension_sql_file!("../sql/registry.sql", name = "registry", bootstrap);
 pgrx::extension_sql_file!("../sql/applications.sql", name = "applications");
+pgrx::extension_sql_file!("../sql/columns/types.sql", name = "types");
+pgrx::extension_sql_file!("../sql/columns/operators.sql", name = "operators", requires = ["types"]);
+pgrx::extension_sql_file!("../sql/columns/sealing.sql", name = "sealing", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/guards.sql", name = "guards");
 pgrx::extension_sql_file!("../sql/check.sql", name = "check");
 pgrx::extension_sql_file!(

@@ -3,11 +3,14 @@
 
 mod background;
 pub mod brake;
+pub mod call;
 pub mod clock;
-mod compat;
+pub mod compat;
 pub mod cpu;
 pub mod datum;
+pub mod destination;
 pub mod elog;
+pub mod error_context;
 pub mod executor;
 pub mod expiry_timer;
 pub mod grantee;
@@ -18,8 +21,10 @@ pub mod interrupt;
 mod keyring_worker;
 mod monitor;
 pub mod process;
+pub mod protected_row;
+pub mod protection;
 mod providers;
-mod raw;
+pub mod raw;
 pub mod registry;
 pub mod report;
 pub mod settings;

@@ -9,6 +9,7 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod column;
 mod encrypt;
 mod grant;
 mod inspect;

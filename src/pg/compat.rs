@@ -106,3 +106,32 @@ pub unsafe fn set_signal_handler(signal: c_int, handler: unsafe extern "C-unwind
         pg_sys::pqsignal_be(signal, Some(handler));
     }
 }
+
+/// Rows to look at are 300 times this, for one column's statistics.
+///
+/// # Safety
+/// `stats` is what PostgreSQL passed to a type's analyze function.
+pub unsafe fn statistics_target(stats: pg_sys::VacAttrStatsP) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        let target = &mut (*stats).attstattarget;
+        #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+        let target = &mut (*(*stats).attr).attstattarget;
+        if *target < 0 {
+            *target = pg_sys::default_statistics_target as _;
+        }
+        *target
+    }
+}
+
+/// Where a long look at a table waits, and is cancelled.
+pub fn vacuum_delay_point() {
+    // SAFETY: in ANALYZE, on the main thread.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        pg_sys::vacuum_delay_point(true);
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::vacuum_delay_point();
+    }
+}

@@ -10,6 +10,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use std::ptr::NonNull;
+use zeroize::Zeroize;
 
 /// Longest variable-length value, its 4-byte header included (PostgreSQL's `MaxAllocSize`).
 const VARLENA_MAX: usize = 0x3fff_ffff;
@@ -50,13 +51,35 @@ pub struct TextArg<'a>(pub &'a [u8]);
 /// # Safety
 /// `datum` is a non-null varlena that lives for `'a`.
 #[inline]
-unsafe fn content<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+pub unsafe fn content<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
     // SAFETY: by the caller's promise; both branches end with a plain varlena, short or long
     // header.
     unsafe {
         let elsewhere = pgrx::varatt_is_1b_e(varlena) || pgrx::varatt_is_4b_c(varlena);
         let plain = if elsewhere { pg_sys::pg_detoast_datum_packed(varlena) } else { varlena };
+        pgrx::varlena_to_byte_slice(plain)
+    }
+}
+
+/// Bytes that a varlena takes as it is stored, its header included.
+pub fn varlena_size(datum: pg_sys::Datum) -> usize {
+    // SAFETY: a non-null varlena, as everybody calls it with; nothing is detoasted.
+    unsafe { pgrx::varsize_any(datum.cast_mut_ptr::<pg_sys::varlena>()) }
+}
+
+/// The first bytes of a varlena, at least `len` of them if it has as many. What is stored out of
+/// line is fetched that far.
+#[inline]
+pub fn head<'a>(datum: pg_sys::Datum, len: usize) -> &'a [u8] {
+    let varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
+    // SAFETY: a non-null varlena, as everybody calls it with; both branches end with a plain one.
+    unsafe {
+        let elsewhere = pgrx::varatt_is_1b_e(varlena) || pgrx::varatt_is_4b_c(varlena);
+        let plain = match elsewhere {
+            true => pg_sys::pg_detoast_datum_slice(varlena, 0, len as i32),
+            false => varlena,
+        };
         pgrx::varlena_to_byte_slice(plain)
     }
 }
@@ -134,6 +157,44 @@ impl Bytea {
         }
     }
 
+    /// Gives the memory back, zeroed, before its context goes.
+    pub fn free(mut self) {
+        self.as_mut_slice().zeroize();
+        // SAFETY: allocated by with_len, and owned by self.
+        unsafe { pg_sys::pfree(self.varlena.as_ptr().cast()) };
+    }
+
+    /// As a result of whatever type has such values.
+    #[inline]
+    pub fn into_datum(self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.varlena.as_ptr())
+    }
+
+    /// The content.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: as in as_mut_slice.
+        unsafe {
+            let data = self.varlena.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ);
+            std::slice::from_raw_parts(data, self.len)
+        }
+    }
+
+    /// A copy of some bytes, one part behind the other.
+    ///
+    /// # Errors
+    /// As [`Bytea::with_len`].
+    pub fn copy(parts: &[&[u8]]) -> Result<Self> {
+        let mut copy = Self::with_len(parts.iter().map(|part| part.len()).sum())?;
+        let mut rest = copy.as_mut_slice();
+        for part in parts {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(part.len());
+            head.copy_from_slice(part);
+            rest = tail;
+        }
+        Ok(copy)
+    }
+
     /// The same bytes as `text`.
     ///
     /// # Errors
@@ -144,6 +205,14 @@ impl Bytea {
             return Err(Reason::NotText.into());
         }
         Ok(Text(self))
+    }
+}
+
+impl Text {
+    /// As a result of type `text`.
+    #[inline]
+    pub fn into_datum(self) -> pg_sys::Datum {
+        self.0.into_datum()
     }
 }
 

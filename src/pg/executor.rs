@@ -19,9 +19,11 @@
 //! them. An ERROR jumps over the frames of the hooks, so they hold nothing that has to be dropped.
 
 mod around;
-mod utility;
+pub mod utility;
+mod writing;
 
 pub use around::around;
+pub use writing::is_writing;
 
 use super::compat::with_run_arguments;
 use super::datum::alloc;
@@ -151,6 +153,7 @@ extern "C-unwind" fn forget(context: *mut c_void) {
         started.borrow_mut().retain(|(of, _)| *of != context);
     });
     around::forget(context);
+    writing::forget(context);
     LAST_CONTEXT.store(0, Relaxed);
 }
 
@@ -165,7 +168,7 @@ macro_rules! on_run {
         unsafe extern "C-unwind" fn on_run(query: Query, $($name: $type),*) {
             let here = 0_u8;
             // SAFETY: a query that was started.
-            let is_foreign = unsafe { enter(query, (&raw const here) as usize) };
+            let entered = unsafe { enter(query, (&raw const here) as usize) };
             // SAFETY: called in place of, and calling, the executor's own function with its
             // arguments.
             unsafe {
@@ -174,9 +177,7 @@ macro_rules! on_run {
                     address => std::mem::transmute::<usize, RunHook>(address)(query, $($name),*),
                 }
             }
-            if is_foreign {
-                around::pop((&raw const here) as usize);
-            }
+            entered.leave((&raw const here) as usize);
         }
     };
 }
@@ -186,7 +187,7 @@ with_run_arguments!(on_run);
 unsafe extern "C-unwind" fn on_finish(query: Query) {
     let here = 0_u8;
     // SAFETY: a query that was started.
-    let is_foreign = unsafe { enter(query, (&raw const here) as usize) };
+    let entered = unsafe { enter(query, (&raw const here) as usize) };
     // SAFETY: called in place of, and calling, the executor's own function with its argument.
     unsafe {
         match PREVIOUS_FINISH.load(Relaxed) {
@@ -194,25 +195,46 @@ unsafe extern "C-unwind" fn on_finish(query: Query) {
             address => std::mem::transmute::<usize, FinishHook>(address)(query),
         }
     }
-    if is_foreign {
-        around::pop((&raw const here) as usize);
+    entered.leave((&raw const here) as usize);
+}
+
+/// What was remembered of a query when it began to run. Without a destructor, because an ERROR
+/// jumps over it.
+#[derive(Clone, Copy)]
+struct Entered {
+    is_foreign: bool,
+    is_writing: bool,
+}
+
+impl Entered {
+    fn leave(self, here: usize) {
+        if self.is_foreign {
+            around::pop(here);
+        }
+        if self.is_writing {
+            writing::pop(here);
+        }
     }
 }
 
-/// Remembers a query that is being run as another role than it was started as: all that happens in
-/// it needs the latter's grant too. True if it is one.
+/// Remembers a query that writes, and one that is being run as another role than it was started as:
+/// all that happens in the latter needs that role's grant too.
 ///
 /// # Safety
 /// `query` was started.
-unsafe fn enter(query: Query, here: usize) -> bool {
+unsafe fn enter(query: Query, here: usize) -> Entered {
     // SAFETY: the caller's promise.
-    let state = unsafe { (*query).estate.as_ref() };
+    let (state, operation) = unsafe { ((*query).estate.as_ref(), (*query).operation) };
     let context = state.map_or(std::ptr::null_mut(), |state| state.es_query_cxt);
-    let Some(starter) = started_as(context).filter(|starter| *starter != current_role()) else {
-        return false;
-    };
-    around::push(here, context, starter);
-    true
+    let is_writing = operation != pg_sys::CmdType::CMD_SELECT;
+    if is_writing {
+        writing::push(here, context);
+    }
+    let starter = started_as(context).filter(|starter| *starter != current_role());
+    if let Some(starter) = starter {
+        around::push(here, context, starter);
+    }
+    Entered { is_foreign: starter.is_some(), is_writing }
 }
 
 /// The role that the query was started as which calls a function. `None` if it isn't called by an

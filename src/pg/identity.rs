@@ -35,3 +35,9 @@ pub fn is_superuser() -> bool {
     // SAFETY: a catalog look-up in a transaction on the main thread.
     unsafe { pg_sys::superuser() }
 }
+
+/// Whether this process applies what a logical replication subscription receives.
+pub fn is_apply_worker() -> bool {
+    // SAFETY: looks at the state of this process.
+    unsafe { pg_sys::IsLogicalWorker() }
+}

@@ -79,6 +79,14 @@ impl ThisProcess {
     }
 }
 
+impl ThisProcess {
+    /// The same later on, in a function that PostgreSQL calls without saying for whom.
+    #[inline]
+    pub fn later(&self) -> Self {
+        Self { starter: self.starter, around: executor::around() }
+    }
+}
+
 unsafe extern "C" {
     // Bound again because it can't raise an ERROR and is called for every value: pgrx's binding
     // sets up a jump target around each call.

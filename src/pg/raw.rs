@@ -28,4 +28,21 @@ macro_rules! raw_function {
     };
 }
 
-pub(super) use raw_function;
+/// The same, with a closure from the [`Call`](crate::pg::call::Call). Errors are reported without
+/// what PostgreSQL would add of the statement: it may be a plaintext.
+macro_rules! column_function {
+    ($name:ident, $body:expr) => {
+        crate::pg::raw::raw_function!($name, |fcinfo| {
+            type Body = fn(crate::pg::call::Call) -> cmk_error::Result<pgrx::pg_sys::Datum>;
+            const BODY: Body = $body;
+            // SAFETY: the call of the function that we are in.
+            let done = BODY(unsafe { crate::pg::call::Call::new(fcinfo) });
+            if done.is_err() {
+                crate::pg::error_context::hide();
+            }
+            done
+        });
+    };
+}
+
+pub(crate) use {column_function, raw_function};

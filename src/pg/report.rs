@@ -16,9 +16,14 @@ pub type SqlResult<T> = Result<T, ErrorReport>;
 const fn code(state: SqlState) -> PgSqlErrorCode {
     use PgSqlErrorCode::*;
     match state {
+        SqlState::StringDataRightTruncation => ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
         SqlState::NullValueNotAllowed => ERRCODE_NULL_VALUE_NOT_ALLOWED,
         SqlState::CharacterNotInRepertoire => ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
         SqlState::InvalidParameterValue => ERRCODE_INVALID_PARAMETER_VALUE,
+        SqlState::InvalidTextRepresentation => ERRCODE_INVALID_TEXT_REPRESENTATION,
+        SqlState::NotNullViolation => ERRCODE_NOT_NULL_VIOLATION,
+        SqlState::CheckViolation => ERRCODE_CHECK_VIOLATION,
+        SqlState::WrongObjectType => ERRCODE_WRONG_OBJECT_TYPE,
         SqlState::InvalidBinaryRepresentation => ERRCODE_INVALID_BINARY_REPRESENTATION,
         SqlState::ReadOnlySqlTransaction => ERRCODE_READ_ONLY_SQL_TRANSACTION,
         SqlState::DependentObjectsStillExist => ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,

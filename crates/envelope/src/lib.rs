@@ -14,24 +14,29 @@
 //!
 //! Lengths are big-endian. The AAD is not stored. Every part is length-prefixed or of fixed length,
 //! so that no two different triples of header, tenant and aad give the same bytes.
+//!
+//! That is suite 1, which `cmk_encrypt()` returns, and it is in this file. Protected columns store
+//! the suites of [`column`]; [`armor`] writes those as text.
 
-use cmk_crypto::aead::{Cipher, TAG_LEN};
-use cmk_crypto::commitment::{DEK_ID_LEN, DekId};
-use cmk_crypto::nonce::{Moment, NONCE_LEN, NonceSource};
+pub mod armor;
+pub mod column;
+mod frame;
+
+use cmk_crypto::aead::Cipher;
+use cmk_crypto::commitment::DekId;
+use cmk_crypto::nonce::{Moment, NonceSource};
 use cmk_error::{Reason, Result};
+use frame::{DEK_ID_END, Frame};
 
 /// The first byte of every envelope, which occurs in no UTF-8 text.
 pub const MAGIC: u8 = 0xC1;
 /// XAES-256-GCM with an HKDF-SHA-256 commitment.
 pub const SUITE_1: u8 = 0x01;
 
-const HEADER_LEN: usize = 2 + DEK_ID_LEN;
-const CIPHERTEXT_AT: usize = HEADER_LEN + NONCE_LEN;
+const HEADER_LEN: usize = DEK_ID_END;
 
 /// What an envelope is longer than its plaintext, in bytes.
-pub const OVERHEAD: usize = CIPHERTEXT_AT + TAG_LEN;
-
-const DOMAIN: &[u8; 14] = b"cmk_encrypt/v1";
+pub const OVERHEAD: usize = frame::overhead(HEADER_LEN);
 
 /// What an envelope is bound to without holding it: both have to be given again to open it.
 #[derive(Clone, Copy, Debug)]
@@ -44,52 +49,38 @@ pub struct Binding<'a> {
 
 /// A well-formed envelope, borrowed. Well-formed says nothing about authentic.
 #[derive(Clone, Copy, Debug)]
-pub struct Envelope<'a> {
-    header: &'a [u8; HEADER_LEN],
-    nonce: &'a [u8; NONCE_LEN],
-    ciphertext: &'a [u8],
-    tag: &'a [u8; TAG_LEN],
-}
+pub struct Envelope<'a>(Frame<'a, HEADER_LEN>);
 
 impl<'a> Envelope<'a> {
     /// Splits `bytes` into the fields. Total over all inputs: never panics, never allocates.
     ///
     /// # Errors
-    /// `not_an_envelope` for a wrong magic or fewer than [`OVERHEAD`] bytes, `unknown_suite`.
+    /// `not_an_envelope` for a wrong magic or fewer than [`OVERHEAD`] bytes; `unknown_suite`, also
+    /// for an envelope of a protected column, which [`column`] parses.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let [MAGIC, suite, ..] = bytes else { return Err(Reason::NotAnEnvelope.into()) };
         if *suite != SUITE_1 {
             return Err(Reason::UnknownSuite.into());
         }
-        Self::split(bytes).ok_or_else(|| Reason::NotAnEnvelope.into())
-    }
-
-    #[inline]
-    fn split(bytes: &'a [u8]) -> Option<Self> {
-        let (header, rest) = bytes.split_first_chunk()?;
-        let (nonce, rest) = rest.split_first_chunk()?;
-        let (ciphertext, tag) = rest.split_last_chunk()?;
-        Some(Self { header, nonce, ciphertext, tag })
+        Frame::split(bytes).map(Self).ok_or_else(|| Reason::NotAnEnvelope.into())
     }
 
     /// The second byte.
     pub fn suite(&self) -> u8 {
-        self.header[1]
+        self.0.header[1]
     }
 
     /// Which data key opens it.
     #[inline]
     pub fn dek_id(&self) -> DekId {
-        let mut id = [0; DEK_ID_LEN];
-        id.copy_from_slice(&self.header[2..]);
-        DekId(id)
+        self.0.dek_id()
     }
 
     /// Length of the plaintext in bytes.
     #[inline]
     pub fn plaintext_len(&self) -> usize {
-        self.ciphertext.len()
+        self.0.ciphertext.len()
     }
 
     /// Opens the envelope into `out`, which is [`plaintext_len`](Self::plaintext_len) bytes and
@@ -99,9 +90,7 @@ impl<'a> Envelope<'a> {
     /// `not_authentic`.
     #[inline]
     pub fn open(&self, cipher: &Cipher, binding: &Binding<'_>, out: &mut [u8]) -> Result<()> {
-        with_aad(self.header, binding, |aad| {
-            cipher.open(self.nonce, aad, self.ciphertext, self.tag, out)
-        })
+        self.0.open(cipher, binding, out)
     }
 }
 
@@ -119,58 +108,10 @@ pub fn seal(
     plaintext: &[u8],
     out: &mut [u8],
 ) -> Result<()> {
-    let nonce = nonces.draw(moment)?;
     let mut header = [MAGIC; HEADER_LEN];
     header[1] = SUITE_1;
     header[2..].copy_from_slice(&dek_id.0);
-
-    let split = out.split_first_chunk_mut::<CIPHERTEXT_AT>();
-    let Some((head, rest)) = split else { return Err(Reason::TooLarge.into()) };
-    let Some((body, tag)) = rest.split_last_chunk_mut() else {
-        return Err(Reason::TooLarge.into());
-    };
-    head[..HEADER_LEN].copy_from_slice(&header);
-    head[HEADER_LEN..].copy_from_slice(&nonce);
-    *tag = with_aad(&header, binding, |aad| cipher.seal(&nonce, aad, plaintext, body))?;
-    Ok(())
-}
-
-/// Builds the AAD for the length of a call: on the stack for all common lengths.
-#[inline]
-fn with_aad<R>(
-    header: &[u8; HEADER_LEN],
-    &Binding { tenant, aad }: &Binding<'_>,
-    use_it: impl FnOnce(&[u8]) -> Result<R>,
-) -> Result<R> {
-    const ON_STACK: usize = 384;
-    let len = DOMAIN.len() + HEADER_LEN + 4 + tenant.len() + 4 + aad.len();
-    let fill = |buffer: &mut [u8]| {
-        let mut rest = buffer;
-        let mut put = |part: &[u8]| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(part.len());
-            head.copy_from_slice(part);
-            rest = tail;
-        };
-        put(DOMAIN);
-        put(header);
-        // A PostgreSQL value is shorter than 1 GiB, so a length always fits 32 bits.
-        put(&(tenant.len() as u32).to_be_bytes());
-        put(tenant);
-        put(&(aad.len() as u32).to_be_bytes());
-        put(aad);
-    };
-    if len <= ON_STACK {
-        let mut buffer = [0; ON_STACK];
-        fill(&mut buffer[..len]);
-        use_it(&buffer[..len])
-    } else {
-        // The caller's aad may be large, and a failed allocation must not abort the server.
-        let mut buffer = Vec::new();
-        buffer.try_reserve_exact(len).map_err(|_| Reason::OutOfMemory)?;
-        buffer.resize(len, 0);
-        fill(&mut buffer);
-        use_it(&buffer)
-    }
+    frame::seal(cipher, &header, nonces, moment, binding, plaintext, out)
 }
 
 #[cfg(test)]
@@ -273,7 +214,7 @@ mod tests {
     fn room_of_another_length_than_the_envelope_is_refused() {
         let Fixture { cipher, dek_id, mut nonces } = fixture();
         let binding = Binding { tenant: b"acme", aad: b"" };
-        for room in [0, 10, CIPHERTEXT_AT, OVERHEAD, OVERHEAD + 4, OVERHEAD + 6] {
+        for room in [0, 10, 42, OVERHEAD, OVERHEAD + 4, OVERHEAD + 6] {
             let mut out = vec![0; room];
             let moment = Moment { pid: 1, now: 1 };
             let sealed = seal(&cipher, dek_id, &mut nonces, moment, &binding, b"value", &mut out);

@@ -4,14 +4,22 @@
 /// pools discard healthy connections when they see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SqlState {
+    /// 22001 string_data_right_truncation
+    StringDataRightTruncation,
     /// 22004 null_value_not_allowed
     NullValueNotAllowed,
     /// 22021 character_not_in_repertoire
     CharacterNotInRepertoire,
     /// 22023 invalid_parameter_value
     InvalidParameterValue,
+    /// 22P02 invalid_text_representation
+    InvalidTextRepresentation,
     /// 22P03 invalid_binary_representation
     InvalidBinaryRepresentation,
+    /// 23502 not_null_violation
+    NotNullViolation,
+    /// 23514 check_violation
+    CheckViolation,
     /// 25006 read_only_sql_transaction
     ReadOnlySqlTransaction,
     /// 2BP01 dependent_objects_still_exist
@@ -26,6 +34,8 @@ pub enum SqlState {
     UndefinedObject,
     /// 42710 duplicate_object
     DuplicateObject,
+    /// 42809 wrong_object_type
+    WrongObjectType,
     /// 53200 out_of_memory
     OutOfMemory,
     /// 53000 insufficient_resources
@@ -284,6 +294,42 @@ reasons! {
     AccessArgument = "access_argument", InvalidParameterValue,
         "neither encrypt nor decrypt is set",
         "Set encrypt, decrypt or both to true.";
+    NotSealed = "not_sealed", CheckViolation,
+        "a value of a protected column is not sealed",
+        "Plaintext was about to be stored. The trigger \"~cmk_seal\" is disabled or missing, or another trigger changed the value after it: see cmk.protected_columns.";
+    ForeignEnvelope = "foreign_envelope", CheckViolation,
+        "a value of a protected column was sealed for another tenant or column",
+        "Such a value is sealed anew where it is inserted by a role with grants for both tenants, but not while session_replication_role is replica.";
+    ProtectionLost = "protection_lost", ObjectNotInPrerequisiteState,
+        "a protected column has lost its CHECK constraint",
+        "The constraint says for which tenant its values are sealed. Nothing is stored until it is back: call cmk.protect_column() again, or cmk.unprotect_column().";
+    TenantUnset = "tenant_unset", ObjectNotInPrerequisiteState,
+        "no tenant is set for a value of a protected column",
+        "This column's tenant comes from a setting: SET cmk_encrypt.tenant (SET LOCAL behind a connection pool).";
+    TenantNull = "tenant_null", NotNullViolation,
+        "the tenant of a value of a protected column is null",
+        "The row's tenant decides under whose key a value is sealed: give it one, or leave the value null.";
+    TooLong = "too_long", StringDataRightTruncation,
+        "value is too long for its protected column",
+        "The column was declared with a length, in characters.";
+    ArmorRefused = "armor_refused", InsufficientPrivilege,
+        "value looks like an armored envelope, out of a dump or of ciphertext output",
+        "To restore it as what it is, SET cmk_encrypt.input = envelope. To store and seal these very characters, SET cmk_encrypt.input = text.";
+    ArmorMalformed = "armor_malformed", InvalidTextRepresentation,
+        "armored envelope is malformed",
+        "It was cut or changed on its way. With cmk_encrypt.input = text it is stored as the text that it is.";
+    IndexRefused = "index_refused", WrongObjectType,
+        "a protected column cannot be indexed in the order of its plaintext",
+        "The order of an index would tell what its values are. Index another column, or an expression that is not protected.";
+    NotProtectable = "not_protectable", WrongObjectType,
+        "the column cannot be protected as it stands",
+        "DETAIL names everything that is in the way; nothing was changed.";
+    NotOwner = "not_owner", InsufficientPrivilege,
+        "only its owner may do this to a table",
+        "SET ROLE to the owner of the table, or have the owner call it.";
+    NotProtected = "not_protected", UndefinedObject,
+        "the column is not protected",
+        "cmk.protected_columns lists the columns that are.";
     NullArgument = "null_argument", NullValueNotAllowed,
         "a required argument is null",
         "A null here would silently store or do nothing; only the value itself may be null.";
@@ -328,9 +374,10 @@ impl Reason {
             | SystemRandom | OutOfMemory | NotAuthentic | UnknownDataKey | WrappedKeyRejected
             | KmsAnswerMismatch | CommitmentMismatch | NotAnEnvelope | UnknownSuite
             | TenantName | KeyUri | KeyOptions | RoleArn | ExternalId | TooLarge | ReasonName
-            | TooManyNames | DatabaseName | AccessArgument | NullArgument | NotText | ReadOnly => {
-                None
-            }
+            | TooManyNames | DatabaseName | AccessArgument | NullArgument | NotText | ReadOnly
+            | NotSealed | ForeignEnvelope | ProtectionLost | TenantUnset | TenantNull | TooLong
+            | ArmorRefused | ArmorMalformed | IndexRefused | NotProtectable | NotOwner
+            | NotProtected => None,
         }
     }
 

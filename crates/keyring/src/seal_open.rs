@@ -16,6 +16,7 @@ use crate::shared::brake;
 use crate::tenant::{DataKey, DataKeyState, Tenant, check_tenant_name};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_envelope::column::{self, ColumnBinding, ColumnEnvelope};
 use cmk_envelope::{Binding, Envelope, seal};
 use cmk_error::{Error, Instant, Reason, Result};
 use std::cell::RefCell;
@@ -66,6 +67,45 @@ impl Keyring {
     ) -> Result<()> {
         self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, cipher, _| {
             envelope.open(cipher, &Binding { tenant: tenant.as_bytes(), aad }, out)
+        })
+    }
+
+    /// Seals a value of a protected column for `tenant` into `out`, which is
+    /// [`cmk_envelope::column::overhead`] bytes longer.
+    ///
+    /// # Errors
+    /// See the module's header for the order of checks.
+    #[inline]
+    pub fn seal_column(
+        &self,
+        process: &impl Process,
+        tenant: &str,
+        binding: &ColumnBinding<'_>,
+        plaintext: &[u8],
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.with_key(process, tenant, Wanted::Seal, |key, cipher, now| {
+            let moment = Moment { pid: process.pid(), now };
+            NONCES.with_borrow_mut(|nonces| {
+                column::seal(cipher, key.dek_id, nonces, moment, binding, plaintext, out)
+            })
+        })
+    }
+
+    /// Opens a value of a protected column into `out`, which stays untouched on failure.
+    ///
+    /// # Errors
+    /// See the module's header; then `not_authentic`.
+    #[inline]
+    pub fn open_column(
+        &self,
+        process: &impl Process,
+        tenant: &str,
+        envelope: &ColumnEnvelope<'_>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, cipher, _| {
+            envelope.open(cipher, tenant.as_bytes(), out)
         })
     }
 

@@ -5,9 +5,10 @@
 use super::around;
 use crate::pg::datum::alloc;
 use crate::pg::identity::current_role;
+use crate::pg::settings::values::{Output, column_output};
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 static PREVIOUS: AtomicUsize = AtomicUsize::new(0);
@@ -75,6 +76,8 @@ unsafe extern "C-unwind" fn on_utility(
     let here = 0_u8;
     // SAFETY: a statement that is about to run.
     let is_foreign = unsafe { enter(statement, (&raw const here) as usize) };
+    // SAFETY: the same.
+    let forced = unsafe { force_ciphertext(statement) };
     // SAFETY: called in place of, and calling, PostgreSQL's own function with its arguments.
     unsafe {
         let next: UtilityHook = match PREVIOUS.load(Relaxed) {
@@ -92,8 +95,54 @@ unsafe extern "C-unwind" fn on_utility(
             completion,
         );
     }
+    if let Some(level) = forced {
+        // SAFETY: the level that was begun above; an ERROR ends it with the transaction.
+        unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    }
     if is_foreign {
         around::pop((&raw const here) as usize);
+    }
+}
+
+/// COPY TO, CREATE TABLE AS and REFRESH MATERIALIZED VIEW store or export what they read, so that
+/// protected columns are ciphertext in them. As a setting, because parallel workers get those.
+///
+/// # Safety
+/// `statement` is about to run.
+unsafe fn force_ciphertext(statement: *mut pg_sys::PlannedStmt) -> Option<i32> {
+    if column_output() == Output::Ciphertext {
+        return None;
+    }
+    // SAFETY: a utility statement; its type is looked at before it is used as that.
+    unsafe {
+        let node = (*statement).utilityStmt;
+        let stores = match (*node).type_ {
+            pg_sys::NodeTag::T_CopyStmt => !(*node.cast::<pg_sys::CopyStmt>()).is_from,
+            pg_sys::NodeTag::T_CreateTableAsStmt | pg_sys::NodeTag::T_RefreshMatViewStmt => true,
+            _ => false,
+        };
+        stores.then(|| {
+            let level = pg_sys::NewGUCNestLevel();
+            set_for_level(c"cmk_encrypt.output", c"ciphertext");
+            level
+        })
+    }
+}
+
+/// Makes a setting until the level of settings ends, whoever may make it.
+pub fn set_for_level(name: &CStr, value: &CStr) {
+    // SAFETY: C strings; on the main thread.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
     }
 }
 

@@ -3,11 +3,12 @@
 use super::invalidation;
 use super::scan::{self, Key, Row, any};
 use super::tables::{
-    ACCESS, DATA_KEY, HOME, TENANT, access, data_key as data_key_column, tenant as column,
+    ACCESS, DATA_KEY, DATA_KEY_BY_ID, HOME, TENANT, access, data_key as data_key_column,
+    tenant as column,
 };
 use crate::pg::identity::database;
 use crate::pg::shared_memory::access as memory;
-use cmk_crypto::commitment::Commitment;
+use cmk_crypto::commitment::{Commitment, DekId};
 use cmk_error::{Error, Reason, Result};
 use cmk_keyring::shared::brake;
 use cmk_keyring::shared::identity::TenantId;
@@ -65,6 +66,21 @@ fn unknown(name: &str) -> Error {
 /// `not_installed`.
 pub fn is_registered(name: &str) -> Result<bool> {
     any(&TENANT, &Key::Text(name), |_| true)
+}
+
+/// Whose data key it is; `None` if the registry has none of that id.
+///
+/// # Errors
+/// `not_installed`.
+pub fn tenant_of_data_key(id: &DekId) -> Result<Option<String>> {
+    // Before the read, so that no change of what is read goes unnoticed.
+    watch()?;
+    let mut found = None;
+    scan::scan(&DATA_KEY_BY_ID, &Key::DekId(&id.0), |row| {
+        found = row.column(data_key_column::TENANT);
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Data keys of a name that no tenant has mean that the registry lost the tenant.

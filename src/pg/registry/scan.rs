@@ -5,17 +5,21 @@
 //! current user in the way, and always the newest committed rows plus this transaction's own,
 //! whatever the snapshot of the running statement.
 
-use super::tables::Table;
+use super::tables::{Table, data_key};
 use crate::pg::grantee::Grantee;
 use cmk_error::{Error, Reason, Result};
 use pgrx::pg_sys;
 use pgrx::{FromDatum, IntoDatum};
 use std::ffi::CStr;
 
-/// What to look for in the first column.
+/// What to look for.
 pub enum Key<'a> {
+    /// In the first column.
     Text(&'a str),
+    /// No value in the first column.
     Null,
+    /// In the column `dek_id` of `cmk.data_key`.
+    DekId(&'a [u8]),
     /// Every row, without an index.
     Any,
 }
@@ -108,11 +112,31 @@ pub fn oid_of(relation: &CStr) -> Result<pg_sys::Oid> {
     if oid == pg_sys::InvalidOid { Err(Reason::NotInstalled.into()) } else { Ok(oid) }
 }
 
-/// Calls `visit` for each row whose first column is `key`.
+/// Calls `visit` for each row whose column is `key`.
 ///
 /// # Errors
 /// `not_installed`, or what `visit` returns, with which the scan ends.
-pub fn scan(table: &Table, key: &Key<'_>, mut visit: impl FnMut(&Row) -> Result<()>) -> Result<()> {
+pub fn scan(table: &Table, key: &Key<'_>, visit: impl FnMut(&Row) -> Result<()>) -> Result<()> {
+    // Output functions run without an active snapshot where a cursor's rows were stored; a wrapped
+    // data key that is stored out of line takes one.
+    // SAFETY: on the main thread; the snapshot goes with the transaction should an ERROR jump over
+    // the pop.
+    unsafe {
+        if pg_sys::ActiveSnapshotSet() {
+            return scan_under_snapshot(table, key, visit);
+        }
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let outcome = scan_under_snapshot(table, key, visit);
+        pg_sys::PopActiveSnapshot();
+        outcome
+    }
+}
+
+fn scan_under_snapshot(
+    table: &Table,
+    key: &Key<'_>,
+    mut visit: impl FnMut(&Row) -> Result<()>,
+) -> Result<()> {
     let table_oid = oid_of(table.name)?;
     let index_oid = match key {
         Key::Any => pg_sys::InvalidOid,
@@ -183,22 +207,27 @@ pub fn any(table: &Table, key: &Key<'_>, condition: impl Fn(&Row) -> bool) -> Re
 fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
     let mut data = pg_sys::ScanKeyData::default();
     let equal = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
-    let (flags, argument) = match key {
-        Key::Text(text) => (0, text.into_datum().unwrap_or(pg_sys::Datum::null())),
-        Key::Null | Key::Any => {
-            ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, pg_sys::Datum::null())
-        }
+    let null = pg_sys::Datum::null();
+    let (column, procedure) = match key {
+        Key::DekId(_) => (data_key::DEK_ID, pg_sys::F_BYTEAEQ),
+        _ => (1, pg_sys::F_TEXTEQ),
     };
-    // SAFETY: initialises `data`; the columns are text COLLATE "C", compared by texteq.
+    let (flags, argument) = match key {
+        Key::Text(text) => (0, text.into_datum().unwrap_or(null)),
+        Key::DekId(id) => (0, id.into_datum().unwrap_or(null)),
+        Key::Null | Key::Any => ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, null),
+    };
+    // SAFETY: initialises `data`; the columns are text COLLATE "C", compared by texteq, and bytea,
+    // where the collation doesn't matter.
     unsafe {
         pg_sys::ScanKeyEntryInitialize(
             &mut data,
             flags,
-            1,
+            column as pg_sys::AttrNumber,
             equal,
             pg_sys::InvalidOid,
             pg_sys::C_COLLATION_OID,
-            pg_sys::Oid::from(pg_sys::F_TEXTEQ),
+            pg_sys::Oid::from(procedure),
             argument,
         );
     }

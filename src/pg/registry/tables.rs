@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-/// A table and the unique index that finds rows by their first column.
+/// A table and the unique index that finds rows by one of their columns.
 pub struct Table {
     pub name: &'static CStr,
     pub index: &'static CStr,
@@ -10,6 +10,8 @@ pub struct Table {
 
 pub const TENANT: Table = Table { name: c"tenant", index: c"tenant_pkey" };
 pub const DATA_KEY: Table = Table { name: c"data_key", index: c"data_key_pkey" };
+/// The same table, found by `dek_id`.
+pub const DATA_KEY_BY_ID: Table = Table { name: c"data_key", index: c"data_key_dek_id_key" };
 pub const ACCESS: Table = Table { name: c"access", index: c"access_tenant_role_key" };
 /// Has no index, and one row, or two on a subscriber.
 pub const HOME: Table = Table { name: c"home", index: c"home" };
@@ -28,6 +30,7 @@ pub mod data_key {
     pub const VERSION: usize = 2;
     pub const PURPOSE: usize = 3;
     pub const STATE: usize = 4;
+    pub const DEK_ID: usize = 5;
     pub const COMMITMENT: usize = 6;
     pub const WRAPPED: usize = 7;
     pub const WRAPPED_BY: usize = 8;

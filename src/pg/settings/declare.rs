@@ -1,6 +1,6 @@
 //! Names the settings to PostgreSQL.
 
-use super::guard::{check_may_define, is_preloading};
+use super::guard::{INPUT, OUTPUT, TENANT, WIRE_TYPE, check_may_define, is_preloading};
 use super::values::*;
 use crate::pg::compat;
 use cmk_error::Result;
@@ -151,8 +151,46 @@ pub fn define() -> Result<()> {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    session_settings();
     compat::reserve_prefix(c"cmk_encrypt");
     Ok(())
+}
+
+/// Those of protected columns, which every session may make.
+fn session_settings() {
+    let flags = GucFlags::default();
+    GucRegistry::define_enum_guc(
+        OUTPUT,
+        c"What a client is sent of protected columns: ciphertext (armored envelopes) or plaintext.",
+        c"Plaintext takes a grant to decrypt, and only goes to the client: never into tables, COPY or dumps.",
+        &COLUMN_OUTPUT,
+        GucContext::Userset,
+        flags,
+    );
+    GucRegistry::define_enum_guc(
+        INPUT,
+        c"What an armored envelope is that is stored in a protected column: an envelope, or text to seal.",
+        c"auto: an envelope for superusers and logical replication, and refused for everybody else.",
+        &COLUMN_INPUT,
+        GucContext::Userset,
+        flags,
+    );
+    GucRegistry::define_string_guc(
+        TENANT,
+        c"Tenant of the values of those protected columns whose tenant is not in the row.",
+        c"",
+        &COLUMN_TENANT,
+        GucContext::Userset,
+        flags,
+    );
+    GucRegistry::define_enum_guc(
+        WIRE_TYPE,
+        c"Type that clients see of protected columns: native (cmk_text), or text.",
+        c"Takes effect if the library is loaded before the statement, for instance by session_preload_libraries.",
+        &COLUMN_WIRE_TYPE,
+        GucContext::Userset,
+        flags,
+    );
 }
 
 fn milliseconds(

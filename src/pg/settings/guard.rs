@@ -5,6 +5,13 @@ use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
+/// Settings that every session may make as it likes, and roles and databases may have their own of.
+pub(super) const ANYBODYS: [&CStr; 4] = [OUTPUT, INPUT, TENANT, WIRE_TYPE];
+pub(super) const OUTPUT: &CStr = c"cmk_encrypt.output";
+pub(super) const INPUT: &CStr = c"cmk_encrypt.input";
+pub(super) const TENANT: &CStr = c"cmk_encrypt.tenant";
+pub(super) const WIRE_TYPE: &CStr = c"cmk_encrypt.wire_type";
+
 /// Whether they can be defined such that the server's values hold.
 ///
 /// Before the library is loaded anybody may put placeholders under our names. PostgreSQL refuses
@@ -24,7 +31,10 @@ pub fn check_may_define() -> Result<()> {
     let overridden = compat::all_settings().iter().any(|&setting| {
         // SAFETY: PostgreSQL's array holds valid settings, each with a C string for its name.
         let (name, source) = unsafe { (CStr::from_ptr((*setting).name), (*setting).reset_source) };
-        name.to_bytes().starts_with(b"cmk_encrypt.") && source > pg_sys::GucSource::PGC_S_ARGV
+        let name = name.to_bytes();
+        name.starts_with(b"cmk_encrypt.")
+            && !ANYBODYS.iter().any(|of| of.to_bytes() == name)
+            && source > pg_sys::GucSource::PGC_S_ARGV
     });
     if overridden { Err(Reason::SettingsOverridden.into()) } else { Ok(()) }
 }

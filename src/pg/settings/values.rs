@@ -6,7 +6,7 @@ use cmk_kms::Settings;
 use cmk_kms::aws::AwsSettings;
 #[cfg(feature = "local")]
 use cmk_kms::local::LocalSettings;
-use pgrx::{GucSetting, pg_sys};
+use pgrx::{GucSetting, PostgresGucEnum, pg_sys};
 use std::ffi::CString;
 use std::time::Duration;
 
@@ -47,6 +47,62 @@ pub(super) static KMS_CLIENTS: GucSetting<i32> = GucSetting::<i32>::new(256);
 pub(super) static LOCAL_KEYS: GucSetting<bool> = GucSetting::<bool>::new(false);
 pub(super) static LOCAL_KEY_DIRECTORY: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(None);
+
+/// What a client is sent of protected columns.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum Output {
+    #[name = c"ciphertext"]
+    Ciphertext,
+    #[name = c"plaintext"]
+    Plaintext,
+}
+
+/// What an armored envelope is on its way into a protected column.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum Input {
+    #[name = c"auto"]
+    Auto,
+    #[name = c"text"]
+    Text,
+    #[name = c"envelope"]
+    Envelope,
+}
+
+/// Type that clients see of protected columns.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum WireType {
+    #[name = c"native"]
+    Native,
+    #[name = c"text"]
+    Text,
+}
+
+/// Nobody gets plaintext without having asked for it: a dump or a tool that knows nothing of the
+/// extension gets ciphertext.
+pub(super) static COLUMN_OUTPUT: GucSetting<Output> = GucSetting::<Output>::new(Output::Ciphertext);
+pub(super) static COLUMN_INPUT: GucSetting<Input> = GucSetting::<Input>::new(Input::Auto);
+pub(super) static COLUMN_TENANT: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(None);
+pub(super) static COLUMN_WIRE_TYPE: GucSetting<WireType> =
+    GucSetting::<WireType>::new(WireType::Native);
+
+#[inline]
+pub fn column_output() -> Output {
+    COLUMN_OUTPUT.get()
+}
+
+pub fn column_input() -> Input {
+    COLUMN_INPUT.get()
+}
+
+/// The session's tenant, unless none is set.
+pub fn column_tenant() -> Option<CString> {
+    COLUMN_TENANT.get().filter(|tenant| !tenant.is_empty())
+}
+
+pub fn column_wire_type() -> WireType {
+    COLUMN_WIRE_TYPE.get()
+}
 
 fn duration(setting: &GucSetting<i32>) -> Duration {
     Duration::from_millis(setting.get().unsigned_abs().into())

@@ -1,0 +1,286 @@
+//! The envelopes of protected columns: suite 2, and suite 3 with a token for searching.
+//!
+//! ```text
+//! offset  length  field                        suite 3: offset
+//!      0       1  magic 0xC1                                 0
+//!      1       1  suite 0x02 or 0x03                         1
+//!      2      16  dek_id                                     2
+//!     18       8  tenant tag                                18
+//!     26       8  column tag                                26
+//!      -     4+16  index key id, token                      34
+//!     34      24  nonce                                     54
+//!     58       n  ciphertext                                78
+//!   58+n      16  tag                                     78+n
+//!
+//! tenant tag = SHA-256("cmk_encrypt/v1/tenant" ‖ tenant)[0..8]
+//! column tag = SHA-256("cmk_encrypt/v1/column" ‖ label)[0..8]
+//! AAD = "cmk_encrypt/v1" ‖ everything before the nonce ‖ len32(tenant) ‖ tenant ‖ len32(0)
+//! ```
+//!
+//! The cipher is that of suite 1. The tags say without a key which tenant and which column a value
+//! belongs to: a CHECK constraint has neither keys nor registry while a dump is restored. They are
+//! in the AAD, so that nobody can relabel a value. They are no secret, and no proof: only opening
+//! the envelope proves anything.
+//!
+//! Suite 0x7F is a probe, `0xC1 | 0x7F | index key id | token`: what an expression searches for. It
+//! holds no value, so that nothing here takes it for an envelope.
+
+use super::frame::{self, DEK_ID_END, Frame, field};
+use super::{Binding, MAGIC};
+use cmk_crypto::aead::Cipher;
+use cmk_crypto::commitment::DekId;
+use cmk_crypto::nonce::{Moment, NONCE_LEN, NonceSource};
+use cmk_error::{Reason, Result};
+use sha2::{Digest, Sha256};
+
+/// A value of a protected column, without a token.
+pub const SUITE_2: u8 = 0x02;
+/// A value of a protected column with a token, which finds it without a data key.
+pub const SUITE_3: u8 = 0x03;
+/// A token to search for. Occurs in expressions only; never stored, never parsed as an envelope.
+pub const SUITE_PROBE: u8 = 0x7F;
+
+/// Bytes of a tenant tag and of a column tag.
+pub const NAME_TAG_LEN: usize = 8;
+/// Bytes of the id of the index key that made a token.
+pub const INDEX_KEY_ID_LEN: usize = 4;
+/// Bytes of a token.
+pub const TOKEN_LEN: usize = 16;
+
+const COLUMN_TAG_AT: usize = DEK_ID_END + NAME_TAG_LEN;
+const INDEX_KEY_AT: usize = COLUMN_TAG_AT + NAME_TAG_LEN;
+const TOKEN_AT: usize = INDEX_KEY_AT + INDEX_KEY_ID_LEN;
+const HEADER_2: usize = INDEX_KEY_AT;
+const HEADER_3: usize = TOKEN_AT + TOKEN_LEN;
+
+/// What an envelope is longer than its plaintext, in bytes: 74, or 94 with a token.
+pub const fn overhead(has_token: bool) -> usize {
+    frame::overhead(if has_token { HEADER_3 } else { HEADER_2 })
+}
+
+/// So many bytes from the start of a value decide whether it is an envelope, and hold all that
+/// [`header`] reads: a slice of a large value is enough.
+pub const HEADER_MAX: usize = overhead(true);
+
+/// Says which tenant an envelope belongs to, to whom knows the tenant's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TenantTag(pub [u8; NAME_TAG_LEN]);
+
+impl TenantTag {
+    /// `SHA-256("cmk_encrypt/v1/tenant" ‖ tenant)[0..8]`.
+    pub fn of(tenant: &[u8]) -> Self {
+        Self(name_tag(b"cmk_encrypt/v1/tenant", tenant))
+    }
+}
+
+/// Says which column an envelope belongs to, to whom knows the column's label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ColumnTag(pub [u8; NAME_TAG_LEN]);
+
+impl ColumnTag {
+    /// `SHA-256("cmk_encrypt/v1/column" ‖ label)[0..8]`.
+    pub fn of(label: &[u8]) -> Self {
+        Self(name_tag(b"cmk_encrypt/v1/column", label))
+    }
+}
+
+fn name_tag(domain: &[u8], name: &[u8]) -> [u8; NAME_TAG_LEN] {
+    field(&Sha256::new().chain_update(domain).chain_update(name).finalize(), 0)
+}
+
+/// What a value is found by: equal plaintexts of one tenant and column have equal tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// The id of the index key that made it.
+    pub index_key: [u8; INDEX_KEY_ID_LEN],
+    /// A keyed hash of the plaintext.
+    pub value: [u8; TOKEN_LEN],
+}
+
+/// What can be read without a key, even from a slice of the value. Nothing of it is proven until
+/// the envelope is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// [`SUITE_2`] or [`SUITE_3`].
+    pub suite: u8,
+    /// Which data key opens it.
+    pub dek_id: DekId,
+    /// Whose it is.
+    pub tenant: TenantTag,
+    /// Which column it was sealed for.
+    pub column: ColumnTag,
+    /// In suite 3.
+    pub token: Option<Token>,
+    /// Different in every envelope.
+    pub nonce: [u8; NONCE_LEN],
+}
+
+/// Reads the header of a value, given the whole or at least its first [`HEADER_MAX`] bytes. `None`
+/// exactly where [`ColumnEnvelope::parse`] refuses the whole.
+#[inline]
+pub fn header(bytes: &[u8]) -> Option<Header> {
+    ColumnEnvelope::split(bytes).map(|envelope| envelope.header())
+}
+
+/// A well-formed envelope of a protected column, borrowed. Well-formed says nothing about
+/// authentic.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnEnvelope<'a>(Suite<'a>);
+
+#[derive(Clone, Copy, Debug)]
+enum Suite<'a> {
+    Plain(Frame<'a, HEADER_2>),
+    WithToken(Frame<'a, HEADER_3>),
+}
+
+/// Evaluates the same for the frames of both suites.
+macro_rules! frame {
+    ($envelope:expr, $frame:ident => $use_it:expr) => {
+        match &$envelope.0 {
+            Suite::Plain($frame) => $use_it,
+            Suite::WithToken($frame) => $use_it,
+        }
+    };
+}
+
+impl<'a> ColumnEnvelope<'a> {
+    /// Splits `bytes` into the fields. Total over all inputs: never panics, never allocates.
+    ///
+    /// # Errors
+    /// `not_an_envelope` for a wrong magic or fewer than [`overhead`] bytes; `unknown_suite`, also
+    /// for suite 1 and for probes.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<Self> {
+        Self::split(bytes).ok_or_else(|| match bytes {
+            [MAGIC, SUITE_2 | SUITE_3, ..] => Reason::NotAnEnvelope.into(),
+            [MAGIC, _, ..] => Reason::UnknownSuite.into(),
+            _ => Reason::NotAnEnvelope.into(),
+        })
+    }
+
+    #[inline]
+    fn split(bytes: &'a [u8]) -> Option<Self> {
+        match bytes {
+            [MAGIC, SUITE_2, ..] => Frame::split(bytes).map(Suite::Plain),
+            [MAGIC, SUITE_3, ..] => Frame::split(bytes).map(Suite::WithToken),
+            _ => None,
+        }
+        .map(Self)
+    }
+
+    #[inline]
+    fn header_bytes(&self) -> &'a [u8] {
+        frame!(self, frame => frame.header.as_slice())
+    }
+
+    /// All that can be read without a key.
+    #[inline]
+    pub fn header(&self) -> Header {
+        Header {
+            suite: self.header_bytes()[1],
+            dek_id: self.dek_id(),
+            tenant: self.tenant_tag(),
+            column: self.column_tag(),
+            token: self.token(),
+            nonce: *self.nonce(),
+        }
+    }
+
+    /// Which data key opens it.
+    #[inline]
+    pub fn dek_id(&self) -> DekId {
+        frame!(self, frame => frame.dek_id())
+    }
+
+    /// Whose it says it is.
+    #[inline]
+    pub fn tenant_tag(&self) -> TenantTag {
+        TenantTag(field(self.header_bytes(), DEK_ID_END))
+    }
+
+    /// Which column it says it was sealed for.
+    #[inline]
+    pub fn column_tag(&self) -> ColumnTag {
+        ColumnTag(field(self.header_bytes(), COLUMN_TAG_AT))
+    }
+
+    /// What it is found by: in suite 3.
+    #[inline]
+    pub fn token(&self) -> Option<Token> {
+        match &self.0 {
+            Suite::Plain(_) => None,
+            Suite::WithToken(Frame { header, .. }) => Some(Token {
+                index_key: field(*header, INDEX_KEY_AT),
+                value: field(*header, TOKEN_AT),
+            }),
+        }
+    }
+
+    /// Different in every envelope.
+    #[inline]
+    pub fn nonce(&self) -> &'a [u8; NONCE_LEN] {
+        frame!(self, frame => frame.nonce)
+    }
+
+    /// Length of the plaintext in bytes.
+    #[inline]
+    pub fn plaintext_len(&self) -> usize {
+        frame!(self, frame => frame.ciphertext.len())
+    }
+
+    /// Opens the envelope into `out`, which is [`plaintext_len`](Self::plaintext_len) bytes and
+    /// stays untouched on failure. Which column it is for, the caller compares.
+    ///
+    /// # Errors
+    /// `not_authentic`.
+    #[inline]
+    pub fn open(&self, cipher: &Cipher, tenant: &[u8], out: &mut [u8]) -> Result<()> {
+        frame!(self, frame => frame.open(cipher, &Binding { tenant, aad: b"" }, out))
+    }
+}
+
+/// What an envelope of a column is bound to.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnBinding<'a> {
+    /// The tenant's name.
+    pub tenant: &'a [u8],
+    /// [`TenantTag::of`] the tenant, which callers keep instead of computing it for each value.
+    pub tenant_tag: TenantTag,
+    /// [`ColumnTag::of`] the column's label.
+    pub column: ColumnTag,
+    /// Makes it an envelope of suite 3.
+    pub token: Option<Token>,
+}
+
+/// Seals `plaintext` into `out`, which is [`overhead`] bytes longer.
+///
+/// # Errors
+/// `system_random`; `too_large` if `out` has another length.
+#[inline]
+pub fn seal(
+    cipher: &Cipher,
+    dek_id: DekId,
+    nonces: &mut NonceSource,
+    moment: Moment,
+    &ColumnBinding { tenant, tenant_tag, column, token }: &ColumnBinding<'_>,
+    plaintext: &[u8],
+    out: &mut [u8],
+) -> Result<()> {
+    let binding = Binding { tenant, aad: b"" };
+    let mut header = [MAGIC; HEADER_3];
+    header[1] = if token.is_some() { SUITE_3 } else { SUITE_2 };
+    header[2..DEK_ID_END].copy_from_slice(&dek_id.0);
+    header[DEK_ID_END..COLUMN_TAG_AT].copy_from_slice(&tenant_tag.0);
+    header[COLUMN_TAG_AT..INDEX_KEY_AT].copy_from_slice(&column.0);
+    if let Some(Token { index_key, value }) = token {
+        header[INDEX_KEY_AT..TOKEN_AT].copy_from_slice(&index_key);
+        header[TOKEN_AT..].copy_from_slice(&value);
+        frame::seal(cipher, &header, nonces, moment, &binding, plaintext, out)
+    } else {
+        let header: [u8; HEADER_2] = field(&header, 0);
+        frame::seal(cipher, &header, nonces, moment, &binding, plaintext, out)
+    }
+}
+
+#[cfg(test)]
+mod tests;

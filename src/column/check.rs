@@ -1,0 +1,73 @@
+//! The CHECK constraint of a protected column: `cmk.sealed(value, label, tenant, options)`.
+//!
+//! It looks at an envelope's header only, so it takes no key and no registry, and holds while a
+//! dump is restored. It raises instead of returning false, because PostgreSQL would print the whole
+//! row of which a constraint is false.
+
+use super::stored::looks_sealed;
+use super::tenants;
+use crate::pg::call::Call;
+use crate::pg::datum::{Bytea, head};
+use crate::pg::raw::column_function;
+use cmk_envelope::column::{ColumnTag, HEADER_MAX, Header, header};
+use cmk_error::{Error, Reason, Result, quoted};
+use pgrx::pg_sys;
+use std::cell::RefCell;
+
+thread_local! {
+    static LAST_LABEL: RefCell<Option<(Box<[u8]>, ColumnTag)>> = const { RefCell::new(None) };
+}
+
+/// The tag of a label; remembered, because it is the same for all rows.
+pub fn tag(label: &[u8]) -> ColumnTag {
+    let remembered = LAST_LABEL.with_borrow(|last| {
+        let (of, tag) = last.as_ref()?;
+        (**of == *label).then_some(*tag)
+    });
+    remembered.unwrap_or_else(|| {
+        let tag = ColumnTag::of(label);
+        LAST_LABEL.set(Some((label.into(), tag)));
+        tag
+    })
+}
+
+/// The header of a value, as much of it as is stored out of line.
+#[inline]
+pub fn header_of(value: pg_sys::Datum) -> Option<Header> {
+    header(head(value, HEADER_MAX))
+}
+
+/// An error about a column, which its label names.
+#[cold]
+pub fn of_column(reason: Reason, label: &str) -> Error {
+    Error::new(reason).with_info(format!("column={}", quoted(label)))
+}
+
+fn check(call: Call) -> Result<()> {
+    let failed = |reason| of_column(reason, &String::from_utf8_lossy(call.bytes(1)));
+    let Some(header) = header_of(call.datum(0)) else { return Err(failed(Reason::NotSealed)) };
+    let is_foreign = header.column != tag(call.nullable_bytes(1).unwrap_or_default())
+        || call.nullable_bytes(2).is_some_and(|tenant| header.tenant != tenants::tag(tenant));
+    if is_foreign { Err(failed(Reason::ForeignEnvelope)) } else { Ok(()) }
+}
+
+column_function!(column_check, |call| {
+    if !call.is_null(0) {
+        check(call)?;
+    }
+    Ok(pg_sys::Datum::from(true))
+});
+
+column_function!(column_is_sealed, |call| {
+    Ok(pg_sys::Datum::from(header_of(call.datum(0)).is_some()))
+});
+
+// `cmk.seals(label, tenant)`, in the sealing trigger's WHEN: makes PostgreSQL know on which columns
+// the trigger depends. Never called, because the condition around it is always true.
+column_function!(column_seals, |_call| Ok(pg_sys::Datum::from(true)));
+
+// `cmk.envelope`: the envelope's bytes; null of what isn't sealed.
+column_function!(column_envelope, |call| match header_of(call.datum(0)) {
+    Some(_) if looks_sealed(call.bytes(0)) => Ok(Bytea::copy(&[call.bytes(0)])?.into_datum()),
+    _ => Ok(call.return_null()),
+});

@@ -1,0 +1,173 @@
+//! Operators, and the functions of the default operator classes: all compare plaintexts, as the
+//! type that is protected does.
+//!
+//! The classes serve sorting, grouping and joining. An index would have to be in the order of the
+//! plaintexts, and would tell it: the classes refuse to be indexed.
+
+use super::kind::Kind;
+use super::open::{Clear, clear};
+use crate::pg::call::Call;
+use crate::pg::datum::Bytea;
+use crate::pg::process::ThisProcess;
+use crate::pg::raw::column_function;
+use cmk_error::{Reason, Result};
+use pgrx::pg_sys;
+use std::cmp::Ordering;
+
+impl Kind {
+    /// A plaintext as a value of the type that is protected.
+    fn value(self, clear: &[u8]) -> Result<pg_sys::Datum> {
+        self.reveal(Bytea::copy(&[clear])?)
+    }
+
+    /// # Errors
+    /// `out_of_memory`, `not_text`.
+    fn are_equal(self, a: &[u8], b: &[u8], collation: pg_sys::Oid) -> Result<bool> {
+        if a == b {
+            return Ok(true);
+        }
+        let function = match self {
+            Self::Bytea => return Ok(false),
+            Self::Text if is_deterministic(collation) => return Ok(false),
+            Self::Text => pg_sys::F_TEXTEQ,
+            Self::Jsonb => pg_sys::F_JSONB_EQ,
+        };
+        let (a, b) = (self.value(a)?, self.value(b)?);
+        // SAFETY: a function of two values of that type.
+        Ok(unsafe { call_2(function, collation, a, b) }.value() != 0)
+    }
+
+    /// # Errors
+    /// `out_of_memory`, `not_text`.
+    pub fn compare(self, a: &[u8], b: &[u8], collation: pg_sys::Oid) -> Result<Ordering> {
+        Ok(match self {
+            Self::Bytea => a.cmp(b),
+            // SAFETY: both are of the lengths given; PostgreSQL copies what it has to terminate.
+            Self::Text => unsafe {
+                let (a_start, b_start) = (a.as_ptr().cast(), b.as_ptr().cast());
+                let (a_len, b_len) = (a.len() as i32, b.len() as i32);
+                pg_sys::varstr_cmp(a_start, a_len, b_start, b_len, collation).cmp(&0)
+            },
+            Self::Jsonb => {
+                let (a, b) = (self.value(a)?, self.value(b)?);
+                // SAFETY: a function of two values of that type, which returns an int4.
+                let order = unsafe { call_2(pg_sys::F_JSONB_CMP, collation, a, b) };
+                (order.value() as i32).cmp(&0)
+            }
+        })
+    }
+
+    /// The hash that the type that is protected has.
+    ///
+    /// # Errors
+    /// `out_of_memory`, `not_text`.
+    fn hash(self, clear: &[u8], collation: pg_sys::Oid) -> Result<pg_sys::Datum> {
+        let function = match self {
+            Self::Text => pg_sys::F_HASHTEXT,
+            Self::Bytea => pg_sys::F_HASHVARLENA,
+            Self::Jsonb => pg_sys::F_JSONB_HASH,
+        };
+        let function = pg_sys::Oid::from(function);
+        // SAFETY: a function of one value of that type.
+        Ok(unsafe { pg_sys::OidFunctionCall1Coll(function, collation, self.value(clear)?) })
+    }
+
+    /// The same in 64 bits.
+    ///
+    /// # Errors
+    /// `out_of_memory`, `not_text`.
+    fn extended_hash(
+        self,
+        clear: &[u8],
+        seed: pg_sys::Datum,
+        collation: pg_sys::Oid,
+    ) -> Result<pg_sys::Datum> {
+        let function = match self {
+            Self::Text => pg_sys::F_HASHTEXTEXTENDED,
+            Self::Bytea => pg_sys::F_HASHVARLENAEXTENDED,
+            Self::Jsonb => pg_sys::F_JSONB_HASH_EXTENDED,
+        };
+        // SAFETY: a function of one value of that type and a seed.
+        Ok(unsafe { call_2(function, collation, self.value(clear)?, seed) })
+    }
+}
+
+/// # Safety
+/// The arguments are what the function takes.
+unsafe fn call_2(
+    function: u32,
+    collation: pg_sys::Oid,
+    a: pg_sys::Datum,
+    b: pg_sys::Datum,
+) -> pg_sys::Datum {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::OidFunctionCall2Coll(pg_sys::Oid::from(function), collation, a, b) }
+}
+
+/// Whether only equal bytes are equal texts.
+fn is_deterministic(collation: pg_sys::Oid) -> bool {
+    let is_default = [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID, pg_sys::C_COLLATION_OID]
+        .contains(&collation);
+    // SAFETY: a catalog look-up in a transaction on the main thread.
+    is_default || unsafe { pg_sys::get_collation_isdeterministic(collation) }
+}
+
+/// Two values, opened; `None` if they are the same bytes, which takes no key.
+fn both<'a>(call: Call, process: &ThisProcess) -> Result<Option<(Clear<'a>, Clear<'a>)>> {
+    let (a, b) = (call.bytes(0), call.bytes(1));
+    if a == b {
+        return Ok(None);
+    }
+    Ok(Some((clear(process, a)?, clear(process, b)?)))
+}
+
+fn equal(kind: Kind, call: Call) -> Result<bool> {
+    match both(call, &call.process())? {
+        None => Ok(true),
+        Some((a, b)) => kind.are_equal(a.as_slice(), b.as_slice(), call.collation()),
+    }
+}
+
+fn order(kind: Kind, call: Call) -> Result<Ordering> {
+    match both(call, &call.process())? {
+        None => Ok(Ordering::Equal),
+        Some((a, b)) => kind.compare(a.as_slice(), b.as_slice(), call.collation()),
+    }
+}
+
+fn hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    kind.hash(clear(&call.process(), call.bytes(0))?.as_slice(), call.collation())
+}
+
+fn extended_hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    let clear = clear(&call.process(), call.bytes(0))?;
+    kind.extended_hash(clear.as_slice(), call.datum(1), call.collation())
+}
+
+macro_rules! operators {
+    ($kind:expr, $eq:ident $ne:ident $lt:ident $le:ident $gt:ident $ge:ident $cmp:ident
+     $hash:ident $extended:ident) => {
+        column_function!($eq, |call| Ok(pg_sys::Datum::from(equal($kind, call)?)));
+        column_function!($ne, |call| Ok(pg_sys::Datum::from(!equal($kind, call)?)));
+        column_function!($lt, |call| Ok(pg_sys::Datum::from(order($kind, call)?.is_lt())));
+        column_function!($le, |call| Ok(pg_sys::Datum::from(order($kind, call)?.is_le())));
+        column_function!($gt, |call| Ok(pg_sys::Datum::from(order($kind, call)?.is_gt())));
+        column_function!($ge, |call| Ok(pg_sys::Datum::from(order($kind, call)?.is_ge())));
+        column_function!($cmp, |call| Ok(pg_sys::Datum::from(order($kind, call)? as i32)));
+        column_function!($hash, |call| hash($kind, call));
+        column_function!($extended, |call| extended_hash($kind, call));
+    };
+}
+
+operators!(Kind::Text, column_text_eq column_text_ne column_text_lt column_text_le column_text_gt
+    column_text_ge column_text_cmp column_text_hash column_text_hash_extended);
+operators!(Kind::Bytea, column_bytea_eq column_bytea_ne column_bytea_lt column_bytea_le
+    column_bytea_gt column_bytea_ge column_bytea_cmp column_bytea_hash
+    column_bytea_hash_extended);
+operators!(Kind::Jsonb, column_jsonb_eq column_jsonb_ne column_jsonb_lt column_jsonb_le
+    column_jsonb_gt column_jsonb_ge column_jsonb_cmp column_jsonb_hash
+    column_jsonb_hash_extended);
+
+// The classes' support function for options, which PostgreSQL calls before it builds an index, and
+// whenever it reads the definition of one.
+column_function!(column_refuse_index, |_call| Err(Reason::IndexRefused.into()));

@@ -1,0 +1,112 @@
+//! The types' input: what a text becomes before the trigger sees it.
+//!
+//! While a dump is restored there is no trigger yet, so it is here that an armored envelope becomes
+//! an envelope again. Only where that was asked for, or where nobody else can write: an application
+//! that stores what its users type must not have somebody else's envelope, copied from a dump,
+//! taken for one.
+
+use super::kind::{Kind, c_string};
+use crate::pg::call::Call;
+use crate::pg::datum::Bytea;
+use crate::pg::identity::{is_apply_worker, is_superuser};
+use crate::pg::raw::column_function;
+use crate::pg::settings::values::{Input, column_input};
+use cmk_envelope::armor;
+use cmk_error::{Reason, Result};
+use std::ffi::CStr;
+
+/// What an armored envelope is here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Armor {
+    /// An envelope.
+    Counts,
+    /// A text like another.
+    IsText,
+    /// Not decided: the trigger refuses it.
+    Refused,
+}
+
+pub fn armor() -> Armor {
+    match column_input() {
+        _ if is_apply_worker() => Armor::Counts,
+        Input::Envelope => Armor::Counts,
+        Input::Text => Armor::IsText,
+        Input::Auto if is_superuser() => Armor::Counts,
+        Input::Auto => Armor::Refused,
+    }
+}
+
+fn has_prefix(text: &[u8]) -> bool {
+    text.starts_with(armor::PREFIX.as_bytes())
+}
+
+/// What a text that begins with a prefix stands for.
+enum Prefixed<'a> {
+    Envelope(Vec<u8>),
+    /// A plaintext, the escape taken off.
+    Plain(&'a [u8]),
+}
+
+/// `None` for an ordinary text.
+///
+/// # Errors
+/// `armor_malformed` if only envelopes were announced.
+fn prefixed(text: &[u8]) -> Result<Option<Prefixed<'_>>> {
+    let escaped = text.strip_prefix(armor::ESCAPE.as_bytes());
+    if !has_prefix(text) && escaped.is_none() || armor() != Armor::Counts {
+        return Ok(None);
+    }
+    if let Some(plain) = escaped {
+        return Ok(Some(Prefixed::Plain(plain)));
+    }
+    match armor::decode(text)? {
+        Some(envelope) => Ok(Some(Prefixed::Envelope(envelope))),
+        None if column_input() == Input::Envelope => Err(Reason::ArmorMalformed.into()),
+        None => Ok(None),
+    }
+}
+
+fn read(kind: Kind, text: &CStr) -> Result<Bytea> {
+    match prefixed(text.to_bytes())? {
+        Some(Prefixed::Envelope(envelope)) => Bytea::copy(&[&envelope]),
+        Some(Prefixed::Plain(plain)) if kind == Kind::Text => kind.plain(plain),
+        _ => kind.read(text),
+    }
+}
+
+fn receive(kind: Kind, message: &[u8]) -> Result<Bytea> {
+    match prefixed(message)? {
+        Some(Prefixed::Envelope(envelope)) => Bytea::copy(&[&envelope]),
+        Some(Prefixed::Plain(plain)) if kind == Kind::Text => {
+            kind.plain(c_string(plain)?.as_slice())
+        }
+        _ => kind.receive(message),
+    }
+}
+
+/// Whether a value that isn't sealed is a well-formed envelope in armor, which nobody said what to
+/// do with. An envelope stored as text would be sealed a second time, without a word.
+///
+/// # Errors
+/// `armor_refused`.
+pub fn refuse_armor(kind: Kind, plain: &[u8]) -> Result<()> {
+    let is_armor = kind == Kind::Text && has_prefix(plain) && armor::decode(plain)?.is_some();
+    match is_armor && column_input() == Input::Auto {
+        true => Err(Reason::ArmorRefused.into()),
+        false => Ok(()),
+    }
+}
+
+column_function!(column_text_in, |call| Ok(read(Kind::Text, call.c_string(0))?.into_datum()));
+column_function!(column_bytea_in, |call| Ok(read(Kind::Bytea, call.c_string(0))?.into_datum()));
+column_function!(column_jsonb_in, |call| Ok(read(Kind::Jsonb, call.c_string(0))?.into_datum()));
+column_function!(column_text_recv, |call| Ok(receive(Kind::Text, call.message(0))?.into_datum()));
+column_function!(column_bytea_recv, |call| Ok(receive(Kind::Bytea, call.message(0))?.into_datum()));
+column_function!(column_jsonb_recv, |call| Ok(receive(Kind::Jsonb, call.message(0))?.into_datum()));
+
+// Casts from the types that are protected, where those are no values of ours as they are.
+fn conceal(kind: Kind, call: Call) -> Result<Bytea> {
+    kind.conceal(call.datum(0))
+}
+column_function!(column_bytea_conceal, |call| Ok(conceal(Kind::Bytea, call)?.into_datum()));
+column_function!(column_jsonb_conceal, |call| Ok(conceal(Kind::Jsonb, call)?.into_datum()));

@@ -1,0 +1,77 @@
+//! Opens values.
+
+use super::kind::Kind;
+use super::stats;
+use super::stored::Stored;
+use super::tenants;
+use crate::pg::call::Call;
+use crate::pg::datum::Bytea;
+use crate::pg::process::{ThisProcess, in_security_restricted_operation, keyring};
+use crate::pg::raw::column_function;
+use cmk_envelope::column::ColumnEnvelope;
+use cmk_error::{Error, Reason, Result};
+use pgrx::pg_sys;
+
+/// The plaintext of an envelope, on behalf of whoever is asking.
+///
+/// # Errors
+/// `security_restricted` where the plaintext would be stored; `unknown_data_key`; as
+/// [`Keyring::open_column`](cmk_keyring::keyring::Keyring::open_column).
+#[inline]
+pub fn open(process: &ThisProcess, envelope: &ColumnEnvelope<'_>) -> Result<Bytea> {
+    if in_security_restricted_operation() {
+        return Err(Reason::SecurityRestricted.into());
+    }
+    let tenant = tenants::of(&envelope.dek_id())?;
+    let named = |error: Error| error.for_tenant(&tenant);
+    let mut clear = Bytea::with_len(envelope.plaintext_len()).map_err(named)?;
+    keyring().open_column(process, &tenant, envelope, clear.as_mut_slice())?;
+    stats::opened();
+    Ok(clear)
+}
+
+/// What a value stands for: opened if it is sealed.
+pub enum Clear<'a> {
+    Opened(Bytea),
+    Plain(&'a [u8]),
+}
+
+impl Clear<'_> {
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Opened(clear) => clear.as_slice(),
+            Self::Plain(clear) => clear,
+        }
+    }
+}
+
+/// # Errors
+/// As [`open`]; `not_an_envelope`, `unknown_suite`.
+#[inline]
+pub fn clear<'a>(process: &ThisProcess, value: &'a [u8]) -> Result<Clear<'a>> {
+    Ok(match Stored::parse(value)? {
+        Stored::Sealed(envelope) => Clear::Opened(open(process, &envelope)?),
+        Stored::Plain(plain) => Clear::Plain(plain),
+    })
+}
+
+/// The cast to the type that is protected.
+#[inline]
+fn reveal(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    match clear(&call.process(), call.bytes(0))? {
+        Clear::Opened(clear) => kind.reveal(clear),
+        Clear::Plain(plain) => kind.reveal(Bytea::copy(&[plain])?),
+    }
+}
+
+// Also the cast to varchar.
+column_function!(column_text_reveal, |call| reveal(Kind::Text, call));
+column_function!(column_bytea_reveal, |call| reveal(Kind::Bytea, call));
+column_function!(column_jsonb_reveal, |call| reveal(Kind::Jsonb, call));
+
+// Null where this one value can't be opened: `cmk.try_text`.
+column_function!(column_try_text, |call| match reveal(Kind::Text, call) {
+    Err(error) if error.reason.concerns_one_value() => Ok(call.return_null()),
+    done => done,
+});

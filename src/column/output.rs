@@ -1,0 +1,120 @@
+//! The types' output: ciphertext, unless the session asked for plaintext and the value is on its
+//! way to the client.
+//!
+//! Ciphertext is armored: printable, with a checksum. A plaintext that could be taken for it is
+//! escaped, so that what is dumped comes back as it was.
+
+use super::kind::Kind;
+use super::open::open;
+use super::stored::{Stored, looks_sealed};
+use crate::pg::call::{Call, PgCString};
+use crate::pg::datum::Bytea;
+use crate::pg::destination;
+use crate::pg::raw::column_function;
+use crate::pg::settings::values::{Output, column_output};
+use cmk_envelope::armor;
+use cmk_error::{Reason, Result};
+use pgrx::pg_sys;
+
+/// Who gets what is printed.
+#[derive(Clone, Copy)]
+enum Reader {
+    /// Whom the running statement says.
+    OfStatement,
+    /// The client: the caller knows.
+    Client,
+}
+
+/// What is printed of a value.
+enum Shown<'a> {
+    Opened(Bytea),
+    Plain(&'a [u8]),
+    /// A plaintext that could be taken for something else.
+    Escaped(&'a [u8]),
+    /// An envelope, whole or not.
+    Armored(&'a [u8]),
+}
+
+#[inline]
+fn wants_plaintext(reader: Reader) -> bool {
+    column_output() == Output::Plaintext
+        && !destination::is_elsewhere()
+        && match reader {
+            Reader::OfStatement => destination::is_client(),
+            Reader::Client => true,
+        }
+}
+
+#[inline]
+fn show<'a>(kind: Kind, call: Call, value: &'a [u8], reader: Reader) -> Result<Shown<'a>> {
+    let plaintext = wants_plaintext(reader);
+    if looks_sealed(value) && !plaintext {
+        return Ok(Shown::Armored(value));
+    }
+    Ok(match Stored::parse(value)? {
+        Stored::Sealed(envelope) => Shown::Opened(open(&call.process(), &envelope)?),
+        Stored::Plain(plain) => {
+            match kind == Kind::Text && !plaintext && armor::needs_escape(plain) {
+                true => Shown::Escaped(plain),
+                false => Shown::Plain(plain),
+            }
+        }
+    })
+}
+
+#[inline]
+fn out(kind: Kind, call: Call, reader: Reader) -> Result<PgCString> {
+    match show(kind, call, call.bytes(0), reader)? {
+        Shown::Opened(clear) if kind != Kind::Bytea => text(clear.as_slice()),
+        Shown::Opened(clear) => kind.write(clear.as_slice()),
+        Shown::Plain(plain) => kind.write(plain),
+        Shown::Escaped(plain) => PgCString::copy(&[armor::ESCAPE.as_bytes(), plain]),
+        Shown::Armored(envelope) => {
+            let mut armored = PgCString::with_len(armor::encoded_len(envelope.len()))?;
+            armor::encode_into(envelope, armored.as_mut_slice())?;
+            Ok(armored)
+        }
+    }
+}
+
+/// # Errors
+/// `not_text`.
+fn text(clear: &[u8]) -> Result<PgCString> {
+    match clear.contains(&0) || std::str::from_utf8(clear).is_err() {
+        true => Err(Reason::NotText.into()),
+        false => PgCString::copy(&[clear]),
+    }
+}
+
+fn send(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    let sent = match show(kind, call, call.bytes(0), Reader::OfStatement)? {
+        Shown::Opened(clear) => kind.send(clear.as_slice())?,
+        Shown::Plain(plain) => kind.send(plain)?,
+        Shown::Escaped(plain) => Bytea::copy(&[armor::ESCAPE.as_bytes(), plain])?,
+        Shown::Armored(envelope) => {
+            let mut armored = Bytea::with_len(armor::encoded_len(envelope.len()))?;
+            armor::encode_into(envelope, armored.as_mut_slice())?;
+            armored
+        }
+    };
+    Ok(sent.into_datum())
+}
+
+column_function!(column_text_out, |call| {
+    Ok(out(Kind::Text, call, Reader::OfStatement)?.into_datum())
+});
+column_function!(column_bytea_out, |call| {
+    Ok(out(Kind::Bytea, call, Reader::OfStatement)?.into_datum())
+});
+column_function!(column_jsonb_out, |call| {
+    Ok(out(Kind::Jsonb, call, Reader::OfStatement)?.into_datum())
+});
+column_function!(column_text_send, |call| send(Kind::Text, call));
+column_function!(column_bytea_send, |call| send(Kind::Bytea, call));
+column_function!(column_jsonb_send, |call| send(Kind::Jsonb, call));
+
+// What the wire hook puts around a column of a client's own statement: `cmk.show`.
+column_function!(column_text_show, |call| {
+    let shown = out(Kind::Text, call, Reader::Client)?;
+    Ok(Bytea::copy(&[shown.as_slice()])?.into_text()?.into_datum())
+});

@@ -1,0 +1,227 @@
+//! The sealing trigger `"~cmk_seal"`: BEFORE INSERT OR UPDATE, for each row, always.
+//!
+//! Its name sorts behind those of other triggers, so that it sees what they made of the row. What
+//! arrives as plaintext is sealed for the row's tenant. What arrives sealed for this tenant and
+//! column stays as it is, byte for byte; what was sealed for another is opened and sealed anew,
+//! which takes the grants for both, and is refused where rows are written as they come from
+//! elsewhere.
+
+use super::check::{header_of, of_column, tag};
+use super::input::refuse_armor;
+use super::kind::Kind;
+use super::open::{Clear, clear};
+use super::tenants;
+use super::{catalog, stats};
+use crate::pg::call::Call;
+use crate::pg::datum::{Bytea, content};
+use crate::pg::error_context;
+use crate::pg::identity::is_superuser;
+use crate::pg::process::keyring;
+use crate::pg::protected_row::{Row, RowTenant, is_replica, kept};
+use crate::pg::raw::column_function;
+use crate::pg::settings::values::column_tenant;
+use cmk_crypto::nonce::NONCE_LEN;
+use cmk_envelope::column::{ColumnBinding, ColumnTag, Header, TenantTag, header, overhead};
+use cmk_error::{Error, Reason, Result};
+use cmk_keyring::tenant::TENANT_NAME_MAX;
+use pgrx::pg_sys;
+use std::ffi::CString;
+
+/// A protected column of the table.
+struct Column {
+    number: pg_sys::AttrNumber,
+    kind: Kind,
+    label: String,
+    tag: ColumnTag,
+    /// `None`: the setting's.
+    tenant: Option<RowTenant>,
+    /// In characters.
+    limit: Option<usize>,
+    /// Nonce of the value that was sealed last. INSERT ... ON CONFLICT shows it to us again, as
+    /// EXCLUDED.
+    last_sealed: Option<[u8; NONCE_LEN]>,
+}
+
+/// What is the same for all rows of a statement.
+struct Plan(Vec<Column>);
+
+impl Plan {
+    /// # Errors
+    /// `protection_lost` if a column's constraint isn't there.
+    fn make(row: Row, context: pg_sys::MemoryContext) -> Result<Self> {
+        let types = catalog::types();
+        let mut protections = row.protections();
+        let mut columns = Vec::new();
+        for (number, type_oid, modifier) in row.columns() {
+            let Some(kind) = types.kind(type_oid) else { continue };
+            let found = protections.iter().position(|it| it.column == number);
+            let Some(found) = found else {
+                return Err(catalog::of_table_column(Reason::ProtectionLost, row, number));
+            };
+            let protection = protections.swap_remove(found);
+            let tenant = match protection.tenant.is_null() {
+                false => Some(protection.tenant),
+                true => row.tenant_in_when(&protection.label),
+            };
+            // SAFETY: an expression over this table's rows.
+            let tenant = tenant.map(|it| unsafe { RowTenant::prepare(row, it, context) });
+            columns.push(Column {
+                number,
+                kind,
+                tag: ColumnTag::of(protection.label.as_bytes()),
+                label: protection.label,
+                tenant,
+                limit: catalog::limit(kind, modifier),
+                last_sealed: None,
+            });
+        }
+        Ok(Self(columns))
+    }
+}
+
+/// The tenant that a value is to be sealed for.
+struct Tenant<'a> {
+    name: &'a str,
+    tag: TenantTag,
+}
+
+impl Column {
+    fn error(&self, reason: Reason) -> Error {
+        of_column(reason, &self.label)
+    }
+
+    /// The value to be stored; `None`: as it is.
+    fn seal(&mut self, call: Call, row: Row) -> Result<Option<pg_sys::Datum>> {
+        let Some(value) = row.value(self.number) else { return Ok(None) };
+        let setting: CString;
+        let name = match &self.tenant {
+            Some(tenant) => tenant.of(row).ok_or_else(|| self.error(Reason::TenantNull))?,
+            None => {
+                setting = column_tenant().ok_or_else(|| self.error(Reason::TenantUnset))?;
+                setting.as_bytes()
+            }
+        };
+        // Before anything repeats the name in an error.
+        if name.len() > TENANT_NAME_MAX {
+            return Err(Reason::TenantName.into());
+        }
+        let name = std::str::from_utf8(name).map_err(|_| Reason::TenantName)?;
+        let tenant = Tenant { name, tag: tenants::tag(name.as_bytes()) };
+
+        if let Some(header) = header_of(value) {
+            if header.tenant == tenant.tag && header.column == self.tag {
+                return self.keep(call, row, value, &header).map(|()| None);
+            }
+            if is_replica() {
+                return Err(self.error(Reason::ForeignEnvelope));
+            }
+        }
+        // SAFETY: a value of one of our types.
+        let stored = unsafe { content(value) };
+        let clear = clear(&call.process(), stored)?;
+        if let Clear::Plain(plain) = &clear {
+            refuse_armor(self.kind, plain)?;
+        }
+        self.check_length(clear.as_slice())?;
+        self.seal_for(call, &tenant, clear.as_slice()).map(Some)
+    }
+
+    fn seal_for(&mut self, call: Call, tenant: &Tenant<'_>, clear: &[u8]) -> Result<pg_sys::Datum> {
+        let named = |error: Error| error.for_tenant(tenant.name);
+        let mut sealed = Bytea::with_len(clear.len() + overhead(false)).map_err(named)?;
+        let binding = ColumnBinding {
+            tenant: tenant.name.as_bytes(),
+            tenant_tag: tenant.tag,
+            column: self.tag,
+            token: None,
+        };
+        let out = sealed.as_mut_slice();
+        keyring().seal_column(&call.process(), tenant.name, &binding, clear, out)?;
+        stats::sealed();
+        self.last_sealed = header(sealed.as_slice()).map(|header| header.nonce);
+        Ok(sealed.into_datum())
+    }
+
+    /// An envelope of this tenant and column that the row did not have before is opened once to see
+    /// that it is one, where that can be: not where a dump is restored or a publisher sends it,
+    /// which neither have grants nor should wait for KMS.
+    ///
+    /// # Errors
+    /// `not_authentic`, `unknown_data_key`.
+    #[inline]
+    fn keep(&self, call: Call, row: Row, value: pg_sys::Datum, header: &Header) -> Result<()> {
+        let was = row.old_value(self.number).and_then(header_of);
+        let is_known = was.is_some_and(|was| was.nonce == header.nonce)
+            || self.last_sealed == Some(header.nonce);
+        if is_known || is_replica() || is_superuser() {
+            return Ok(());
+        }
+        // SAFETY: a value of one of our types.
+        match clear(&call.process(), unsafe { content(value) }) {
+            Err(error) if error.reason.concerns_one_value() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// `too_long`.
+    fn check_length(&self, clear: &[u8]) -> Result<()> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        // A character of UTF-8 begins with every byte that doesn't continue one.
+        let is_beginning = |byte: &&u8| **byte & 0b1100_0000 != 0b1000_0000;
+        match clear.len() > limit && clear.iter().filter(is_beginning).count() > limit {
+            true => Err(self.error(Reason::TooLong)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn seal_row(call: Call) -> Result<pg_sys::Datum> {
+    let row = Row::of(call)?;
+    let plan = kept(call, |context| Plan::make(row, context))?;
+    let mut columns = Vec::new();
+    let mut values = Vec::new();
+    for column in &mut plan.0 {
+        if let Some(sealed) = column.seal(call, row)? {
+            columns.push(column.number.into());
+            values.push(sealed);
+        }
+    }
+    Ok(row.with(&columns, &values))
+}
+
+column_function!(column_seal, |call| error_context::hidden(|| seal_row(call)));
+
+// `cmk.seal_value(value, tenant, label, options)`: what ALTER TABLE ... USING calls.
+fn seal_value(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    if call.is_null(0) {
+        return Ok(call.return_null());
+    }
+    let label = call.nullable_bytes(2).ok_or(Reason::NullArgument)?;
+    let label = std::str::from_utf8(label).map_err(|_| Reason::NotText)?;
+    let Some(name) = call.nullable_bytes(1) else {
+        return Err(of_column(Reason::TenantNull, label));
+    };
+    if name.len() > TENANT_NAME_MAX {
+        return Err(Reason::TenantName.into());
+    }
+    let name = std::str::from_utf8(name).map_err(|_| Reason::TenantName)?;
+    let plain = kind.conceal(call.datum(0))?;
+    let clear = match kind {
+        Kind::Text => plain.as_slice(),
+        Kind::Bytea | Kind::Jsonb => &plain.as_slice()[1..],
+    };
+    let mut column = Column {
+        number: 0,
+        kind,
+        label: label.into(),
+        tag: tag(label.as_bytes()),
+        tenant: None,
+        limit: None,
+        last_sealed: None,
+    };
+    column.seal_for(call, &Tenant { name, tag: tenants::tag(name.as_bytes()) }, clear)
+}
+column_function!(column_text_seal_value, |call| seal_value(Kind::Text, call));
+column_function!(column_bytea_seal_value, |call| seal_value(Kind::Bytea, call));
+column_function!(column_jsonb_seal_value, |call| seal_value(Kind::Jsonb, call));

@@ -1,0 +1,113 @@
+//! `cmk.seal_batch`: seals what is still plaintext in some blocks of a table.
+
+use super::catalog;
+use crate::pg::executor::utility::set_for_level;
+use crate::pg::protection;
+use crate::pg::registry::lock;
+use cmk_error::{Error, Reason, Result};
+use pgrx::spi::Spi;
+use pgrx::{PgRelation, pg_sys};
+use std::ffi::CStr;
+
+/// Seals the unsealed values of one column in blocks `first` to before `last` of the table itself,
+/// without its partitions and children, and returns how many rows that were. Rows of the tenants in
+/// `skip` stay as they are; null there stands for rows without a tenant.
+///
+/// The rows are updated to themselves, as a replica does it: the sealing trigger fires, those of
+/// users don't, and no foreign key is looked up, since nothing changes.
+///
+/// # Errors
+/// `not_protected`, `not_owner`, `read_only`; as sealing does.
+pub fn seal_batch(
+    table: pg_sys::Oid,
+    column: pg_sys::AttrNumber,
+    blocks: std::ops::Range<i64>,
+    skip: &[Option<String>],
+) -> Result<i64> {
+    let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: in a transaction on the main thread; raises an ERROR if there is no such table.
+    let relation = unsafe { PgRelation::with_lock(table, lock) };
+    if !lock::current_role_owns(&relation) {
+        return Err(Reason::NotOwner.into());
+    }
+    let update = statement(&relation, column)?;
+    // SAFETY: on the main thread. An ERROR ends the level with the transaction.
+    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    set_for_level(c"session_replication_role", c"replica");
+    // Rows that are there are text, also those that look like armor.
+    set_for_level(c"cmk_encrypt.input", c"text");
+    // An ERROR is better than rows that a policy hides, and that stay as they are.
+    set_for_level(c"row_security", c"off");
+    let tid = |block: i64| format!("({block},0)");
+    let arguments = [tid(blocks.start).into(), tid(blocks.end).into(), skip.to_vec().into()];
+    let sealed =
+        Spi::connect_mut(|client| client.update(&update, None, &arguments).map(|it| it.len()));
+    // SAFETY: the level begun above.
+    unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    // SPI itself refused: the statement isn't one for the table that there is.
+    sealed.map(|rows| rows as i64).map_err(|_| Reason::NotProtected.into())
+}
+
+/// # Errors
+/// `not_protected`.
+fn statement(relation: &PgRelation, column: pg_sys::AttrNumber) -> Result<String> {
+    let not_protected = || Error::new(Reason::NotProtected);
+    let table = qualified_name(relation.oid()).ok_or_else(not_protected)?;
+    let name = quoted_column(relation.oid(), column).ok_or_else(not_protected)?;
+    let tuple_descriptor = relation.tuple_desc();
+    let attribute = tuple_descriptor.get((column - 1) as usize).ok_or_else(not_protected)?;
+    catalog::types().kind(attribute.atttypid).ok_or_else(not_protected)?;
+    let tenant = tenant_of(relation, column).ok_or_else(not_protected)?;
+    // Not IS DISTINCT FROM, whose operator is whatever `=` search_path finds first.
+    let tenant = tenant.map_or("NULL".into(), |sql| format!("({sql})::pg_catalog.text"));
+    let skips = format!(
+        "CASE WHEN {tenant} IS NULL THEN $4
+              ELSE {tenant} OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.text[]) END"
+    );
+    Ok(format!(
+        "UPDATE ONLY {table} SET {name} = {name}
+          WHERE ctid OPERATOR(pg_catalog.>=) $1::pg_catalog.tid
+            AND ctid OPERATOR(pg_catalog.<) $2::pg_catalog.tid AND NOT cmk.is_sealed({name})
+            AND NOT ({skips})"
+    ))
+}
+
+/// The SQL of a column's tenant, as its constraint or the trigger has it; `Some(None)`: the
+/// setting's. `None`: the column isn't protected.
+fn tenant_of(relation: &PgRelation, column: pg_sys::AttrNumber) -> Option<Option<String>> {
+    // SAFETY: an open table: its constraints, as many as the descriptor says.
+    let found = unsafe {
+        let constraints = (*(*relation.as_ptr()).rd_att).constr.as_ref()?;
+        let checks = std::slice::from_raw_parts(constraints.check, constraints.num_check.into());
+        let mut read = checks.iter().filter_map(|check| protection::read(check.ccbin));
+        read.find(|protection| protection.column == column)?
+    };
+    let tenant = match found.tenant.is_null() {
+        false => Some(found.tenant),
+        // SAFETY: an open table.
+        true => unsafe { protection::tenant_in_trigger(relation.as_ptr(), &found.label) },
+    };
+    // SAFETY: an expression over the table's rows.
+    Some(tenant.map(|node| unsafe { protection::sql_of(node, relation.oid()) }))
+}
+
+fn quoted(name: *const std::ffi::c_char) -> String {
+    // SAFETY: a C string, and so is the result.
+    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name)).to_string_lossy().into_owned() }
+}
+
+fn quoted_column(table: pg_sys::Oid, column: pg_sys::AttrNumber) -> Option<String> {
+    // SAFETY: a catalog look-up in a transaction on the main thread.
+    let name = unsafe { pg_sys::get_attname(table, column, true) };
+    (!name.is_null()).then(|| quoted(name))
+}
+
+fn qualified_name(table: pg_sys::Oid) -> Option<String> {
+    // SAFETY: catalog look-ups in a transaction on the main thread.
+    unsafe {
+        let name = pg_sys::get_rel_name(table);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(table));
+        (!name.is_null() && !schema.is_null())
+            .then(|| format!("{}.{}", quoted(schema), quoted(name)))
+    }
+}

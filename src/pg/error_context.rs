@@ -1,0 +1,55 @@
+//! What PostgreSQL adds to an error by itself: the statement in the server log, and CONTEXT, where
+//! COPY quotes the line that it reads. Either may be the plaintext that was to be sealed.
+
+use pgrx::{pg_guard, pg_sys};
+use std::ffi::c_void;
+
+/// A callback, in a form that may stand in a static: PostgreSQL only reads it.
+#[repr(transparent)]
+struct Callback(pg_sys::ErrorContextCallback);
+
+// SAFETY: never written to; its pointers are null.
+unsafe impl Sync for Callback {}
+
+static HIDING: Callback = Callback(pg_sys::ErrorContextCallback {
+    previous: std::ptr::null_mut(),
+    callback: Some(on_error),
+    arg: std::ptr::null_mut(),
+});
+
+unsafe extern "C-unwind" {
+    // Bound again because they raise no ERROR.
+    fn errhidestmt(hide: bool) -> i32;
+    fn errhidecontext(hide: bool) -> i32;
+}
+
+/// Called while PostgreSQL puts an error together.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_error(_argument: *mut c_void) {
+    // SAFETY: called for the error that is being reported.
+    unsafe {
+        errhidestmt(true);
+        errhidecontext(true);
+    }
+}
+
+/// The error that is raised next carries neither. Whoever catches an error restores what is hidden
+/// here: PostgreSQL keeps the list of callbacks beside its jump targets.
+pub fn hide() {
+    // SAFETY: a static, which outlives every error; on the main thread.
+    unsafe {
+        pg_sys::error_context_stack = (&raw const HIDING.0).cast_mut();
+    }
+}
+
+/// Runs `work`; any error in it, PostgreSQL's own ones too, carries neither.
+pub fn hidden<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: variables of this process, on the main thread. What unwinds from here does so to a
+    // jump target of PostgreSQL, which restores the list.
+    let before = unsafe { pg_sys::error_context_stack };
+    hide();
+    let done = work();
+    // SAFETY: as above.
+    unsafe { pg_sys::error_context_stack = before };
+    done
+}
