@@ -10,10 +10,11 @@ CREATE TYPE cmk.column_change AS (
     target            pg_catalog.text,
     -- Makes the new values, if the table is rewritten.
     using_expression  pg_catalog.text,
-    -- What our constraint says from now on; null if there is to be none.
+    -- What our constraint says from now on; null if none is added.
     check_name        pg_catalog.name,
     check_expression  pg_catalog.text,
     check_valid       pg_catalog.bool,
+    label             pg_catalog.text,
     -- The column's part of the trigger's WHEN; null if the trigger is to leave it alone.
     condition         pg_catalog.text,
     recreate_views    pg_catalog.bool
@@ -92,16 +93,13 @@ BEGIN
     END IF;
     PERFORM cmk.refuse(lines);
 
-    -- The trigger names the columns, and so forbids a change of their types. Partitions have clones
-    -- of their parent's.
+    -- Partitions have clones of their parent's trigger.
     SELECT pg_catalog.jsonb_object_agg(t.relation::pg_catalog.oid::pg_catalog.text,
-               COALESCE(pg_catalog.to_jsonb(ARRAY(
-                   SELECT s.condition FROM cmk.seal_conditions(t.relation) s
-                     JOIN pg_catalog.pg_attribute a
-                       ON a.attrelid OPERATOR(pg_catalog.=) t.relation
-                      AND a.attnum OPERATOR(pg_catalog.=) s.attnum
-                    WHERE a.attname OPERATOR(pg_catalog.<>) "column"
-                    ORDER BY s.attnum)), '[]'))
+               pg_catalog.to_jsonb(ARRAY(
+                   SELECT pg_catalog.format('cmk.seals(%L, %s)', s.label, s.tenant)
+                     FROM cmk.seal_conditions(t.relation) WITH ORDINALITY s (label, tenant, number)
+                    WHERE s.label OPERATOR(pg_catalog.=) change.label IS NOT TRUE
+                    ORDER BY s.number)))
       INTO conditions
       FROM pg_catalog.unnest(relations) t (relation);
     FOR item IN
@@ -117,7 +115,7 @@ BEGIN
     -- PostgreSQL would check every row again, under the lock, and open each value to do so.
     SELECT COALESCE(pg_catalog.jsonb_agg(c.*), '[]') INTO checks
       FROM cmk.checks_of_column("table", "column") c
-     WHERE c.is_ours OR change.condition IS NOT NULL;
+     WHERE change.target IS NOT NULL AND (c.is_ours OR change.condition IS NOT NULL);
     FOR item IN SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (relation pg_catalog.regclass, name pg_catalog.name, is_local pg_catalog.bool) LOOP
         IF item.is_local THEN
             EXECUTE pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', item.relation, item.name);
@@ -144,6 +142,10 @@ BEGIN
     END IF;
     EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
 
+    IF change.check_expression IS NULL THEN
+        PERFORM cmk.clean_defaults(relations, "column");
+    END IF;
+
     -- Children first: what their parents add is merged with what they have.
     FOR item IN
         SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (
@@ -164,6 +166,31 @@ BEGIN
 
     PERFORM cmk.make_seal_triggers(relations, conditions, change.condition);
     PERFORM cmk.run_as(as_roles, script);
+END
+$$;
+
+-- A default went through the casts to our type and back. Set again as it reads, it forgets them.
+CREATE FUNCTION cmk.clean_defaults(relations pg_catalog.regclass[], "column" pg_catalog.name)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT d.adrelid::pg_catalog.regclass AS relation,
+               pg_catalog.regexp_replace(pg_catalog.pg_get_expr(d.adbin, d.adrelid),
+                   '^(E?''(?:[^'']|'''')*'')::cmk_[a-z]+(\(\d+\))?$', '\1') AS expression
+          FROM pg_catalog.pg_attrdef d
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) d.adrelid AND a.attnum OPERATOR(pg_catalog.=) d.adnum
+         WHERE d.adrelid OPERATOR(pg_catalog.=) ANY (relations::pg_catalog.oid[])
+           AND a.attname OPERATOR(pg_catalog.=) "column"
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE ONLY %s ALTER COLUMN %I SET DEFAULT %s',
+                                  item.relation, "column", item.expression);
+    END LOOP;
 END
 $$;
 

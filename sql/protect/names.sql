@@ -113,61 +113,52 @@ BEGIN
 END
 $$;
 
--- What the trigger of a table seals: for each column its part of the trigger's WHEN. PostgreSQL
--- prints the WHEN that cmk.seal_trigger() made as "((A AND B) OR true)", or as "(A OR true)".
+-- What the trigger of a table seals, by the columns' labels, and who the tenant is: an expression in
+-- which the row is "new", NULL for the setting. PostgreSQL prints the WHEN that
+-- cmk.seal_trigger() made as "((A AND B) OR true)", or as "(A OR true)".
 CREATE FUNCTION cmk.seal_conditions(
-    relation pg_catalog.regclass, OUT attnum pg_catalog.int2, OUT condition pg_catalog.text)
+    relation pg_catalog.regclass, OUT label pg_catalog.text, OUT tenant pg_catalog.text)
 RETURNS SETOF pg_catalog.record
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
 AS $$
 DECLARE
-    opening pg_catalog.text;
     closing CONSTANT pg_catalog.text := ' OR true)) EXECUTE FUNCTION cmk.seal()';
-    conditions pg_catalog.text;
-    piece pg_catalog.text;
-    named pg_catalog.int2;
+    -- A label, and a tenant with literals and names that may contain anything.
+    first_column CONSTANT pg_catalog.text := '^cmk\.seals\((E?''(?:[^'']|'''')*'')::text, ((?:[^''"]|''(?:[^'']|'''')*''|"(?:[^"]|"")*")*?)\)(?: AND (cmk\.seals\(E?''.*))?$';
+    opening pg_catalog.text;
+    printed pg_catalog.text;
+    parts pg_catalog.text[];
 BEGIN
     SELECT pg_catalog.pg_get_triggerdef(g.oid),
            pg_catalog.format('CREATE TRIGGER "~cmk_seal" BEFORE INSERT OR UPDATE ON %I.%I FOR EACH ROW WHEN ((',
                              n.nspname, c.relname)
-      INTO conditions, opening
+      INTO printed, opening
       FROM pg_catalog.pg_trigger g
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-     WHERE g.tgrelid OPERATOR(pg_catalog.=) seal_conditions.relation
+     WHERE g.tgrelid OPERATOR(pg_catalog.=) relation
        AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal';
-    IF NOT FOUND OR NOT pg_catalog.starts_with(conditions, opening)
-       OR NOT pg_catalog."right"(conditions, pg_catalog.length(closing)) OPERATOR(pg_catalog.=) closing THEN
+    IF NOT FOUND OR NOT pg_catalog.starts_with(printed, opening)
+       OR NOT pg_catalog."right"(printed, pg_catalog.length(closing)) OPERATOR(pg_catalog.=) closing THEN
         RETURN;
     END IF;
-    conditions := pg_catalog.substr(conditions, pg_catalog.length(opening) OPERATOR(pg_catalog.+) 1);
-    conditions := pg_catalog."left"(conditions, OPERATOR(pg_catalog.-) pg_catalog.length(closing));
-    IF pg_catalog.starts_with(conditions, '(') THEN
-        conditions := pg_catalog.substr(pg_catalog."left"(conditions, -1), 2);
+    printed := pg_catalog.substr(printed, pg_catalog.length(opening) OPERATOR(pg_catalog.+) 1);
+    printed := pg_catalog."left"(printed, OPERATOR(pg_catalog.-) pg_catalog.length(closing));
+    IF pg_catalog.starts_with(printed, '(') THEN
+        printed := pg_catalog.substr(pg_catalog."left"(printed, -1), 2);
     END IF;
-    FOREACH piece IN ARRAY pg_catalog.string_to_array(
-        pg_catalog.concat(' AND ', conditions), ' AND cmk.seals(new.')
     LOOP
-        SELECT a.attnum INTO named
-          FROM pg_catalog.pg_attribute a
-         WHERE a.attrelid OPERATOR(pg_catalog.=) seal_conditions.relation
-           AND a.attnum OPERATOR(pg_catalog.>) 0
-           AND pg_catalog.starts_with(piece, pg_catalog.concat(pg_catalog.quote_ident(a.attname), ', '));
-        IF named IS NOT NULL THEN
-            IF attnum IS NOT NULL THEN
-                RETURN NEXT;
-            END IF;
-            attnum := named;
-            condition := pg_catalog.concat('cmk.seals(new.', piece);
-        ELSIF attnum IS NOT NULL THEN
-            -- The text stood in a literal of the column before.
-            condition := pg_catalog.concat(condition, ' AND cmk.seals(new.', piece);
+        parts := pg_catalog.regexp_match(printed, first_column);
+        EXIT WHEN parts IS NULL;
+        label := pg_catalog.replace(pg_catalog."substring"(parts[1], '^E?''(.*)''$'), '''''', '''');
+        IF pg_catalog.starts_with(parts[1], 'E') THEN
+            label := pg_catalog.replace(label, E'\\\\', E'\\');
         END IF;
-    END LOOP;
-    IF attnum IS NOT NULL THEN
+        tenant := parts[2];
         RETURN NEXT;
-    END IF;
+        printed := parts[3];
+    END LOOP;
 END
 $$;
 

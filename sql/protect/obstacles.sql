@@ -44,6 +44,21 @@ AS $$
      WHERE column_obstacles.recreate_views
 $$;
 
+-- The same, in order, and what is wrong with the argument views.
+CREATE FUNCTION cmk.common_obstacles(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, views pg_catalog.text)
+RETURNS SETOF pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'views can be refuse or recreate'
+     WHERE NOT common_obstacles.views OPERATOR(pg_catalog.=) ANY ('{refuse, recreate}')
+    UNION ALL
+    (SELECT o.line
+       FROM cmk.column_obstacles(common_obstacles."table", common_obstacles."column",
+                                 common_obstacles.views OPERATOR(pg_catalog.=) 'recreate') o (line)
+      ORDER BY o.line)
+$$;
+
 -- The expression with "new." before the row's columns, as a trigger's WHEN wants it. PostgreSQL
 -- itself prints it so, for a view with this alias; nothing that is made for that stays.
 CREATE FUNCTION cmk.row_expression("table" pg_catalog.regclass, expression pg_catalog.text)
@@ -135,10 +150,10 @@ AS $$
             ON a.attrelid OPERATOR(pg_catalog.=) t.relation
            AND a.attname OPERATOR(pg_catalog.=) is_protected."column"
          WHERE NOT EXISTS (SELECT FROM cmk.protections() p
+                             JOIN cmk.seal_conditions(t.relation) s
+                               ON s.label OPERATOR(pg_catalog.=) p.label
                             WHERE p.relation OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
                               AND p.attnum OPERATOR(pg_catalog.=) a.attnum)
-            OR NOT EXISTS (SELECT FROM cmk.seal_conditions(t.relation) s
-                            WHERE s.attnum OPERATOR(pg_catalog.=) a.attnum)
             OR NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g
                             WHERE g.tgrelid OPERATOR(pg_catalog.=) t.relation
                               AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
@@ -148,7 +163,7 @@ $$;
 CREATE FUNCTION cmk.protect_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name, tenant_expression pg_catalog.text,
-    rewrite pg_catalog.bool, recreate_views pg_catalog.bool)
+    rewrite pg_catalog.bool, views pg_catalog.text, label pg_catalog.text)
 RETURNS SETOF pg_catalog.text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -202,6 +217,17 @@ BEGIN
         RETURN NEXT 'its collation is not deterministic';
     END IF;
     RETURN QUERY SELECT * FROM cmk.tenant_obstacles("table", "column", tenant_column, tenant_expression);
-    RETURN QUERY SELECT * FROM cmk.column_obstacles("table", "column", recreate_views) o (line) ORDER BY o.line;
+    IF label OPERATOR(pg_catalog.=) '' THEN
+        RETURN NEXT 'the label is empty';
+    END IF;
+    RETURN QUERY
+        SELECT pg_catalog.format('the label %L is that of column %I, too', p.label, a.attname)
+          FROM cmk.protections() p
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
+         WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
+           AND p.label OPERATOR(pg_catalog.=) protect_obstacles.label
+           AND a.attname OPERATOR(pg_catalog.<>) "column";
+    RETURN QUERY SELECT * FROM cmk.common_obstacles("table", "column", views);
 END
 $$;

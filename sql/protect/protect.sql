@@ -54,43 +54,38 @@ CREATE FUNCTION cmk.protect_column(
     label pg_catalog.text DEFAULT NULL,
     lock_timeout pg_catalog.interval DEFAULT '2s', lock_attempts pg_catalog.int4 DEFAULT 10)
 RETURNS pg_catalog.text
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+-- No compiling while others wait for the lock.
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
 DECLARE
     small CONSTANT pg_catalog.int8 := 10485760;
     few CONSTANT pg_catalog.int8 := 100;
+    obstacles pg_catalog.text[];
     subject pg_catalog.record;
     existing pg_catalog.record;
     change cmk.column_change;
     -- The tenant, over the columns of a row, and as the constraint has it.
     tenant pg_catalog.text;
     tenant_in_check pg_catalog.text := 'NULL';
-    tenant_in_trigger pg_catalog.text := 'NULL';
+    tenant_in_trigger pg_catalog.text := 'NULL::pg_catalog.text';
     bytes pg_catalog.int8;
     detail pg_catalog.text;
 BEGIN
     PERFORM cmk.refuse_null("table"::pg_catalog.text, 'table');
     PERFORM cmk.refuse_null("column"::pg_catalog.text, 'column');
     PERFORM cmk.refuse_null(views, 'views');
-    PERFORM cmk.refuse(ARRAY(
-        SELECT o.line FROM cmk.protect_obstacles("table", "column", tenant_column, tenant_expression, rewrite,
-                                                 views OPERATOR(pg_catalog.=) 'recreate') o (line)
-        UNION ALL
-        SELECT 'views can be refuse or recreate' WHERE NOT views OPERATOR(pg_catalog.=) ANY ('{refuse, recreate}')
-        UNION ALL
-        SELECT 'the label is empty' WHERE label OPERATOR(pg_catalog.=) ''));
+    obstacles := ARRAY(SELECT o.line FROM cmk.protect_obstacles(
+        "table", "column", tenant_column, tenant_expression, rewrite, views, label) o (line));
+    PERFORM cmk.refuse(obstacles);
 
     SELECT a.attnum, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
            cmk.protecting_type(a.atttypid, a.atttypmod) AS target, cmk.keeps_file(a.atttypid) AS keeps_file
       INTO subject
       FROM pg_catalog.pg_attribute a
      WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
-    SELECT p.label, c.conname, c.conkey, n.former, p.tenant,
-           pg_catalog.pg_get_expr(c.conbin, c.conrelid) AS expression
-      INTO existing
+    SELECT p.label, c.conname, c.conkey, p.tenant INTO existing
       FROM cmk.protections() p
       JOIN pg_catalog.pg_constraint c ON c.oid OPERATOR(pg_catalog.=) p.constraint_oid
-     CROSS JOIN LATERAL cmk.protection_note(c.oid) n
      WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
        AND p.attnum OPERATOR(pg_catalog.=) subject.attnum;
     IF existing.tenant IS NOT NULL THEN
@@ -145,22 +140,27 @@ BEGIN
                  ELSE 'pg_catalog.text' END,
             tenant, label);
     END IF;
-    change.check_name := COALESCE(existing.conname, cmk.unused_constraint_name("table", "column"));
-    change.check_expression := COALESCE(existing.expression,
-        pg_catalog.format('cmk.sealed(%I, %L, %s, NULL)', "column", label, tenant_in_check));
+    IF existing.conname IS NULL THEN
+        change.check_name := cmk.unused_constraint_name("table", "column");
+        change.check_expression := pg_catalog.format(
+            'cmk.sealed(%I, %L, %s, NULL)', "column", label, tenant_in_check);
+    END IF;
     change.check_valid := rewrite;
-    change.condition := pg_catalog.format('cmk.seals(new.%I, %s)', "column", tenant_in_trigger);
+    change.label := label;
+    change.condition := pg_catalog.format('cmk.seals(%L, %s)', label, tenant_in_trigger);
     change.recreate_views := views OPERATOR(pg_catalog.=) 'recreate';
     PERFORM cmk.change_column_politely(change, lock_timeout, lock_attempts);
 
-    PERFORM cmk.write_notes("table", change.check_name, "column",
-                            CASE WHEN subject.target IS NOT NULL THEN subject.type ELSE existing.former END);
+    IF existing.conname IS NULL THEN
+        PERFORM cmk.write_notes("table", change.check_name, "column",
+                                CASE WHEN subject.target IS NOT NULL THEN subject.type END);
+    END IF;
     PERFORM cmk.tell_of_protection("table", "column", tenant_column);
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c
                     WHERE c.conrelid OPERATOR(pg_catalog.=) "table"
-                      AND c.conname OPERATOR(pg_catalog.=) change.check_name
+                      AND c.conname OPERATOR(pg_catalog.=) COALESCE(existing.conname, change.check_name)
                       AND NOT c.convalidated) THEN
-        IF bytes OPERATOR(pg_catalog.>) 0 THEN
+        IF bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL THEN
             RAISE NOTICE 'plaintext may be left in old statistics, in WAL and in backups'
                 USING HINT = 'VACUUM FULL pg_catalog.pg_statistic removes it from the statistics.';
         END IF;

@@ -12,16 +12,14 @@ RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, a.attnum, a.attname,
-           CASE WHEN argument.text OPERATOR(pg_catalog.~) '^NULL(::[a-z_.]+)?$'
-                THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE argument.text END,
+           CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
+                THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
            p.constraint_oid, p.validated
       FROM cmk.table_tree(columns_to_seal."table") t
       JOIN cmk.protections() p ON p.relation OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
       JOIN pg_catalog.pg_attribute a
         ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
-      LEFT JOIN cmk.seal_conditions(t.relation) s ON s.attnum OPERATOR(pg_catalog.=) p.attnum
-     CROSS JOIN LATERAL pg_catalog."left"(pg_catalog.substr(s.condition, pg_catalog.length(
-               pg_catalog.format('cmk.seals(new.%I, ', a.attname)) OPERATOR(pg_catalog.+) 1), -1) AS argument (text)
+      LEFT JOIN cmk.seal_conditions(t.relation) s ON s.label OPERATOR(pg_catalog.=) p.label
      ORDER BY t.depth, t.relation::pg_catalog.oid, a.attnum
 $$;
 
@@ -52,15 +50,15 @@ RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    files CONSTANT pg_catalog.text[] := ARRAY(
+    current_files CONSTANT pg_catalog.text[] := ARRAY(
         SELECT f.file FROM cmk.files_of_column(note_files.relation, note_files.attnum) f);
     statement pg_catalog.text;
 BEGIN
-    SELECT cmk.protection_comment(note_files.relation, c.conname, n.former, files) INTO statement
+    SELECT cmk.protection_comment(note_files.relation, c.conname, n.former, current_files) INTO statement
       FROM pg_catalog.pg_constraint c
      CROSS JOIN LATERAL cmk.protection_note(c.oid) n
      WHERE c.oid OPERATOR(pg_catalog.=) note_files.constraint_oid
-       AND n.files OPERATOR(pg_catalog.<>) files;
+       AND n.files OPERATOR(pg_catalog.<>) current_files;
     IF FOUND THEN
         EXECUTE statement;
     END IF;
@@ -127,6 +125,7 @@ CREATE PROCEDURE cmk.seal_table(
 LANGUAGE plpgsql
 AS $$
 DECLARE
+    obstacles pg_catalog.text[];
     item pg_catalog.record;
     batch pg_catalog.record;
     first_block pg_catalog.int8;
@@ -142,7 +141,8 @@ DECLARE
     error pg_catalog.text;
 BEGIN
     PERFORM cmk.refuse_null("table"::pg_catalog.text, 'table');
-    PERFORM cmk.refuse(ARRAY(SELECT o.line FROM cmk.seal_obstacles("table") o (line)));
+    obstacles := ARRAY(SELECT o.line FROM cmk.seal_obstacles("table") o (line));
+    PERFORM cmk.refuse(obstacles);
     COMMIT;
     FOR item IN SELECT s.* FROM cmk.columns_to_seal("table") s LOOP
         CONTINUE WHEN item.validated;

@@ -1,6 +1,27 @@
 -- What uses a column, found in the catalogs without a lock. PostgreSQL would name one use at a
 -- time, and some only under its lock.
 
+-- Tables that have a column of a table's row type, or of a type that is made of it.
+CREATE FUNCTION cmk.row_type_holders(relation pg_catalog.regclass) RETURNS SETOF pg_catalog.oid
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE made_of (type, holder) AS (
+        SELECT c.reltype, NULL::pg_catalog.oid
+          FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) row_type_holders.relation
+        UNION
+        SELECT CASE WHEN d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass THEN d.objid
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'c' THEN c.reltype END,
+               CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}'::pg_catalog."char"[]) THEN c.oid END
+          FROM made_of
+          JOIN pg_catalog.pg_depend d
+            ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+           AND d.refobjid OPERATOR(pg_catalog.=) made_of.type
+          LEFT JOIN pg_catalog.pg_class c
+                 ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                AND c.oid OPERATOR(pg_catalog.=) d.objid)
+    SELECT DISTINCT made_of.holder FROM made_of WHERE made_of.holder IS NOT NULL
+$$;
+
 -- What uses a column of a table, or of its partitions and children, and how it is called.
 CREATE FUNCTION cmk.column_uses(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
@@ -52,7 +73,6 @@ AS $$
       JOIN pg_catalog.pg_trigger g ON g.oid OPERATOR(pg_catalog.=) used.objid
      WHERE used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass
        AND g.tgparentid OPERATOR(pg_catalog.=) 0
-       AND NOT (g.tgname OPERATOR(pg_catalog.=) '~cmk_seal' AND cmk.is_protected_type(used.atttypid))
     UNION
     -- Where a generated column depends on another, the column depends, or its expression.
     SELECT 'generated', a.attrelid,
@@ -122,27 +142,8 @@ AS $$
        AND (position.is_key OR position.is_used AND (NOT position.is_column OR position.is_named))
     UNION
     SELECT 'row type', holder.oid,
-           pg_catalog.format('%s has a column of the row type of %s', holder.oid::pg_catalog.regclass, holder.relation)
-      FROM (WITH RECURSIVE containing (type, relation) AS (
-                SELECT c.reltype, place.relation
-                  FROM place
-                  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) place.oid
-                UNION
-                SELECT t.oid, containing.relation
-                  FROM containing
-                  JOIN pg_catalog.pg_type t
-                    ON t.typbasetype OPERATOR(pg_catalog.=) containing.type
-                    OR t.typelem OPERATOR(pg_catalog.=) containing.type
-                       AND t.typlen OPERATOR(pg_catalog.=) -1
-                    OR t.typrelid OPERATOR(pg_catalog.=) ANY (
-                           SELECT a.attrelid FROM pg_catalog.pg_attribute a
-                            WHERE a.atttypid OPERATOR(pg_catalog.=) containing.type AND a.attnum OPERATOR(pg_catalog.>) 0))
-            SELECT DISTINCT c.oid, containing.relation
-              FROM containing
-              JOIN pg_catalog.pg_attribute a ON a.atttypid OPERATOR(pg_catalog.=) containing.type
-              JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) a.attrelid
-             WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}'::pg_catalog."char"[])
-               AND a.attnum OPERATOR(pg_catalog.>) 0) holder
+           pg_catalog.format('%s has a column of the row type of %s', holder.oid::pg_catalog.regclass, place.relation)
+      FROM place CROSS JOIN LATERAL cmk.row_type_holders(place.relation) holder (oid)
     UNION
     -- Whatever else there is: publications, extended statistics, functions written in SQL.
     SELECT 'other', used.objid,
