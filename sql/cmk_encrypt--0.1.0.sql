@@ -562,8 +562,20 @@ CREATE FUNCTION pg_catalog.cmk_jsonb(pg_catalog.jsonb) RETURNS pg_catalog.cmk_js
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_jsonb_conceal';
 CREATE CAST (pg_catalog.jsonb AS pg_catalog.cmk_jsonb)
     WITH FUNCTION pg_catalog.cmk_jsonb(pg_catalog.jsonb) AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.cmk_jsonb(pg_catalog.json) RETURNS pg_catalog.cmk_jsonb
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_json_conceal';
+CREATE CAST (pg_catalog.json AS pg_catalog.cmk_jsonb)
+    WITH FUNCTION pg_catalog.cmk_jsonb(pg_catalog.json) AS ASSIGNMENT;
+-- What row_to_json() calls. Not implicit, because json has operators of the same names as jsonb.
+CREATE FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) RETURNS pg_catalog.json
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_json_reveal';
+CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.json)
+    WITH FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
 COMMENT ON FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.cmk_bytea(pg_catalog.bytea) IS 'A value that is not sealed yet';
+COMMENT ON FUNCTION pg_catalog.cmk_jsonb(pg_catalog.json) IS 'A value that is not sealed yet';
+COMMENT ON FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.cmk_jsonb(pg_catalog.jsonb) IS 'A value that is not sealed yet';
 COMMENT ON FUNCTION pg_catalog.cmk_text_typmod_in(pg_catalog._cstring) IS 'I/O typmod';
 COMMENT ON FUNCTION pg_catalog.cmk_text_typmod_out(pg_catalog.int4) IS 'I/O typmod';

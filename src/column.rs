@@ -1,10 +1,10 @@
 //! Protected columns: the types `cmk_text`, `cmk_bytea` and `cmk_jsonb`, whose values are envelopes
 //! wherever they are stored. `docs/columns.md` says what a user sees of them.
 //!
-//! A value comes in as plaintext ([`input`]), is sealed by a trigger before it is stored ([`seal`]),
-//! and is proven to be sealed by a CHECK constraint that takes no key ([`check`]). The constraint
-//! is also what says for which tenant a column's values are sealed: there is no other registry of
-//! protected columns that a restore could lose. A cast opens a value ([`open`]); sent to a client
+//! A value comes in as plaintext ([`input`]), is sealed by a trigger before it is stored
+//! ([`seal`]), and is proven to be sealed by a CHECK constraint that takes no key ([`check`]). The
+//! constraint is also what says for which tenant a column's values are sealed: there is no other
+//! registry of protected columns that a restore could lose. A cast opens a value ([`open`]); sent to a client
 //! it is ciphertext unless the session asked for plaintext ([`output`]). Whatever compares values
 //! compares plaintexts ([`compare`], [`sort`]).
 
@@ -17,6 +17,7 @@ mod kind;
 mod modifier;
 mod open;
 pub mod output;
+mod recent;
 mod seal;
 pub mod seal_batch;
 mod sort;

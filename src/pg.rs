@@ -29,6 +29,7 @@ pub mod registry;
 pub mod report;
 pub mod settings;
 pub mod shared_memory;
+pub mod sort_support;
 mod transaction;
 mod undumpable;
 

@@ -13,6 +13,19 @@ use crate::pg::raw::column_function;
 use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use std::cmp::Ordering;
+use std::ffi::c_char;
+
+unsafe extern "C-unwind" {
+    // Bound again without pgrx's jump target: called for every comparison of a sort. Should it
+    // raise an ERROR, that jumps over frames that have nothing to drop.
+    fn varstr_cmp(
+        a: *const c_char,
+        a_len: i32,
+        b: *const c_char,
+        b_len: i32,
+        collation: pg_sys::Oid,
+    ) -> i32;
+}
 
 impl Kind {
     /// A plaintext as a value of the type that is protected.
@@ -39,6 +52,7 @@ impl Kind {
 
     /// # Errors
     /// `out_of_memory`, `not_text`.
+    #[inline]
     pub fn compare(self, a: &[u8], b: &[u8], collation: pg_sys::Oid) -> Result<Ordering> {
         Ok(match self {
             Self::Bytea => a.cmp(b),
@@ -46,7 +60,7 @@ impl Kind {
             Self::Text => unsafe {
                 let (a_start, b_start) = (a.as_ptr().cast(), b.as_ptr().cast());
                 let (a_len, b_len) = (a.len() as i32, b.len() as i32);
-                pg_sys::varstr_cmp(a_start, a_len, b_start, b_len, collation).cmp(&0)
+                varstr_cmp(a_start, a_len, b_start, b_len, collation).cmp(&0)
             },
             Self::Jsonb => {
                 let (a, b) = (self.value(a)?, self.value(b)?);

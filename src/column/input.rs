@@ -85,13 +85,14 @@ fn receive(kind: Kind, message: &[u8]) -> Result<Bytea> {
 }
 
 /// Whether a value that isn't sealed is a well-formed envelope in armor, which nobody said what to
-/// do with. An envelope stored as text would be sealed a second time, without a word.
+/// do with. An envelope stored as text would be sealed a second time, without a word. Where armor
+/// counts, what is armor still was escaped, or made by a cast.
 ///
 /// # Errors
 /// `armor_refused`.
 pub fn refuse_armor(kind: Kind, plain: &[u8]) -> Result<()> {
     let is_armor = kind == Kind::Text && has_prefix(plain) && armor::decode(plain)?.is_some();
-    match is_armor && column_input() == Input::Auto {
+    match is_armor && armor() == Armor::Refused {
         true => Err(Reason::ArmorRefused.into()),
         false => Ok(()),
     }
@@ -109,4 +110,7 @@ fn conceal(kind: Kind, call: Call) -> Result<Bytea> {
     kind.conceal(call.datum(0))
 }
 column_function!(column_bytea_conceal, |call| Ok(conceal(Kind::Bytea, call)?.into_datum()));
+column_function!(column_json_conceal, |call| {
+    Ok(Kind::conceal_json(call.bytes(0))?.into_datum())
+});
 column_function!(column_jsonb_conceal, |call| Ok(conceal(Kind::Jsonb, call)?.into_datum()));

@@ -113,6 +113,14 @@ impl Kind {
         })
     }
 
+    /// The same of a `json`, which is text: as `jsonb` writes it.
+    ///
+    /// # Errors
+    /// `too_large`, `out_of_memory`, `not_text`.
+    pub fn conceal_json(json: &[u8]) -> Result<Bytea> {
+        Self::Jsonb.read(as_c_str(&PgCString::copy(&[json])?))
+    }
+
     /// What is sealed of a value of the type that is protected.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use pgrx::pg_sys;
 
 /// Who gets what is printed.
 #[derive(Clone, Copy)]
-enum Reader {
+pub enum Reader {
     /// Whom the running statement says.
     OfStatement,
     /// The client: the caller knows.
@@ -36,7 +36,7 @@ enum Shown<'a> {
 }
 
 #[inline]
-fn wants_plaintext(reader: Reader) -> bool {
+pub fn wants_plaintext(reader: Reader) -> bool {
     column_output() == Output::Plaintext
         && !destination::is_elsewhere()
         && match reader {

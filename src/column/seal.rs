@@ -11,17 +11,16 @@ use super::input::refuse_armor;
 use super::kind::Kind;
 use super::open::{Clear, clear};
 use super::tenants;
-use super::{catalog, stats};
+use super::{catalog, recent, stats};
 use crate::pg::call::Call;
-use crate::pg::datum::{Bytea, content};
+use crate::pg::datum::{Bytea, content, is_stored_alike};
 use crate::pg::error_context;
 use crate::pg::identity::is_superuser;
 use crate::pg::process::keyring;
 use crate::pg::protected_row::{Row, RowTenant, is_replica, kept};
 use crate::pg::raw::column_function;
 use crate::pg::settings::values::column_tenant;
-use cmk_crypto::nonce::NONCE_LEN;
-use cmk_envelope::column::{ColumnBinding, ColumnTag, Header, TenantTag, header, overhead};
+use cmk_envelope::column::{ColumnBinding, ColumnTag, TenantTag, overhead};
 use cmk_error::{Error, Reason, Result};
 use cmk_keyring::tenant::TENANT_NAME_MAX;
 use pgrx::pg_sys;
@@ -37,9 +36,8 @@ struct Column {
     tenant: Option<RowTenant>,
     /// In characters.
     limit: Option<usize>,
-    /// Nonce of the value that was sealed last. INSERT ... ON CONFLICT shows it to us again, as
-    /// EXCLUDED.
-    last_sealed: Option<[u8; NONCE_LEN]>,
+    /// An envelope could not be opened for want of a grant or of its key, so the next are not tried.
+    keys_are_away: bool,
 }
 
 /// What is the same for all rows of a statement.
@@ -72,7 +70,7 @@ impl Plan {
                 label: protection.label,
                 tenant,
                 limit: catalog::limit(kind, modifier),
-                last_sealed: None,
+                keys_are_away: false,
             });
         }
         Ok(Self(columns))
@@ -93,6 +91,12 @@ impl Column {
     /// The value to be stored; `None`: as it is.
     fn seal(&mut self, call: Call, row: Row) -> Result<Option<pg_sys::Datum>> {
         let Some(value) = row.value(self.number) else { return Ok(None) };
+        let header = header_of(value);
+        // Where the row doesn't say whose it is, what was there stays its tenant's.
+        let is_own = header.is_some_and(|header| header.column == self.tag);
+        if self.tenant.is_none() && is_own && self.had(row, value) {
+            return Ok(None);
+        }
         let setting: CString;
         let name = match &self.tenant {
             Some(tenant) => tenant.of(row).ok_or_else(|| self.error(Reason::TenantNull))?,
@@ -108,9 +112,9 @@ impl Column {
         let name = std::str::from_utf8(name).map_err(|_| Reason::TenantName)?;
         let tenant = Tenant { name, tag: tenants::tag(name.as_bytes()) };
 
-        if let Some(header) = header_of(value) {
+        if let Some(header) = header {
             if header.tenant == tenant.tag && header.column == self.tag {
-                return self.keep(call, row, value, &header).map(|()| None);
+                return self.keep(call, row, value).map(|()| None);
             }
             if is_replica() {
                 return Err(self.error(Reason::ForeignEnvelope));
@@ -122,8 +126,8 @@ impl Column {
         if let Clear::Plain(plain) = &clear {
             refuse_armor(self.kind, plain)?;
         }
-        self.check_length(clear.as_slice())?;
-        self.seal_for(call, &tenant, clear.as_slice()).map(Some)
+        let clear = self.fit(clear.as_slice())?;
+        self.seal_for(call, &tenant, clear).map(Some)
     }
 
     fn seal_for(&mut self, call: Call, tenant: &Tenant<'_>, clear: &[u8]) -> Result<pg_sys::Datum> {
@@ -138,40 +142,61 @@ impl Column {
         let out = sealed.as_mut_slice();
         keyring().seal_column(&call.process(), tenant.name, &binding, clear, out)?;
         stats::sealed();
-        self.last_sealed = header(sealed.as_slice()).map(|header| header.nonce);
+        recent::add(sealed.as_slice());
         Ok(sealed.into_datum())
     }
 
     /// An envelope of this tenant and column that the row did not have before is opened once to see
-    /// that it is one, where that can be: not where a dump is restored or a publisher sends it,
-    /// which neither have grants nor should wait for KMS.
+    /// that it is one, where that can be. Not where a publisher sends it, which has no grants and
+    /// should not wait for KMS. Who restores a dump as a superuser may not have restored the data
+    /// keys yet.
     ///
     /// # Errors
     /// `not_authentic`, `unknown_data_key`.
     #[inline]
-    fn keep(&self, call: Call, row: Row, value: pg_sys::Datum, header: &Header) -> Result<()> {
-        let was = row.old_value(self.number).and_then(header_of);
-        let is_known = was.is_some_and(|was| was.nonce == header.nonce)
-            || self.last_sealed == Some(header.nonce);
-        if is_known || is_replica() || is_superuser() {
+    fn keep(&mut self, call: Call, row: Row, value: pg_sys::Datum) -> Result<()> {
+        if self.had(row, value) || self.keys_are_away || is_replica() {
             return Ok(());
         }
+        self.authenticate(call, value)
+    }
+
+    fn authenticate(&mut self, call: Call, value: pg_sys::Datum) -> Result<()> {
         // SAFETY: a value of one of our types.
-        match clear(&call.process(), unsafe { content(value) }) {
+        let stored = unsafe { content(value) };
+        if recent::contains(stored) {
+            return Ok(());
+        }
+        match clear(&call.process(), stored) {
+            Ok(_) => Ok(()),
+            Err(error) if error.reason == Reason::UnknownDataKey && is_superuser() => Ok(()),
             Err(error) if error.reason.concerns_one_value() => Err(error),
-            _ => Ok(()),
+            Err(_) => {
+                self.keys_are_away = true;
+                Ok(())
+            }
         }
     }
 
+    /// Whether the row had this very value before.
+    #[inline]
+    fn had(&self, row: Row, value: pg_sys::Datum) -> bool {
+        row.old_value(self.number).is_some_and(|was| is_stored_alike(was, value))
+    }
+
+    /// The plaintext as long as the column allows: as with varchar(n), blanks beyond that are cut.
+    ///
     /// # Errors
     /// `too_long`.
-    fn check_length(&self, clear: &[u8]) -> Result<()> {
-        let Some(limit) = self.limit else { return Ok(()) };
-        // A character of UTF-8 begins with every byte that doesn't continue one.
-        let is_beginning = |byte: &&u8| **byte & 0b1100_0000 != 0b1000_0000;
-        match clear.len() > limit && clear.iter().filter(is_beginning).count() > limit {
-            true => Err(self.error(Reason::TooLong)),
-            false => Ok(()),
+    fn fit<'a>(&self, clear: &'a [u8]) -> Result<&'a [u8]> {
+        let Some(limit) = self.limit.filter(|limit| clear.len() > *limit) else {
+            return Ok(clear);
+        };
+        let text = std::str::from_utf8(clear).map_err(|_| Reason::NotText)?;
+        let Some((end, _)) = text.char_indices().nth(limit) else { return Ok(clear) };
+        match clear[end..].iter().all(|byte| *byte == b' ') {
+            true => Ok(&clear[..end]),
+            false => Err(self.error(Reason::TooLong)),
         }
     }
 }
@@ -218,7 +243,7 @@ fn seal_value(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
         tag: tag(label.as_bytes()),
         tenant: None,
         limit: None,
-        last_sealed: None,
+        keys_are_away: false,
     };
     column.seal_for(call, &Tenant { name, tag: tenants::tag(name.as_bytes()) }, clear)
 }

@@ -75,6 +75,12 @@ impl Call {
         }
     }
 
+    /// Whether the call stands in an SQL expression; else some function of PostgreSQL makes it.
+    pub fn is_of_expression(self) -> bool {
+        // SAFETY: the running call.
+        unsafe { (*self.0).flinfo.as_ref().is_some_and(|info| !info.fn_expr.is_null()) }
+    }
+
     /// The collation to compare by.
     #[inline]
     pub fn collation(self) -> pg_sys::Oid {

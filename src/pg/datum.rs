@@ -68,6 +68,18 @@ pub fn varlena_size(datum: pg_sys::Datum) -> usize {
     unsafe { pgrx::varsize_any(datum.cast_mut_ptr::<pg_sys::varlena>()) }
 }
 
+/// Whether two varlenas are stored as the same bytes: then they are the same value. Nothing is
+/// detoasted; of what is stored out of line, the place is compared.
+#[inline]
+pub fn is_stored_alike(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
+    // SAFETY: non-null varlenas, as everybody calls it with, of the lengths that they say.
+    let [a, b] = [a, b].map(|datum| unsafe {
+        let start = datum.cast_mut_ptr::<u8>();
+        std::slice::from_raw_parts(start, pgrx::varsize_any(start.cast()))
+    });
+    a == b
+}
+
 /// The first bytes of a varlena, at least `len` of them if it has as many. What is stored out of
 /// line is fetched that far.
 #[inline]

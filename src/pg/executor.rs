@@ -74,6 +74,7 @@ pub fn install() {
         pg_sys::ExecutorFinish_hook = Some(on_finish);
         utility::install();
         utility::enter_at_load();
+        writing::enter_at_load();
         // The library may be loaded by a query that is just starting and calls our functions.
         let mut context = pg_sys::CurrentMemoryContext;
         while !context.is_null() {
@@ -127,11 +128,18 @@ unsafe fn starting_role(query: Query) -> Role {
 /// # Safety
 /// A live memory context, on the main thread.
 unsafe fn remember(context: Context, role: Role) {
-    // SAFETY: the callback's record lies in the context that it is about, so it lives until it is
-    // called. Without memory for it the query goes by the current role alone.
+    // Without memory for the callback the query goes by the current role alone.
+    if forget_with(context) {
+        STARTED.with_borrow_mut(|started| started.push((context, role)));
+    }
+}
+
+/// Has all that is remembered of a context forgotten when it goes. False if there is no memory.
+fn forget_with(context: Context) -> bool {
+    // SAFETY: a live context. The callback's record lies in it, so it lives until it is called.
     unsafe {
         let size = size_of::<pg_sys::MemoryContextCallback>();
-        let Some(memory) = alloc(context, size) else { return };
+        let Some(memory) = alloc(context, size) else { return false };
         let callback = memory.cast::<pg_sys::MemoryContextCallback>().as_ptr();
         let arg = context.cast();
         callback.write(pg_sys::MemoryContextCallback {
@@ -141,7 +149,7 @@ unsafe fn remember(context: Context, role: Role) {
         });
         pg_sys::MemoryContextRegisterResetCallback(context, callback);
     }
-    STARTED.with_borrow_mut(|started| started.push((context, role)));
+    true
 }
 
 /// The context goes, with whatever query ran in it; its address may be another's next.

@@ -2,6 +2,7 @@
 
 use crate::pg::report::IntoSql;
 use cmk_envelope::Envelope;
+use cmk_envelope::column::ColumnEnvelope;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -23,11 +24,13 @@ fn envelope_header(
     >,
     ErrorReport,
 > {
-    let envelope = Envelope::parse(ciphertext).into_sql()?;
-    Ok(TableIterator::once((
-        envelope.suite().into(),
-        envelope.dek_id().0.to_vec(),
-        envelope.plaintext_len() as i32,
-        ciphertext.len() as i32,
-    )))
+    let (suite, dek_id, plaintext_len) = match ColumnEnvelope::parse(ciphertext) {
+        Ok(envelope) => (envelope.header().suite, envelope.dek_id(), envelope.plaintext_len()),
+        Err(_) => {
+            let envelope = Envelope::parse(ciphertext).into_sql()?;
+            (envelope.suite(), envelope.dek_id(), envelope.plaintext_len())
+        }
+    };
+    let row = (suite.into(), dek_id.0.to_vec(), plaintext_len as i32, ciphertext.len() as i32);
+    Ok(TableIterator::once(row))
 }

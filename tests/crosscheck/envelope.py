@@ -2,7 +2,8 @@
 
 It shares no code with the extension: AES-ECB, AES-GCM and HKDF come from Python `cryptography`
 (OpenSSL), the composition is written from the C2SP XAES-256-GCM specification, RFC 5869 and the
-layout in `crates/envelope/src/lib.rs`. What this module opens, and only that, is what the format says.
+layout in `crates/envelope/src/lib.rs`. What this module opens, and only that, is what the format
+says; `column.py` is the same for protected columns.
 
     envelope   = 0xC1 || suite 0x01 || dek_id[16] || nonce[24] || ciphertext[n] || tag[16]
     AAD        = "cmk_encrypt/v1" || envelope[0..18] || len32(tenant) || tenant || len32(aad) || aad
@@ -13,10 +14,8 @@ layout in `crates/envelope/src/lib.rs`. What this module opens, and only that, i
 Lengths are big-endian. See `local_key.py` for the wrapped data keys of the local provider.
 """
 
-import hmac
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -133,26 +132,3 @@ def open_envelope(dek: bytes, tenant: str, raw: bytes, aad: bytes = b"") -> byte
     envelope = Envelope.parse(raw)
     bound = associated_data(envelope.header, tenant, aad)
     return xaes_open(dek, envelope.nonce, envelope.ciphertext + envelope.tag, bound)
-
-
-class DataKey(NamedTuple):
-    """An unwrapped row of cmk.data_key."""
-
-    dek: bytes
-    commitment: bytes
-
-
-def open_from_registry(
-    data_keys: list[DataKey], tenant: str, raw: bytes, aad: bytes = b""
-) -> bytes:
-    """Opens `raw` under the one of a tenant's data keys that it names, checking the commitment.
-
-    Reasons: as open_envelope, and unknown_data_key, commitment_mismatch.
-    """
-    named = Envelope.parse(raw).dek_id
-    for key in data_keys:
-        if key.commitment[:DEK_ID_LEN] == named:
-            if not hmac.compare_digest(commitment(key.dek, tenant), key.commitment):
-                raise EnvelopeError("commitment_mismatch")
-            return open_envelope(key.dek, tenant, raw, aad)
-    raise EnvelopeError("unknown_data_key")

@@ -14,12 +14,11 @@ from envelope import (
     KEY_LEN,
     NONCE_LEN,
     TAG_LEN,
-    DataKey,
     EnvelopeError,
-    open_from_registry,
     xaes_open,
     xaes_seal,
 )
+from registry import DataKey, open_from_registry
 
 FORMAT_1 = 0x01
 WRAPPED_LEN = 1 + NONCE_LEN + KEY_LEN + TAG_LEN

@@ -1,5 +1,9 @@
 //! The golden envelopes of `tests/vectors/`, which the fuzz targets start from and judge by.
 
+mod columns;
+
+pub use columns::COLUMNS;
+
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::key::SecretKey;
 use cmk_envelope::Envelope;

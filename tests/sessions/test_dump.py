@@ -5,8 +5,8 @@ import base64
 import pytest
 
 from dumps import SEALED, client, filled, open_all, registry, run_script  # noqa: F401 (fixture)
-from envelope import DataKey, open_from_registry
 from local_key import open_stored
+from registry import DataKey, open_from_registry
 from support import CANARY, fails, grant
 
 

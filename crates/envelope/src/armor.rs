@@ -29,8 +29,8 @@ const CHECKSUM_LEN: usize = 4;
 const BYTES: usize = 3;
 const CHARACTERS: usize = 4;
 
-/// What is left of an envelope after whole groups of 3 bytes, and the checksum.
-const LAST_BYTES: usize = BYTES - 1 + CHECKSUM_LEN;
+/// At most 2 bytes are left of an envelope after whole groups of 3; and the checksum.
+const LAST_BYTES: usize = 6;
 
 /// True of plain text that is printed with [`ESCAPE`] before it.
 pub fn needs_escape(text: &[u8]) -> bool {

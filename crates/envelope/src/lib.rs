@@ -16,7 +16,7 @@
 //! so that no two different triples of header, tenant and aad give the same bytes.
 //!
 //! That is suite 1, which `cmk_encrypt()` returns, and it is in this file. Protected columns store
-//! the suites of [`column`]; [`armor`] writes those as text.
+//! the suites of [`mod@column`]; [`armor`] writes those as text.
 
 pub mod armor;
 pub mod column;
@@ -56,7 +56,7 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// `not_an_envelope` for a wrong magic or fewer than [`OVERHEAD`] bytes; `unknown_suite`, also
-    /// for an envelope of a protected column, which [`column`] parses.
+    /// for an envelope of a protected column, which [`mod@column`] parses.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let [MAGIC, suite, ..] = bytes else { return Err(Reason::NotAnEnvelope.into()) };

@@ -9,6 +9,8 @@ use case::cases;
 use std::process::{Command, Output};
 
 const SUITE_1: &str = include_str!("../../../tests/vectors/suite1.json");
+const SUITE_2: &str = include_str!("../../../tests/vectors/suite2.json");
+const SUITE_3: &str = include_str!("../../../tests/vectors/suite3.json");
 
 fn open(arguments: &[&str]) -> Output {
     // Cargo builds examples before it runs tests, beside their directory.
@@ -28,9 +30,22 @@ fn opens_every_golden_envelope() {
 }
 
 #[test]
+fn opens_every_golden_envelope_of_a_column_and_its_armor() {
+    for case in [SUITE_2, SUITE_3].into_iter().flat_map(|suite| cases(suite, "valid", 18)) {
+        for envelope in [case.text("envelope"), case.text("armor")] {
+            let opened = open(&[case.tenant(), case.text("key"), envelope]);
+            assert!(opened.status.success(), "{}: {opened:?}", case.name());
+            assert_eq!(opened.stdout, case.bytes("plaintext"), "{}", case.name());
+        }
+    }
+}
+
+#[test]
 fn says_what_is_wrong_and_prints_nothing_else() {
     let case = &cases(SUITE_1, "valid", 16)[0];
     let (key, envelope) = (case.text("key"), case.text("envelope"));
+    let column = &cases(SUITE_2, "valid", 18)[0];
+    let (column_key, armor) = (column.text("key"), column.text("armor"));
     for arguments in [
         &["nobody", key, envelope][..],
         &[case.tenant(), key, envelope, "00ff"],
@@ -38,6 +53,9 @@ fn says_what_is_wrong_and_prints_nothing_else() {
         &[case.tenant(), key, "zz"],
         &[case.tenant(), key, "c1"],
         &[case.tenant(), key],
+        &["nobody", column_key, armor],
+        &[column.tenant(), column_key, &armor[..armor.len() - 1]],
+        &[column.tenant(), column_key, armor, "00ff"],
     ] {
         let refused = open(arguments);
         assert!(!refused.status.success() && refused.stdout.is_empty(), "{arguments:?}");

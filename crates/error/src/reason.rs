@@ -263,7 +263,7 @@ reasons! {
         "Pass what cmk_encrypt() returned, whole and as bytea.";
     UnknownSuite = "unknown_suite", InvalidBinaryRepresentation,
         "value is an envelope of an unknown suite",
-        "A newer version of cmk_encrypt wrote it; upgrade the extension.";
+        "Values of protected columns are read by selecting the column, not by cmk_decrypt(), and the other way round. Any other suite was written by a newer version of cmk_encrypt: upgrade the extension.";
     TenantName = "tenant_name", InvalidParameterValue,
         "tenant name is not valid",
         "A tenant name has 1 to 255 bytes, no control or invisible formatting characters, and is not \"*\".";
@@ -281,7 +281,7 @@ reasons! {
         "It has 2 to 1224 characters, letters, digits and _+=,.@:/-. Without one, another customer's role could be used for this tenant (the confused deputy).";
     TooLarge = "too_large", InvalidParameterValue,
         "value is too large to encrypt",
-        "A PostgreSQL value holds less than 1 GiB and the envelope adds 58 bytes.";
+        "A PostgreSQL value holds less than 1 GiB and the envelope adds 58 to 94 bytes.";
     ReasonName = "reason_name", InvalidParameterValue,
         "not a reason that can be forgiven",
         "See the table of errors in the documentation.";

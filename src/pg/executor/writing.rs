@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 type Context = pg_sys::MemoryContext;
@@ -19,6 +20,35 @@ static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 pub(super) fn push(frame: usize, context: Context) {
     RUNNING.with_borrow_mut(|running| running.push((frame, context)));
     IS_RUNNING.store(true, Relaxed);
+}
+
+/// The library is being loaded in the middle of a statement. If that is deeper than where the
+/// client's own rows are printed, a query may be around it that writes, and that began unseen. So
+/// all that the statement does counts as written, until its portal goes.
+///
+/// # Safety
+/// From `_PG_init`, on the main thread.
+pub(super) unsafe fn enter_at_load() {
+    // SAFETY: looks at the running portal, if there is one; contexts have parents and names.
+    let portal = unsafe {
+        let Some(portal) = pg_sys::ActivePortal.as_ref() else { return };
+        let mut context = pg_sys::CurrentMemoryContext;
+        let mut executors = 0;
+        while !context.is_null() && context != portal.portalContext {
+            executors += usize::from(CStr::from_ptr((*context).name) == c"ExecutorState");
+            if CStr::from_ptr((*context).name).to_bytes().starts_with(b"SPI ") {
+                break;
+            }
+            context = (*context).parent;
+        }
+        if context == portal.portalContext && executors <= 1 {
+            return;
+        }
+        portal
+    };
+    if super::forget_with(portal.portalContext) {
+        push(usize::MAX, portal.portalContext);
+    }
 }
 
 /// What began at this frame or below it is over.

@@ -1,0 +1,132 @@
+//! Golden envelopes of protected columns, suites 2 and 3, and their armor.
+//!
+//! As `golden.rs`: written once by an independent implementation, and a failure is a break of the
+//! format.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "../../../tests/vectors/case.rs"]
+mod case;
+
+use case::{Case, cases};
+use cmk_crypto::aead::Cipher;
+use cmk_crypto::commitment::Commitment;
+use cmk_crypto::key::SecretKey;
+use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_envelope::armor;
+use cmk_envelope::column::{
+    ColumnBinding, ColumnEnvelope, ColumnTag, HEADER_MAX, Header, SUITE_2, SUITE_3, TenantTag,
+    Token, header, overhead, seal,
+};
+use cmk_error::Result;
+
+/// The documents, and how many envelopes are invalid in each.
+const SUITES: [(u8, &str, usize); 2] = [
+    (SUITE_2, include_str!("../../../tests/vectors/suite2.json"), 51),
+    (SUITE_3, include_str!("../../../tests/vectors/suite3.json"), 57),
+];
+
+fn valid() -> impl Iterator<Item = (u8, Case)> {
+    SUITES.into_iter().flat_map(|(suite, document, _)| {
+        cases(document, "valid", 18).into_iter().map(move |case| (suite, case))
+    })
+}
+
+fn array<const LEN: usize>(case: &Case, field: &str) -> [u8; LEN] {
+    case.bytes(field).try_into().unwrap()
+}
+
+fn key(case: &Case) -> SecretKey {
+    SecretKey::from_slice(&case.bytes("key")).unwrap()
+}
+
+/// The header as the fields of the case give it, computing only what the case has to agree with.
+fn expected(suite: u8, case: &Case) -> Header {
+    Header {
+        suite,
+        dek_id: Commitment::to(&key(case), case.tenant().as_bytes()).dek_id(),
+        tenant: TenantTag::of(case.tenant().as_bytes()),
+        column: ColumnTag::of(case.text("label").as_bytes()),
+        token: (suite == SUITE_3)
+            .then(|| Token { index_key: array(case, "index_key"), value: array(case, "token") }),
+        nonce: array(case, "nonce"),
+    }
+}
+
+/// Opens `envelope` with the key and tenant of `case`.
+fn open(case: &Case, envelope: &[u8]) -> Result<Vec<u8>> {
+    let envelope = ColumnEnvelope::parse(envelope)?;
+    let mut plaintext = vec![0; envelope.plaintext_len()];
+    envelope.open(&Cipher::new(&key(case)), case.tenant().as_bytes(), &mut plaintext)?;
+    Ok(plaintext)
+}
+
+#[test]
+fn golden_envelopes_open() {
+    for (suite, case) in valid() {
+        let plaintext = open(&case, &case.bytes("envelope"));
+        assert_eq!(plaintext.as_ref(), Ok(&case.bytes("plaintext")), "{suite} {}", case.name());
+    }
+}
+
+#[test]
+fn golden_envelopes_show_their_fields() {
+    for (suite, case) in valid() {
+        let bytes = case.bytes("envelope");
+        let (header, expected) =
+            (header(&bytes[..bytes.len().min(HEADER_MAX)]), expected(suite, &case));
+        assert_eq!(header, Some(expected), "{suite} {}", case.name());
+        assert_eq!(expected.dek_id.0.as_slice(), case.bytes("dek_id"));
+        assert_eq!(expected.tenant.0.as_slice(), case.bytes("tenant_tag"));
+        assert_eq!(expected.column.0.as_slice(), case.bytes("column_tag"));
+        let plaintext_len = ColumnEnvelope::parse(&bytes).unwrap().plaintext_len();
+        assert_eq!(plaintext_len + overhead(suite == SUITE_3), bytes.len());
+    }
+}
+
+#[test]
+fn sealing_repeats_everything_of_a_golden_envelope_that_is_not_drawn() {
+    for (suite, case) in valid() {
+        let (golden, plaintext) = (case.bytes("envelope"), case.bytes("plaintext"));
+        let mut sealed = vec![0; golden.len()];
+        let Header { dek_id, tenant: tenant_tag, column, token, .. } = expected(suite, &case);
+        let tenant = case.tenant().as_bytes();
+        let binding = ColumnBinding { tenant, tenant_tag, column, token };
+        let (mut nonces, moment) = (NonceSource::new(), Moment { pid: 1, now: 1 });
+        let cipher = Cipher::new(&key(&case));
+        seal(&cipher, dek_id, &mut nonces, moment, &binding, &plaintext, &mut sealed).unwrap();
+        let nonce_at = golden.len() - plaintext.len() - 16 - 24;
+        assert_eq!(sealed[..nonce_at], golden[..nonce_at], "{suite} {}", case.name());
+        assert_ne!(sealed[nonce_at..][..24], golden[nonce_at..][..24]);
+        assert_eq!(open(&case, &sealed).as_ref(), Ok(&plaintext));
+    }
+}
+
+#[test]
+fn invalid_envelopes_fail_for_exactly_their_reason() {
+    for (suite, document, number) in SUITES {
+        for case in cases(document, "invalid", number) {
+            let error = open(&case, &case.bytes("envelope")).expect_err(case.name());
+            assert_eq!(error.reason.name(), case.text("reason"), "{suite} {}", case.name());
+        }
+    }
+}
+
+#[test]
+fn golden_armor_is_written_and_read() {
+    for (suite, case) in valid() {
+        let (envelope, text) = (case.bytes("envelope"), case.text("armor").as_bytes());
+        assert_eq!(armor::encode(&envelope).unwrap(), text, "{suite} {}", case.name());
+        assert_eq!(armor::decode(text).unwrap(), Some(envelope), "{suite} {}", case.name());
+    }
+}
+
+#[test]
+fn what_is_no_armor_is_plain_text() {
+    for (suite, document, _) in SUITES {
+        for case in cases(document, "invalid_armor", 29) {
+            let decoded = armor::decode(case.text("armor").as_bytes());
+            assert_eq!(decoded, Ok(None), "{suite} {}", case.name());
+        }
+    }
+}
