@@ -140,9 +140,10 @@ BEGIN
                            WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0)
                  THEN ' NOT VALID' END));
     END IF;
-    EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
-
-    IF change.check_expression IS NULL THEN
+    IF pg_catalog.cardinality(actions) OPERATOR(pg_catalog.>) 0 THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
+    END IF;
+    IF change.condition IS NULL THEN
         PERFORM cmk.clean_defaults(relations, "column");
     END IF;
 
@@ -172,16 +173,14 @@ $$;
 -- A default went through the casts to our type and back. Set again as it reads, it forgets them.
 CREATE FUNCTION cmk.clean_defaults(relations pg_catalog.regclass[], "column" pg_catalog.name)
 RETURNS pg_catalog.void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     item pg_catalog.record;
 BEGIN
     FOR item IN
         SELECT d.adrelid::pg_catalog.regclass AS relation,
-               pg_catalog.regexp_replace(pg_catalog.pg_get_expr(d.adbin, d.adrelid),
-                   '^(E?''(?:[^'']|'''')*'')::cmk_[a-z]+(\(\d+\))?$', '\1') AS expression
+               cmk.plain_default(d.adbin, d.adrelid) AS expression
           FROM pg_catalog.pg_attrdef d
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) d.adrelid AND a.attnum OPERATOR(pg_catalog.=) d.adnum

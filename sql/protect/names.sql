@@ -179,3 +179,14 @@ AS $$
     SELECT keeps_file.type OPERATOR(pg_catalog.=) ANY (
         '{pg_catalog.text, pg_catalog.varchar}'::pg_catalog.regtype[]::pg_catalog.oid[])
 $$;
+
+-- A column's default as SQL, without a cast that makes our type of a literal.
+CREATE FUNCTION cmk.plain_default(expression pg_catalog.pg_node_tree, relation pg_catalog.oid)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+    SELECT pg_catalog.regexp_replace(
+        pg_catalog.pg_get_expr(plain_default.expression, plain_default.relation),
+        '^(E?''(?:[^'']|'''')*'')::cmk_[a-z]+(\(\d+\))?$', '\1')
+$$;

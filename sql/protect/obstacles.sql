@@ -60,7 +60,8 @@ AS $$
 $$;
 
 -- The expression with "new." before the row's columns, as a trigger's WHEN wants it. PostgreSQL
--- itself prints it so, for a view with this alias; nothing that is made for that stays.
+-- itself prints the columns with the table's alias, for a view of two tables; nothing that is made
+-- for that stays.
 CREATE FUNCTION cmk.row_expression("table" pg_catalog.regclass, expression pg_catalog.text)
 RETURNS pg_catalog.text
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
@@ -74,14 +75,14 @@ BEGIN
         EXECUTE pg_catalog.format(
             'CREATE TEMPORARY TABLE "~cmk_row" (LIKE %s, CHECK ((%s) IS NULL OR true))', "table", expression);
         EXECUTE pg_catalog.format(
-            'CREATE TEMPORARY VIEW "~cmk_view" AS SELECT (%s)::pg_catalog.text AS "~cmk" FROM pg_temp."~cmk_row" AS "new" CROSS JOIN (SELECT) AS "~cmk_other"',
+            'CREATE TEMPORARY VIEW "~cmk_view" AS SELECT (%s)::pg_catalog.text AS "~cmk" FROM pg_temp."~cmk_row" AS "~cmk_new" CROSS JOIN (SELECT) AS "~cmk_other"',
             expression);
         printed := pg_catalog."substring"(
             pg_catalog.pg_get_viewdef('pg_temp."~cmk_view"'::pg_catalog.regclass),
             '^\s*SELECT (.*) AS "~cmk"\s+FROM');
         RAISE EXCEPTION USING ERRCODE = 'CMKRB';
     EXCEPTION WHEN SQLSTATE 'CMKRB' THEN
-        RETURN printed;
+        RETURN pg_catalog.replace(printed, '"~cmk_new".', 'new.');
     END;
 END
 $$;

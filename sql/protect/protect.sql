@@ -113,6 +113,13 @@ BEGIN
       FROM cmk.table_tree("table") t;
     IF subject.target IS NULL THEN
         rewrite := false;
+    ELSIF tenant_column IS NULL AND tenant_expression IS NULL
+          AND COALESCE(pg_catalog.current_setting('cmk_encrypt.tenant', true), '') OPERATOR(pg_catalog.=) '' THEN
+        -- Nobody to seal for, which is no matter while nothing is to be sealed.
+        IF rewrite OR NOT subject.keeps_file THEN
+            PERFORM cmk.raise('tenant_unset', pg_catalog.concat('column=', label));
+        END IF;
+        rewrite := false;
     ELSIF rewrite IS NULL AND subject.keeps_file THEN
         BEGIN
             rewrite := bytes OPERATOR(pg_catalog.>) 0 AND bytes OPERATOR(pg_catalog.<=) small
@@ -186,6 +193,15 @@ BEGIN
         RAISE NOTICE 'constraint % of % opens the value at each write from now on', pg_catalog.quote_ident(item.name), item.relation
             USING HINT = 'It holds for new rows, and is NOT VALID: old rows are not checked.';
     END LOOP;
+    -- Who may not see it is not told.
+    PERFORM FROM pg_catalog.pg_settings s
+           WHERE s.name OPERATOR(pg_catalog.~) '^(shared|session|local)_preload_libraries$'
+          HAVING pg_catalog.count(*) FILTER (WHERE s.name OPERATOR(pg_catalog.=) 'shared_preload_libraries') OPERATOR(pg_catalog.>) 0
+             AND NOT pg_catalog.bool_or(s.setting OPERATOR(pg_catalog.~) '\mcmk_encrypt\M');
+    IF FOUND THEN
+        RAISE WARNING 'cmk_encrypt is not among the preloaded libraries'
+            USING HINT = 'Sessions that load it late cannot read protected columns in their first parallel query; add it to shared_preload_libraries or session_preload_libraries.';
+    END IF;
     PERFORM FROM pg_catalog.pg_attribute a
            WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
              AND a.attname OPERATOR(pg_catalog.=) tenant_column

@@ -95,11 +95,14 @@ AS $$
       FROM place
       JOIN pg_catalog.pg_partitioned_table p ON p.partrelid OPERATOR(pg_catalog.=) place.oid
      WHERE place.attnum OPERATOR(pg_catalog.=) ANY (p.partattrs)
-        OR EXISTS (SELECT FROM used
-                    WHERE used.oid OPERATOR(pg_catalog.=) place.oid
-                      AND used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
-                      AND used.objid OPERATOR(pg_catalog.=) place.oid
-                      AND used.objsubid OPERATOR(pg_catalog.=) 0)
+        -- Columns of expressions hang on the table, and not the other way round.
+        OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND d.objid OPERATOR(pg_catalog.=) place.oid
+                      AND d.objsubid OPERATOR(pg_catalog.=) place.attnum
+                      AND d.refclassid OPERATOR(pg_catalog.=) d.classid
+                      AND d.refobjid OPERATOR(pg_catalog.=) place.oid
+                      AND d.refobjsubid OPERATOR(pg_catalog.=) 0)
     UNION
     SELECT 'foreign key', c.oid,
            pg_catalog.format('foreign key %I of %s %s it', c.conname, c.conrelid::pg_catalog.regclass,
@@ -119,11 +122,11 @@ AS $$
     SELECT CASE WHEN position.is_key THEN 'index' ELSE 'index expression' END, c.oid,
            CASE WHEN NOT position.is_key
                 THEN pg_catalog.format('index %s uses it in an expression or in WHERE', c.oid::pg_catalog.regclass)
-                WHEN i.indisprimary THEN pg_catalog.format('primary key %s contains it', c.oid::pg_catalog.regclass)
+                WHEN i.indisprimary THEN pg_catalog.format('primary key %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
                 WHEN i.indisexclusion
-                THEN pg_catalog.format('exclusion constraint %s contains it', c.oid::pg_catalog.regclass)
-                WHEN i.indisunique THEN pg_catalog.format('unique index %s contains it', c.oid::pg_catalog.regclass)
-                ELSE pg_catalog.format('index %s contains it', c.oid::pg_catalog.regclass) END
+                THEN pg_catalog.format('exclusion constraint %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
+                WHEN i.indisunique THEN pg_catalog.format('unique index %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
+                ELSE pg_catalog.format('index %s contains it: no index can, so far', c.oid::pg_catalog.regclass) END
       FROM place
       JOIN pg_catalog.pg_index i ON i.indrelid OPERATOR(pg_catalog.=) place.oid
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid

@@ -117,7 +117,7 @@ AS $$
       FROM pg_catalog.pg_class c
      CROSS JOIN LATERAL (
            SELECT 0, NULL, x.*
-             FROM pg_catalog.aclexplode(COALESCE(c.relacl, pg_catalog.acldefault('r', c.relowner)))
+             FROM pg_catalog.aclexplode(c.relacl)
                   WITH ORDINALITY x (grantor, grantee, privilege_type, is_grantable, number)
            UNION ALL
            SELECT a.attnum, a.attname, x.*
@@ -140,7 +140,7 @@ AS $$
 DECLARE
     item pg_catalog.record;
 BEGIN
-    SELECT c.relowner, c.relpersistence,
+    SELECT c.relowner, c.relpersistence, c.relacl IS NOT NULL AS is_granted,
            CASE WHEN c.reloptions IS NOT NULL
                 THEN (SELECT pg_catalog.format(' WITH (%s)', pg_catalog.string_agg(pg_catalog.format('%I = %L',
                              pg_catalog.split_part(o.option, '=', 1), pg_catalog.split_part(o.option, '=', 2)), ', '))
@@ -153,7 +153,7 @@ BEGIN
     RETURN NEXT;
     statement := pg_catalog.format('ALTER VIEW %s OWNER TO %I', view, pg_catalog.pg_get_userbyid(item.relowner));
     RETURN NEXT;
-    statement := pg_catalog.format('SELECT cmk.clear_grants(%L)', view);
+    statement := pg_catalog.format('SELECT cmk.clear_grants(%L, %L)', view, item.is_granted);
     RETURN NEXT;
     RETURN QUERY SELECT g.as_role, g.statement FROM cmk.view_grants(view) g;
     RETURN QUERY
@@ -171,7 +171,7 @@ BEGIN
     RETURN QUERY
         SELECT NULL::pg_catalog.name,
                pg_catalog.format('ALTER VIEW %s ALTER COLUMN %I SET DEFAULT %s', view, a.attname,
-                                 pg_catalog.pg_get_expr(f.adbin, f.adrelid))
+                                 cmk.plain_default(f.adbin, f.adrelid))
           FROM pg_catalog.pg_attrdef f
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) f.adrelid AND a.attnum OPERATOR(pg_catalog.=) f.adnum
@@ -198,8 +198,10 @@ BEGIN
 END
 $$;
 
--- Default privileges of whoever made the view, or of its owner, are none that it had.
-CREATE FUNCTION cmk.clear_grants(view pg_catalog.regclass) RETURNS pg_catalog.void
+-- Default privileges of whoever made the view, or of its owner, are none that it had. The owner's
+-- own go, too, if they are granted again.
+CREATE FUNCTION cmk.clear_grants(view pg_catalog.regclass, also_owner pg_catalog.bool)
+RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -210,6 +212,7 @@ BEGIN
           FROM pg_catalog.pg_class c
          CROSS JOIN LATERAL pg_catalog.aclexplode(COALESCE(c.relacl, pg_catalog.acldefault('r', c.relowner))) x
          WHERE c.oid OPERATOR(pg_catalog.=) view
+           AND (also_owner OR x.grantee OPERATOR(pg_catalog.<>) c.relowner)
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', view,
             CASE WHEN holder OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
