@@ -128,19 +128,26 @@ DECLARE
     first_column CONSTANT pg_catalog.text := '^cmk\.seals\((E?''(?:[^'']|'''')*'')::text, ((?:[^''"]|''(?:[^'']|'''')*''|"(?:[^"]|"")*")*?)\)(?: AND (cmk\.seals\(E?''.*))?$';
     opening pg_catalog.text;
     printed pg_catalog.text;
+    item pg_catalog.record;
     parts pg_catalog.text[];
 BEGIN
-    SELECT pg_catalog.pg_get_triggerdef(g.oid),
-           pg_catalog.format('CREATE TRIGGER "~cmk_seal" BEFORE INSERT OR UPDATE ON %I.%I FOR EACH ROW WHEN ((',
-                             n.nspname, c.relname)
-      INTO printed, opening
+    SELECT pg_catalog.pg_get_triggerdef(g.oid) AS definition, n.nspname, c.relname INTO item
       FROM pg_catalog.pg_trigger g
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
      WHERE g.tgrelid OPERATOR(pg_catalog.=) relation
        AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal';
-    IF NOT FOUND OR NOT pg_catalog.starts_with(printed, opening)
-       OR NOT pg_catalog."right"(printed, pg_catalog.length(closing)) OPERATOR(pg_catalog.=) closing THEN
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- PostgreSQL calls the schema of temporary tables by either name, as the version goes.
+    FOREACH opening IN ARRAY ARRAY[item.nspname::pg_catalog.text, 'pg_temp'] LOOP
+        opening := pg_catalog.format('CREATE TRIGGER "~cmk_seal" BEFORE INSERT OR UPDATE ON %I.%I FOR EACH ROW WHEN ((',
+                                     opening, item.relname);
+        printed := CASE WHEN pg_catalog.starts_with(item.definition, opening) THEN item.definition END;
+        EXIT WHEN printed IS NOT NULL;
+    END LOOP;
+    IF printed IS NULL OR NOT pg_catalog."right"(printed, pg_catalog.length(closing)) OPERATOR(pg_catalog.=) closing THEN
         RETURN;
     END IF;
     printed := pg_catalog.substr(printed, pg_catalog.length(opening) OPERATOR(pg_catalog.+) 1);

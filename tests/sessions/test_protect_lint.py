@@ -3,7 +3,7 @@
 import pytest
 
 from protected import Table, make_table
-from support import fails, unique
+from support import fails, fails_with, unique
 
 
 @pytest.fixture
@@ -80,7 +80,8 @@ def test_copies_without_protection_are_named(owner, table):
     copy.seal()
     like.protect()
     assert copy.checks()["cmk_sealed_ssn"][1] is True
-    assert (copy.problems(), like.problems()) == ([f"remnants: {full}"], []) or copy.problems() == []
+    # What is in a copy of ciphertext, nobody can tell: it counts as a place where plaintext was.
+    assert (copy.problems(), like.problems()) == ([f"remnants: {full}"], [])
 
 
 def test_partitions_are_part_of_their_table(owner, local_tenant):
@@ -120,7 +121,7 @@ def test_the_keys_that_a_dump_needs(dba, owner, local_tenant):
     table = make_table(owner, [first, second, second], rows=30)
     table.protect(tenant_column="tenant_id")
     dba.run("SELECT cmk.rotate_tenant(%s)", first.name)
-    owner.run(f"UPDATE {table} SET ssn = 'newer' WHERE id = 1")
+    owner.run(f"UPDATE {table} SET ssn = 'newer' WHERE id = 3")
     full = f"{owner.role}.{table}"
     needed = f"SELECT tenant, version, state, \"table\"::text, column_name, \"values\" FROM cmk.dump_keys_needed('{full}')"
     assert dba.all(needed) == sorted([
@@ -134,10 +135,5 @@ def test_the_keys_that_a_dump_needs(dba, owner, local_tenant):
         dba.run("DELETE FROM cmk.data_key WHERE tenant = %s", second.name)
         unknown = dba.all(f"SELECT tenant, dek_id IS NOT NULL, \"values\" FROM cmk.dump_keys_needed('{full}')")
         assert (None, True, 20) in unknown
-    with fails_refused():
+    with fails_with("42501"):
         owner.run(needed)
-
-
-def fails_refused():
-    from support import fails_with
-    return fails_with("42501")

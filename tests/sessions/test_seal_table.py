@@ -1,6 +1,9 @@
 """cmk.seal_table(): old values are sealed in batches, while others work, and after any interruption."""
 
 import contextlib
+import os
+import re
+import signal
 import threading
 import time
 
@@ -9,7 +12,7 @@ import pytest
 
 from protected import SECRET, Table, file_of, hear, make_table, plaintexts
 from server import until
-from support import fails, fails_with, grant, unique
+from support import Session, fails, fails_with, grant, unique
 
 
 def protected(owner, tenants, rows=2000, **arguments):
@@ -28,11 +31,11 @@ def test_all_values_are_sealed_and_the_constraint_is_valid(owner, local_tenant):
     assert (table.unsealed(), table.values()) == (0, plaintexts(2000))
     assert table.checks()["cmk_sealed_ssn"][1] is True
     assert table.file() == before
-    assert f"2000 rows of {table} sealed" in [message for _, message, _, _ in heard]
+    assert f"2000 rows of {owner.role}.{table} sealed" in [message for _, message, _, _ in heard]
     # Once more there is nothing to do.
     heard.clear()
     table.seal()
-    assert f"0 rows of {table} sealed" in [message for _, message, _, _ in heard]
+    assert f"0 rows of {owner.role}.{table} sealed" in [message for _, message, _, _ in heard]
 
 
 def test_it_tells_where_plaintext_is_left_and_how_to_remove_it(server, dba, owner, local_tenant):
@@ -44,10 +47,11 @@ def test_it_tells_where_plaintext_is_left_and_how_to_remove_it(server, dba, owne
     told = [(message, hint) for _, message, _, hint in heard if "plaintext may be left" in message]
     assert len(told) == 1
     message, hint = told[0]
-    assert f"the files of {table}, {table}_inc," in message
-    for statement in (f"VACUUM FULL {table};", f"REINDEX INDEX CONCURRENTLY {table}_inc;", "VACUUM FULL pg_catalog.pg_statistic;"):
-        assert statement in hint
     relation = f"{owner.role}.{table}"
+    assert f"the files of {relation}, {relation}_inc," in message
+    statements = [f"VACUUM FULL {relation};", f"REINDEX INDEX CONCURRENTLY {relation}_inc;",
+                  "VACUUM FULL pg_catalog.pg_statistic;"]
+    assert [statement for statement in statements if statement not in hint] == []
     assert SECRET.encode() in file_of(server, dba, relation)
     assert SECRET.encode() in file_of(server, dba, f"{relation}_inc")
     assert table.problems() == [f"plaintext_in_index: {relation}_inc", f"remnants: {relation}"]
@@ -128,13 +132,13 @@ def test_rows_without_a_tenant_are_passed_over_and_reported(owner, local_tenant)
 def test_a_row_that_breaks_a_rule_of_the_table_keeps_only_its_tenants_batch_back(owner, local_tenant):
     tenant, other = local_tenant(), local_tenant()
     table = make_table(owner, [tenant, other], rows=2000)
-    owner.run(f"ALTER TABLE {table} ADD CHECK (id <> 1) NOT VALID")
+    owner.run(f"ALTER TABLE {table} ADD CHECK (id <> 2) NOT VALID")
     table.protect(tenant_column="tenant_id", rewrite=False)
     heard = hear(owner)
     table.seal(batch_blocks=2, pause=0)
     assert 0 < table.unsealed() < 500
     assert any(f'values of tenant "{tenant}" are not sealed' in message for _, message, _, _ in heard)
-    owner.run(f"DELETE FROM {table} WHERE id = 1")
+    owner.run(f"DELETE FROM {table} WHERE id = 2")
     table.seal(pause=0)
     assert table.unsealed() == 0
 
@@ -151,24 +155,83 @@ def test_values_sealed_for_something_else_are_reported(owner, local_tenant):
     assert table.checks()["cmk_sealed_ssn"][1] is False
 
 
-def test_it_goes_on_after_being_killed_at_any_point(server, session, owner, local_tenant):
-    tenants = [local_tenant(), local_tenant()]
-    table = protected(owner, tenants, rows=3000)
-    kills = 0
-    while table.unsealed() > 0 and kills < 40:
+def test_it_goes_on_after_its_session_was_ended_at_any_point(session, owner, local_tenant):
+    table = protected(owner, [local_tenant(), local_tenant()], rows=3000)
+    end = session("postgres")
+    for attempt in range(25):
         worker = session(owner.role)
-        done = worker.start(f"CALL cmk.seal_table('{table}', batch_blocks => 2, pause => 1)")
-        time.sleep(0.004 + 0.003 * kills)
-        with contextlib.suppress(psycopg.Error):
-            session().run("SELECT pg_terminate_backend(%s)", worker.pid)
-        kills += 1
+        done = worker.start(f"CALL cmk.seal_table('{table}', batch_blocks => 2)")
+        time.sleep(0.003 * attempt)
+        end.run("SELECT pg_terminate_backend(%s)", worker.pid)
         with contextlib.suppress(psycopg.Error):
             done.result(timeout=20)
-        assert table.values()[:50] == plaintexts(50)
+    assert table.values() == plaintexts(3000)
     table.seal()
     assert (table.unsealed(), table.values()) == (0, plaintexts(3000))
     assert table.checks()["cmk_sealed_ssn"][1] is True
 
+
+def test_it_goes_on_after_the_server_crashed_at_any_point(make_server):
+    server = make_server()
+    server.make_local_key("shared")
+    tables = [f"users_{number}" for number in range(6)]
+    with server.connect() as admin:
+        admin.execute("CREATE EXTENSION cmk_encrypt")
+        admin.execute("SELECT cmk.register_tenant('acme', 'local:shared'), cmk.grant_access('acme', 'postgres')")
+        for name in tables:
+            table = make_table(Session(admin), ["acme"], 3000)
+            admin.execute(f"ALTER TABLE {table} RENAME TO {name}")
+            Table(Session(admin), name).protect(tenant_column="tenant_id", rewrite=False)
+    left = []
+    for number, name in enumerate(tables):
+        worker = Session(server.connect())
+        done = worker.start(f"CALL cmk.seal_table('{name}', batch_blocks => 2)")
+        time.sleep(0.01 + 0.02 * number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGKILL)
+        with contextlib.suppress(psycopg.Error):
+            done.result(timeout=20)
+        back = until(lambda: reconnected(server), timeout=30, what="the server's recovery")
+        back.run("SET cmk_encrypt.output = plaintext")
+        table = Table(back, name)
+        left.append(table.unsealed())
+        assert table.values() == plaintexts(3000)
+        table.seal()
+        assert (table.unsealed(), table.values()) == (0, plaintexts(3000))
+        assert table.checks()["cmk_sealed_ssn"][1] is True
+        back.close()
+    assert any(0 < rows < 3000 for rows in left), left
+
+
+def reconnected(server):
+    with contextlib.suppress(psycopg.OperationalError):
+        return Session(server.connect())
+
+
+def test_it_tells_how_far_it_is_and_can_be_cancelled(session, owner, local_tenant):
+    table = protected(owner, [local_tenant()])
+    heard = hear(owner)
+    done = owner.start(f"CALL cmk.seal_table('{table}', batch_blocks => 1, pause => 100)")
+    until(lambda: heard, timeout=30, what="a word about progress")
+    message = heard[0][1]
+    assert re.fullmatch(rf"ssn of {owner.role}\.{table}: \d+ of \d+ blocks, \d+ rows sealed", message), message
+    session().run("SELECT pg_cancel_backend(%s)", owner.pid)
+    with fails_with("57014"):
+        done.result(timeout=20)
+    rows = int(message.split()[-3])
+    assert 0 < rows <= 2000 - table.unsealed()
+    table.seal()
+    assert table.unsealed() == 0
+
+
+def test_it_rests_in_proportion_to_its_work(owner, local_tenant):
+    tenant, took = local_tenant(), {}
+    for pause in (0, 30):
+        table = protected(owner, [tenant])
+        began = time.monotonic()
+        table.seal(batch_blocks=4, pause=pause)
+        took[pause] = time.monotonic() - began
+    assert took[30] > 5 * took[0], took
 
 
 def test_others_insert_and_update_meanwhile(session, owner, local_tenant):
