@@ -91,7 +91,8 @@ GRANT EXECUTE ON FUNCTION
     cmk.seal_value(pg_catalog.bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_value(pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text),
-    cmk.protections(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
+    cmk.show(pg_catalog.cmk_text), cmk.show(pg_catalog.cmk_bytea), cmk.show(pg_catalog.cmk_jsonb),
+    cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
@@ -102,6 +103,8 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
 COMMENT ON FUNCTION cmk.protections() IS
     'How the columns of this database are protected, as their CHECK constraints say it';
+COMMENT ON FUNCTION cmk.is_preloaded() IS
+    'Whether the library was loaded before this session''s first statement, by shared_preload_libraries or session_preload_libraries';
 COMMENT ON FUNCTION cmk.column_stats() IS
     'How many values of protected columns this session sealed and opened';
 COMMENT ON FUNCTION cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS

@@ -15,6 +15,7 @@ pgrx::extension_sql_file!("../sql/applications.sql", name = "applications");
 pgrx::extension_sql_file!("../sql/columns/types.sql", name = "types");
 pgrx::extension_sql_file!("../sql/columns/operators.sql", name = "operators", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/sealing.sql", name = "sealing", requires = ["types"]);
+pgrx::extension_sql_file!("../sql/columns/wire.sql", name = "wire", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/guards.sql", name = "guards");
 pgrx::extension_sql_file!("../sql/check.sql", name = "check");
 pgrx::extension_sql_file!(
@@ -35,6 +36,7 @@ static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 pub extern "C-unwind" fn _PG_init() {
     pg::cpu::require_features();
     pg::init();
+    pg::statement::install(column::wire::describe);
 }
 
 /// What `cargo pgrx test` asks for.
