@@ -1,7 +1,7 @@
 -- The change of a protected column's type, constraint and trigger, in one transaction: what
 -- cmk.protect_column(), cmk.unprotect_column() and cmk.set_column_length() have in common.
 
-CREATE TYPE cmk.column_change AS (
+CREATE TYPE cmk_internal.column_change AS (
     "table"           pg_catalog.regclass,
     "column"          pg_catalog.name,
     -- The type before; another one now means that somebody was faster.
@@ -21,7 +21,7 @@ CREATE TYPE cmk.column_change AS (
 );
 
 -- The constraints of a table and its children that the column is in, ours among them.
-CREATE FUNCTION cmk.checks_of_column(
+CREATE FUNCTION cmk_internal.checks_of_column(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     OUT relation pg_catalog.regclass, OUT depth pg_catalog.int4, OUT name pg_catalog.name,
     OUT is_ours pg_catalog.bool, OUT is_local pg_catalog.bool,
@@ -35,7 +35,7 @@ AS $$
                       AND p.attnum OPERATOR(pg_catalog.=) a.attnum),
            c.conislocal, pg_catalog.pg_get_constraintdef(c.oid),
            pg_catalog.obj_description(c.oid, 'pg_constraint')
-      FROM cmk.table_tree(checks_of_column."table") t
+      FROM cmk_internal.table_tree(checks_of_column."table") t
       JOIN pg_catalog.pg_attribute a
         ON a.attrelid OPERATOR(pg_catalog.=) t.relation
        AND a.attname OPERATOR(pg_catalog.=) checks_of_column."column"
@@ -47,7 +47,7 @@ AS $$
 $$;
 
 -- Takes the lock last: readers who come through a view lock the view first, too.
-CREATE FUNCTION cmk.change_column(change cmk.column_change) RETURNS pg_catalog.void
+CREATE FUNCTION cmk_internal.change_column(change cmk_internal.column_change) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -64,7 +64,7 @@ DECLARE
     actions pg_catalog.text[] := '{}';
 BEGIN
     IF change.recreate_views THEN
-        views := ARRAY(SELECT v.view FROM cmk.views_of_column("table", "column") v);
+        views := ARRAY(SELECT v.view FROM cmk_internal.views_of_column("table", "column") v);
     END IF;
     IF pg_catalog.cardinality(views) OPERATOR(pg_catalog.>) 0 THEN
         -- A comment locks a view against other changes of it, and nobody else out.
@@ -77,13 +77,13 @@ BEGIN
                pg_catalog.array_agg(s.statement ORDER BY v.number, s.number)
           INTO as_roles, script
           FROM pg_catalog.unnest(views) WITH ORDINALITY v (view, number)
-         CROSS JOIN LATERAL cmk.view_script(v.view) WITH ORDINALITY s (as_role, statement, number);
+         CROSS JOIN LATERAL cmk_internal.view_script(v.view) WITH ORDINALITY s (as_role, statement, number);
         EXECUTE pg_catalog.format('DROP VIEW %s', pg_catalog.array_to_string(views, ', '));
     END IF;
 
     EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', "table");
-    relations := ARRAY(SELECT t.relation FROM cmk.table_tree("table") t);
-    lines := ARRAY(SELECT o.line FROM cmk.column_obstacles("table", "column", false) o (line) ORDER BY 1);
+    relations := ARRAY(SELECT t.relation FROM cmk_internal.table_tree("table") t);
+    lines := ARRAY(SELECT o.line FROM cmk_internal.column_obstacles("table", "column", false) o (line) ORDER BY 1);
     PERFORM FROM pg_catalog.pg_attribute a
            WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
              AND a.attname OPERATOR(pg_catalog.=) "column"
@@ -91,13 +91,13 @@ BEGIN
     IF NOT FOUND THEN
         lines := pg_catalog.array_append(lines, 'its type has just been changed by somebody else');
     END IF;
-    PERFORM cmk.refuse(lines);
+    PERFORM cmk_internal.refuse(lines);
 
     -- Partitions have clones of their parent's trigger.
     SELECT pg_catalog.jsonb_object_agg(t.relation::pg_catalog.oid::pg_catalog.text,
                pg_catalog.to_jsonb(ARRAY(
                    SELECT pg_catalog.format('cmk.seals(%L, %s)', s.label, s.tenant)
-                     FROM cmk.seal_conditions(t.relation) WITH ORDINALITY s (label, tenant, number)
+                     FROM cmk_internal.seal_conditions(t.relation) WITH ORDINALITY s (label, tenant, number)
                     WHERE s.label OPERATOR(pg_catalog.=) change.label IS NOT TRUE
                     ORDER BY s.number)))
       INTO conditions
@@ -114,7 +114,7 @@ BEGIN
 
     -- PostgreSQL would check every row again, under the lock, and open each value to do so.
     SELECT COALESCE(pg_catalog.jsonb_agg(c.*), '[]') INTO checks
-      FROM cmk.checks_of_column("table", "column") c
+      FROM cmk_internal.checks_of_column("table", "column") c
      WHERE change.target IS NOT NULL AND (c.is_ours OR change.condition IS NOT NULL);
     FOR item IN SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (relation pg_catalog.regclass, name pg_catalog.name, is_local pg_catalog.bool) LOOP
         IF item.is_local THEN
@@ -144,7 +144,7 @@ BEGIN
         EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
     END IF;
     IF change.condition IS NULL THEN
-        PERFORM cmk.clean_defaults(relations, "column");
+        PERFORM cmk_internal.clean_defaults(relations, "column");
     END IF;
 
     -- Children first: what their parents add is merged with what they have.
@@ -165,13 +165,13 @@ BEGIN
         EXECUTE pg_catalog.format('COMMENT ON CONSTRAINT %I ON %s IS %L', item.name, item.relation, item.comment);
     END LOOP;
 
-    PERFORM cmk.make_seal_triggers(relations, conditions, change.condition);
-    PERFORM cmk.run_as(as_roles, script);
+    PERFORM cmk_internal.make_seal_triggers(relations, conditions, change.condition);
+    PERFORM cmk_internal.run_as(as_roles, script);
 END
 $$;
 
 -- A default went through the casts to our type and back. Set again as it reads, it forgets them.
-CREATE FUNCTION cmk.clean_defaults(relations pg_catalog.regclass[], "column" pg_catalog.name)
+CREATE FUNCTION cmk_internal.clean_defaults(relations pg_catalog.regclass[], "column" pg_catalog.name)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -180,7 +180,7 @@ DECLARE
 BEGIN
     FOR item IN
         SELECT d.adrelid::pg_catalog.regclass AS relation,
-               cmk.plain_default(d.adbin, d.adrelid) AS expression
+               cmk_internal.plain_default(d.adbin, d.adrelid) AS expression
           FROM pg_catalog.pg_attrdef d
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) d.adrelid AND a.attnum OPERATOR(pg_catalog.=) d.adnum
@@ -194,7 +194,7 @@ END
 $$;
 
 -- conditions: what the triggers sealed before, without the column that changes.
-CREATE FUNCTION cmk.make_seal_triggers(
+CREATE FUNCTION cmk_internal.make_seal_triggers(
     relations pg_catalog.regclass[], conditions pg_catalog.jsonb, condition pg_catalog.text)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -216,7 +216,7 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g
                         WHERE g.tgrelid OPERATOR(pg_catalog.=) item.relation
                           AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal') THEN
-            EXECUTE cmk.seal_trigger(item.relation, item.all_conditions);
+            EXECUTE cmk_internal.seal_trigger(item.relation, item.all_conditions);
         END IF;
         EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "~cmk_seal"', item.relation);
     END LOOP;
@@ -224,7 +224,7 @@ END
 $$;
 
 -- Raises an error that names all obstacles, if there are any.
-CREATE FUNCTION cmk.refuse(obstacles pg_catalog.text[]) RETURNS pg_catalog.void
+CREATE FUNCTION cmk_internal.refuse(obstacles pg_catalog.text[]) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -238,8 +238,8 @@ $$;
 -- Makes the change, and waits for its locks no longer than lock_timeout at a time: whoever comes
 -- later waits behind us. Between two tries everybody else gets through, for a time by chance, so
 -- that two such changes do not meet again and again.
-CREATE FUNCTION cmk.change_column_politely(
-    change cmk.column_change, lock_timeout pg_catalog.interval, lock_attempts pg_catalog.int4)
+CREATE FUNCTION cmk_internal.change_column_politely(
+    change cmk_internal.column_change, lock_timeout pg_catalog.interval, lock_attempts pg_catalog.int4)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -251,7 +251,7 @@ BEGIN
     FOR attempt IN 1 .. GREATEST(1, COALESCE(lock_attempts, 10)) LOOP
         BEGIN
             PERFORM pg_catalog.set_config('lock_timeout', milliseconds::pg_catalog.text, true);
-            PERFORM cmk.change_column(change);
+            PERFORM cmk_internal.change_column(change);
             PERFORM pg_catalog.set_config('lock_timeout', before, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN

@@ -17,13 +17,13 @@ BEGIN
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) c.oid
            AND a.attnum OPERATOR(pg_catalog.>) 0
-           AND cmk.is_protected_type(a.atttypid)
+           AND cmk_internal.is_protected_type(a.atttypid)
          WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,m}'::pg_catalog."char"[])
            AND (pg_catalog.cardinality(tables) OPERATOR(pg_catalog.=) 0
                 OR c.oid OPERATOR(pg_catalog.=) ANY (
                        SELECT t.relation::pg_catalog.oid
                          FROM pg_catalog.unnest(tables) given (relation)
-                        CROSS JOIN LATERAL cmk.table_tree(given.relation) t))
+                        CROSS JOIN LATERAL cmk_internal.table_tree(given.relation) t))
          ORDER BY 1, 2
     LOOP
         FOR tenant, version, dek_id, state, "values" IN EXECUTE pg_catalog.format(

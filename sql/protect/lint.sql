@@ -11,9 +11,9 @@ AS $$
 DECLARE
     rows pg_catalog.int8;
 BEGIN
-    PERFORM cmk.refuse_null("table"::pg_catalog.text, 'table');
-    PERFORM cmk.refuse_null("column"::pg_catalog.text, 'column');
-    PERFORM cmk.refuse_unprotected("table", "column");
+    PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
+    PERFORM cmk_internal.refuse_unprotected("table", "column");
     EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE NOT cmk.is_sealed(%I)', "table", "column") INTO rows;
     RETURN rows;
 END
@@ -21,14 +21,14 @@ $$;
 
 -- What is wrong with a protected column of one table, its partitions and children, a line each:
 -- the problem, then where it is.
-CREATE FUNCTION cmk.column_problems("table" pg_catalog.regclass, "column" pg_catalog.name)
+CREATE FUNCTION cmk_internal.column_problems("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH place AS MATERIALIZED (
         SELECT t.relation, a.attnum, c.relkind, p.constraint_oid, p.label, p.validated,
                g.tgenabled, d.adbin, d.adrelid
-          FROM cmk.table_tree(column_problems."table") t
+          FROM cmk_internal.table_tree(column_problems."table") t
           JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) t.relation
@@ -56,7 +56,7 @@ AS $$
     SELECT pg_catalog.format('trigger_without_column: %s', place.relation)
       FROM place
      WHERE place.tgenabled IS NOT NULL AND place.label IS NOT NULL
-       AND NOT EXISTS (SELECT FROM cmk.seal_conditions(place.relation) s
+       AND NOT EXISTS (SELECT FROM cmk_internal.seal_conditions(place.relation) s
                         WHERE s.label OPERATOR(pg_catalog.=) place.label)
     UNION ALL
     SELECT pg_catalog.format('plaintext_default: %s', place.relation)
@@ -65,8 +65,8 @@ AS $$
     UNION ALL
     SELECT pg_catalog.format(CASE WHEN f.is_index THEN 'plaintext_in_index: %s' ELSE 'remnants: %s' END, f.object)
       FROM place
-     CROSS JOIN LATERAL cmk.protection_note(place.constraint_oid) n
-     CROSS JOIN LATERAL cmk.files_of_column(place.relation, place.attnum) f
+     CROSS JOIN LATERAL cmk_internal.protection_note(place.constraint_oid) n
+     CROSS JOIN LATERAL cmk_internal.files_of_column(place.relation, place.attnum) f
      WHERE f.file OPERATOR(pg_catalog.=) ANY (n.files)
     UNION ALL
     SELECT DISTINCT pg_catalog.format('extended_statistics: %s', pg_catalog.format('%I.%I', n.nspname, s.stxname))
@@ -80,7 +80,7 @@ AS $$
       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) s.stxnamespace
     UNION ALL
     SELECT pg_catalog.format('materialized_view: %s', v.view)
-      FROM cmk.views_of_column(column_problems."table", column_problems."column") v
+      FROM cmk_internal.views_of_column(column_problems."table", column_problems."column") v
      WHERE v.kind OPERATOR(pg_catalog.=) 'm'
 $$;
 
@@ -99,18 +99,18 @@ CREATE VIEW cmk.protected_columns AS
            CASE g.tgenabled WHEN 'A' THEN 'always' WHEN 'O' THEN 'origin' WHEN 'R' THEN 'replica'
                             WHEN 'D' THEN 'disabled' ELSE 'missing' END AS trigger,
            COALESCE(p.validated, false) AS validated,
-           ARRAY(SELECT x.problem FROM cmk.column_problems(c.oid, a.attname) x (problem) ORDER BY x.problem) AS problems
+           ARRAY(SELECT x.problem FROM cmk_internal.column_problems(c.oid, a.attname) x (problem) ORDER BY x.problem) AS problems
       FROM pg_catalog.pg_attribute a
       JOIN pg_catalog.pg_class c
         ON c.oid OPERATOR(pg_catalog.=) a.attrelid
        AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[])
       LEFT JOIN cmk.protections() p
              ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
-      LEFT JOIN LATERAL cmk.seal_conditions(c.oid) s ON s.label OPERATOR(pg_catalog.=) p.label
+      LEFT JOIN LATERAL cmk_internal.seal_conditions(c.oid) s ON s.label OPERATOR(pg_catalog.=) p.label
       LEFT JOIN pg_catalog.pg_trigger g
              ON g.tgrelid OPERATOR(pg_catalog.=) c.oid
             AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
             AND g.tgfoid OPERATOR(pg_catalog.=) 'cmk.seal()'::pg_catalog.regprocedure
-     WHERE cmk.is_protected_type(a.atttypid)
+     WHERE cmk_internal.is_protected_type(a.atttypid)
        AND a.attnum OPERATOR(pg_catalog.>) 0
        AND a.attinhcount OPERATOR(pg_catalog.=) 0;

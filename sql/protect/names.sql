@@ -1,8 +1,13 @@
 -- How protection is written in the catalogs: what the functions around protected columns share.
 -- Nothing here changes anything, and it reads what everybody may read.
 
+-- Everybody may call what is in here, as it does nothing that its caller could not do, but nobody
+-- has to: cmk.protect_column(), cmk.seal_table() and their kin do.
+CREATE SCHEMA cmk_internal;
+COMMENT ON SCHEMA cmk_internal IS 'Parts of the functions of cmk_encrypt that protect columns; not for calling';
+
 -- A table with its partitions and inheritance children, parents before children.
-CREATE FUNCTION cmk.table_tree(
+CREATE FUNCTION cmk_internal.table_tree(
     "table" pg_catalog.regclass, OUT relation pg_catalog.regclass, OUT depth pg_catalog.int4)
 RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -17,7 +22,7 @@ AS $$
       FROM tree GROUP BY tree.relation ORDER BY 2, tree.relation
 $$;
 
-CREATE FUNCTION cmk.is_protected_type(type pg_catalog.oid) RETURNS pg_catalog.bool
+CREATE FUNCTION cmk_internal.is_protected_type(type pg_catalog.oid) RETURNS pg_catalog.bool
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT is_protected_type.type OPERATOR(pg_catalog.=) ANY (
@@ -25,7 +30,7 @@ AS $$
 $$;
 
 -- The type that protects values of a type; null if none does. A length stays.
-CREATE FUNCTION cmk.protecting_type(type pg_catalog.oid, typmod pg_catalog.int4) RETURNS pg_catalog.text
+CREATE FUNCTION cmk_internal.protecting_type(type pg_catalog.oid, typmod pg_catalog.int4) RETURNS pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.format('pg_catalog.%s%s', known.ours,
@@ -41,7 +46,7 @@ $$;
 
 -- What the comment on our constraint tells: the type before protection, and the files in which
 -- plaintext may be left. A comment may come from anywhere, so no more than a type's name is taken.
-CREATE FUNCTION cmk.protection_note(
+CREATE FUNCTION cmk_internal.protection_note(
     constraint_oid pg_catalog.oid, OUT former pg_catalog.text, OUT files pg_catalog.text[])
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -53,7 +58,7 @@ AS $$
 $$;
 
 -- The statement that writes such a comment. No files: nothing is left.
-CREATE FUNCTION cmk.protection_comment(
+CREATE FUNCTION cmk_internal.protection_comment(
     relation pg_catalog.regclass, constraint_name pg_catalog.name, former pg_catalog.text,
     files pg_catalog.text[]) RETURNS pg_catalog.text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -71,7 +76,7 @@ $$;
 
 -- The files in which plaintext of a column stays behind when the column is sealed row by row: the
 -- heap's, and those of the indexes that include the column.
-CREATE FUNCTION cmk.files_of_column(
+CREATE FUNCTION cmk_internal.files_of_column(
     relation pg_catalog.regclass, attnum pg_catalog.int2,
     OUT object pg_catalog.regclass, OUT is_index pg_catalog.bool, OUT file pg_catalog.text)
 RETURNS SETOF pg_catalog.record
@@ -90,7 +95,7 @@ $$;
 
 -- A name for the constraint that no constraint of the table or of its children has. A name has up
 -- to 63 bytes.
-CREATE FUNCTION cmk.unused_constraint_name("table" pg_catalog.regclass, "column" pg_catalog.name)
+CREATE FUNCTION cmk_internal.unused_constraint_name("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.name
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -104,7 +109,7 @@ BEGIN
             base := pg_catalog."left"(base, -1);
         END LOOP;
         PERFORM FROM pg_catalog.pg_constraint c
-                JOIN cmk.table_tree("table") t ON c.conrelid OPERATOR(pg_catalog.=) t.relation
+                JOIN cmk_internal.table_tree("table") t ON c.conrelid OPERATOR(pg_catalog.=) t.relation
                WHERE c.conname OPERATOR(pg_catalog.=) pg_catalog.concat(base, number)::pg_catalog.name;
         EXIT WHEN NOT FOUND;
         number := pg_catalog.concat('_', tried);
@@ -115,8 +120,8 @@ $$;
 
 -- What the trigger of a table seals, by the columns' labels, and who the tenant is: an expression in
 -- which the row is "new", NULL for the setting. PostgreSQL prints the WHEN that
--- cmk.seal_trigger() made as "((A AND B) OR true)", or as "(A OR true)".
-CREATE FUNCTION cmk.seal_conditions(
+-- cmk_internal.seal_trigger() made as "((A AND B) OR true)", or as "(A OR true)".
+CREATE FUNCTION cmk_internal.seal_conditions(
     relation pg_catalog.regclass, OUT label pg_catalog.text, OUT tenant pg_catalog.text)
 RETURNS SETOF pg_catalog.record
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
@@ -171,7 +176,7 @@ $$;
 
 -- The statement that makes the trigger. "OR true" lets the planner drop the condition, while
 -- PostgreSQL goes on guarding the columns that it names.
-CREATE FUNCTION cmk.seal_trigger(relation pg_catalog.regclass, conditions pg_catalog.text[])
+CREATE FUNCTION cmk_internal.seal_trigger(relation pg_catalog.regclass, conditions pg_catalog.text[])
 RETURNS pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -180,7 +185,7 @@ AS $$
 $$;
 
 -- Whether the column's values can stay where they are while its type changes to ours.
-CREATE FUNCTION cmk.keeps_file(type pg_catalog.oid) RETURNS pg_catalog.bool
+CREATE FUNCTION cmk_internal.keeps_file(type pg_catalog.oid) RETURNS pg_catalog.bool
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT keeps_file.type OPERATOR(pg_catalog.=) ANY (
@@ -188,7 +193,7 @@ AS $$
 $$;
 
 -- A column's default as SQL, without a cast that makes our type of a literal.
-CREATE FUNCTION cmk.plain_default(expression pg_catalog.pg_node_tree, relation pg_catalog.oid)
+CREATE FUNCTION cmk_internal.plain_default(expression pg_catalog.pg_node_tree, relation pg_catalog.oid)
 RETURNS pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off

@@ -2,7 +2,7 @@
 -- once, a line each.
 
 -- What forbids any change of a column's type, whatever the new type is.
-CREATE FUNCTION cmk.column_obstacles(
+CREATE FUNCTION cmk_internal.column_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name, recreate_views pg_catalog.bool)
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -10,10 +10,10 @@ AS $$
     WITH place AS MATERIALIZED (
         SELECT t.relation, t.depth, c.relkind, c.relowner, a.attinhcount,
                (SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits i
-                  JOIN cmk.table_tree(column_obstacles."table") p
+                  JOIN cmk_internal.table_tree(column_obstacles."table") p
                     ON i.inhparent OPERATOR(pg_catalog.=) p.relation
                  WHERE i.inhrelid OPERATOR(pg_catalog.=) t.relation) AS parents
-          FROM cmk.table_tree(column_obstacles."table") t
+          FROM cmk_internal.table_tree(column_obstacles."table") t
           JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) c.oid
@@ -36,16 +36,16 @@ AS $$
        AND NOT parent.inhparent OPERATOR(pg_catalog.=) ANY (SELECT p.relation FROM place p)
     UNION ALL
     SELECT u.line
-      FROM cmk.column_uses(column_obstacles."table", column_obstacles."column") u
+      FROM cmk_internal.column_uses(column_obstacles."table", column_obstacles."column") u
      WHERE NOT (column_obstacles.recreate_views AND u.kind OPERATOR(pg_catalog.=) ANY ('{view, matview}'))
     UNION ALL
     SELECT v.line
-      FROM cmk.view_obstacles(column_obstacles."table", column_obstacles."column") v (line)
+      FROM cmk_internal.view_obstacles(column_obstacles."table", column_obstacles."column") v (line)
      WHERE column_obstacles.recreate_views
 $$;
 
 -- The same, in order, and what is wrong with the argument views.
-CREATE FUNCTION cmk.common_obstacles(
+CREATE FUNCTION cmk_internal.common_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name, views pg_catalog.text)
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -54,7 +54,7 @@ AS $$
      WHERE NOT common_obstacles.views OPERATOR(pg_catalog.=) ANY ('{refuse, recreate}')
     UNION ALL
     (SELECT o.line
-       FROM cmk.column_obstacles(common_obstacles."table", common_obstacles."column",
+       FROM cmk_internal.column_obstacles(common_obstacles."table", common_obstacles."column",
                                  common_obstacles.views OPERATOR(pg_catalog.=) 'recreate') o (line)
       ORDER BY o.line)
 $$;
@@ -62,7 +62,7 @@ $$;
 -- The expression with "new." before the row's columns, as a trigger's WHEN wants it. PostgreSQL
 -- itself prints the columns with the table's alias, for a view of two tables; nothing that is made
 -- for that stays.
-CREATE FUNCTION cmk.row_expression("table" pg_catalog.regclass, expression pg_catalog.text)
+CREATE FUNCTION cmk_internal.row_expression("table" pg_catalog.regclass, expression pg_catalog.text)
 RETURNS pg_catalog.text
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
@@ -88,7 +88,7 @@ END
 $$;
 
 -- Which of the ways to tell the tenant is meant, and what is wrong with it.
-CREATE FUNCTION cmk.tenant_obstacles(
+CREATE FUNCTION cmk_internal.tenant_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name, tenant_expression pg_catalog.text)
 RETURNS SETOF pg_catalog.text
@@ -119,7 +119,7 @@ BEGIN
             RETURN NEXT pg_catalog.format('there is no tenant column %I', tenant_column);
         ELSIF tenant_column OPERATOR(pg_catalog.=) "column" THEN
             RETURN NEXT 'the tenant column is the column itself';
-        ELSIF cmk.is_protected_type(item.atttypid) THEN
+        ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
             RETURN NEXT pg_catalog.format('the tenant column %I is protected', tenant_column);
         ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
             RETURN NEXT pg_catalog.format('the tenant column %I is generated after the value is sealed', tenant_column);
@@ -130,7 +130,7 @@ BEGIN
     END IF;
     IF tenant_expression IS NOT NULL THEN
         BEGIN
-            PERFORM cmk.row_expression("table", tenant_expression);
+            PERFORM cmk_internal.row_expression("table", tenant_expression);
         EXCEPTION WHEN syntax_error_or_access_rule_violation OR feature_not_supported
                     OR data_exception OR insufficient_privilege THEN
             RETURN NEXT pg_catalog.format('tenant_expression: %s', SQLERRM);
@@ -141,17 +141,17 @@ $$;
 
 -- Whether what the constraint and the trigger of a protected column do is in place for a table, its
 -- partitions and its children.
-CREATE FUNCTION cmk.is_protected("table" pg_catalog.regclass, "column" pg_catalog.name)
+CREATE FUNCTION cmk_internal.is_protected("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.bool
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT NOT EXISTS (
-        SELECT FROM cmk.table_tree(is_protected."table") t
+        SELECT FROM cmk_internal.table_tree(is_protected."table") t
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) t.relation
            AND a.attname OPERATOR(pg_catalog.=) is_protected."column"
          WHERE NOT EXISTS (SELECT FROM cmk.protections() p
-                             JOIN cmk.seal_conditions(t.relation) s
+                             JOIN cmk_internal.seal_conditions(t.relation) s
                                ON s.label OPERATOR(pg_catalog.=) p.label
                             WHERE p.relation OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
                               AND p.attnum OPERATOR(pg_catalog.=) a.attnum)
@@ -161,7 +161,7 @@ AS $$
                               AND g.tgenabled OPERATOR(pg_catalog.=) 'A'))
 $$;
 
-CREATE FUNCTION cmk.protect_obstacles(
+CREATE FUNCTION cmk_internal.protect_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name, tenant_expression pg_catalog.text,
     rewrite pg_catalog.bool, views pg_catalog.text, label pg_catalog.text)
@@ -185,7 +185,7 @@ BEGIN
 
     SELECT a.attnum, a.atttypid, a.atttypmod, a.attidentity, a.attgenerated, t.typtype,
            pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
-           cmk.protecting_type(a.atttypid, a.atttypmod) AS target,
+           cmk_internal.protecting_type(a.atttypid, a.atttypmod) AS target,
            (SELECT l.collisdeterministic FROM pg_catalog.pg_collation l
              WHERE l.oid OPERATOR(pg_catalog.=) a.attcollation) AS deterministic
       INTO item
@@ -197,9 +197,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NEXT pg_catalog.format('there is no column %I in %s', "column", "table");
         RETURN;
-    ELSIF cmk.is_protected_type(item.atttypid) THEN
+    ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
         -- Else something of it was lost, and is made again.
-        IF cmk.is_protected("table", "column") THEN
+        IF cmk_internal.is_protected("table", "column") THEN
             RETURN NEXT 'it is protected already';
         END IF;
     ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
@@ -210,14 +210,14 @@ BEGIN
         RETURN NEXT pg_catalog.format('its type %s is a domain: change it to the type beneath, with the checks on the column', item.type);
     ELSIF item.target IS NULL THEN
         RETURN NEXT pg_catalog.format('its type is %s: of what can be protected, text is nearest', item.type);
-    ELSIF NOT cmk.keeps_file(item.atttypid) AND rewrite IS NOT TRUE
+    ELSIF NOT cmk_internal.keeps_file(item.atttypid) AND rewrite IS NOT TRUE
           AND (rewrite IS NOT NULL OR item.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.bpchar'::pg_catalog.regtype::pg_catalog.oid) THEN
         RETURN NEXT pg_catalog.format('its type %s needs rewrite => true', item.type);
     END IF;
     IF NOT item.deterministic THEN
         RETURN NEXT 'its collation is not deterministic';
     END IF;
-    RETURN QUERY SELECT * FROM cmk.tenant_obstacles("table", "column", tenant_column, tenant_expression);
+    RETURN QUERY SELECT * FROM cmk_internal.tenant_obstacles("table", "column", tenant_column, tenant_expression);
     IF label OPERATOR(pg_catalog.=) '' THEN
         RETURN NEXT 'the label is empty';
     END IF;
@@ -229,6 +229,6 @@ BEGIN
          WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
            AND p.label OPERATOR(pg_catalog.=) protect_obstacles.label
            AND a.attname OPERATOR(pg_catalog.<>) "column";
-    RETURN QUERY SELECT * FROM cmk.common_obstacles("table", "column", views);
+    RETURN QUERY SELECT * FROM cmk_internal.common_obstacles("table", "column", views);
 END
 $$;

@@ -2,14 +2,14 @@
 
 -- What values of the column are bound to, for good: no rename changes it. The schema is in it only
 -- where two tables would share a label.
-CREATE FUNCTION cmk.default_label("table" pg_catalog.regclass, "column" pg_catalog.name)
+CREATE FUNCTION cmk_internal.default_label("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN EXISTS (SELECT FROM cmk.protections() p
                               WHERE p.label OPERATOR(pg_catalog.=) short.label
                                 AND NOT p.relation OPERATOR(pg_catalog.=) ANY (
-                                        SELECT t.relation::pg_catalog.oid FROM cmk.table_tree(default_label."table") t))
+                                        SELECT t.relation::pg_catalog.oid FROM cmk_internal.table_tree(default_label."table") t))
                 THEN pg_catalog.concat(n.nspname, '.', short.label) ELSE short.label END
       FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -20,7 +20,7 @@ $$;
 -- Seals something for each tenant that has values in the column: what is refused, is refused before
 -- the lock, and what waits for KMS, waits before the lock. False, and nothing done, if there are
 -- more tenants than at_most.
-CREATE FUNCTION cmk.try_tenants(
+CREATE FUNCTION cmk_internal.try_tenants(
     "table" pg_catalog.regclass, "column" pg_catalog.name, tenant pg_catalog.text,
     at_most pg_catalog.int8) RETURNS pg_catalog.bool
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -35,7 +35,7 @@ BEGIN
     IF pg_catalog.cardinality(tenants) OPERATOR(pg_catalog.>) at_most THEN
         RETURN false;
     END IF;
-    PERFORM pg_catalog.length(cmk.seal_value(''::pg_catalog.text, t.name, 'cmk.try_tenants', NULL::pg_catalog.text)::pg_catalog.text)
+    PERFORM cmk.is_sealed(cmk.seal_value(''::pg_catalog.text, t.name, 'cmk_internal.try_tenants', NULL::pg_catalog.text))
        FROM pg_catalog.unnest(tenants) AS t (name);
     RETURN true;
 END
@@ -63,7 +63,7 @@ DECLARE
     obstacles pg_catalog.text[];
     subject pg_catalog.record;
     existing pg_catalog.record;
-    change cmk.column_change;
+    change cmk_internal.column_change;
     -- The tenant, over the columns of a row, and as the constraint has it.
     tenant pg_catalog.text;
     tenant_in_check pg_catalog.text := 'NULL';
@@ -71,15 +71,15 @@ DECLARE
     bytes pg_catalog.int8;
     detail pg_catalog.text;
 BEGIN
-    PERFORM cmk.refuse_null("table"::pg_catalog.text, 'table');
-    PERFORM cmk.refuse_null("column"::pg_catalog.text, 'column');
-    PERFORM cmk.refuse_null(views, 'views');
-    obstacles := ARRAY(SELECT o.line FROM cmk.protect_obstacles(
+    PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
+    PERFORM cmk_internal.refuse_null(views, 'views');
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.protect_obstacles(
         "table", "column", tenant_column, tenant_expression, rewrite, views, label) o (line));
-    PERFORM cmk.refuse(obstacles);
+    PERFORM cmk_internal.refuse(obstacles);
 
     SELECT a.attnum, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
-           cmk.protecting_type(a.atttypid, a.atttypmod) AS target, cmk.keeps_file(a.atttypid) AS keeps_file
+           cmk_internal.protecting_type(a.atttypid, a.atttypmod) AS target, cmk_internal.keeps_file(a.atttypid) AS keeps_file
       INTO subject
       FROM pg_catalog.pg_attribute a
      WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
@@ -103,14 +103,14 @@ BEGIN
         tenant_in_trigger := pg_catalog.format('new.%I', tenant_column);
     ELSIF tenant_expression IS NOT NULL THEN
         tenant := pg_catalog.format('(%s)::pg_catalog.text', tenant_expression);
-        tenant_in_trigger := pg_catalog.format('(%s)::pg_catalog.text', cmk.row_expression("table", tenant_expression));
+        tenant_in_trigger := pg_catalog.format('(%s)::pg_catalog.text', cmk_internal.row_expression("table", tenant_expression));
     ELSE
         tenant := 'pg_catalog.current_setting(''cmk_encrypt.tenant'')';
     END IF;
-    label := COALESCE(existing.label, label, cmk.default_label("table", "column"));
+    label := COALESCE(existing.label, label, cmk_internal.default_label("table", "column"));
 
     SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.relation)), 0)::pg_catalog.int8 INTO bytes
-      FROM cmk.table_tree("table") t;
+      FROM cmk_internal.table_tree("table") t;
     IF subject.target IS NULL THEN
         rewrite := false;
     ELSIF tenant_column IS NULL AND tenant_expression IS NULL
@@ -123,7 +123,7 @@ BEGIN
     ELSIF rewrite IS NULL AND subject.keeps_file THEN
         BEGIN
             rewrite := bytes OPERATOR(pg_catalog.>) 0 AND bytes OPERATOR(pg_catalog.<=) small
-                       AND cmk.try_tenants("table", "column", tenant, few);
+                       AND cmk_internal.try_tenants("table", "column", tenant, few);
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
             RAISE NOTICE 'the table is not rewritten: %', SQLERRM USING DETAIL = detail;
@@ -131,7 +131,7 @@ BEGIN
         END;
     ELSIF rewrite OR NOT subject.keeps_file THEN
         rewrite := true;
-        PERFORM cmk.try_tenants("table", "column", tenant, 9223372036854775806);
+        PERFORM cmk_internal.try_tenants("table", "column", tenant, 9223372036854775806);
     END IF;
 
     change."table" := "table";
@@ -148,7 +148,7 @@ BEGIN
             tenant, label);
     END IF;
     IF existing.conname IS NULL THEN
-        change.check_name := cmk.unused_constraint_name("table", "column");
+        change.check_name := cmk_internal.unused_constraint_name("table", "column");
         change.check_expression := pg_catalog.format(
             'cmk.sealed(%I, %L, %s, NULL)', "column", label, tenant_in_check);
     END IF;
@@ -156,13 +156,13 @@ BEGIN
     change.label := label;
     change.condition := pg_catalog.format('cmk.seals(%L, %s)', label, tenant_in_trigger);
     change.recreate_views := views OPERATOR(pg_catalog.=) 'recreate';
-    PERFORM cmk.change_column_politely(change, lock_timeout, lock_attempts);
+    PERFORM cmk_internal.change_column_politely(change, lock_timeout, lock_attempts);
 
     IF existing.conname IS NULL THEN
-        PERFORM cmk.write_notes("table", change.check_name, "column",
+        PERFORM cmk_internal.write_notes("table", change.check_name, "column",
                                 CASE WHEN subject.target IS NOT NULL THEN subject.type END);
     END IF;
-    PERFORM cmk.tell_of_protection("table", "column", tenant_column);
+    PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c
                     WHERE c.conrelid OPERATOR(pg_catalog.=) "table"
                       AND c.conname OPERATOR(pg_catalog.=) COALESCE(existing.conname, change.check_name)
@@ -179,7 +179,7 @@ END
 $$;
 
 -- What protection of this column brings with it, and its owner may not expect.
-CREATE FUNCTION cmk.tell_of_protection(
+CREATE FUNCTION cmk_internal.tell_of_protection(
     "table" pg_catalog.regclass, "column" pg_catalog.name, tenant_column pg_catalog.name)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -188,17 +188,12 @@ DECLARE
     item pg_catalog.record;
 BEGIN
     FOR item IN
-        SELECT c.relation, c.name FROM cmk.checks_of_column("table", "column") c WHERE NOT c.is_ours AND c.is_local
+        SELECT c.relation, c.name FROM cmk_internal.checks_of_column("table", "column") c WHERE NOT c.is_ours AND c.is_local
     LOOP
         RAISE NOTICE 'constraint % of % opens the value at each write from now on', pg_catalog.quote_ident(item.name), item.relation
             USING HINT = 'It holds for new rows, and is NOT VALID: old rows are not checked.';
     END LOOP;
-    -- Who may not see it is not told.
-    PERFORM FROM pg_catalog.pg_settings s
-           WHERE s.name OPERATOR(pg_catalog.~) '^(shared|session|local)_preload_libraries$'
-          HAVING pg_catalog.count(*) FILTER (WHERE s.name OPERATOR(pg_catalog.=) 'shared_preload_libraries') OPERATOR(pg_catalog.>) 0
-             AND NOT pg_catalog.bool_or(s.setting OPERATOR(pg_catalog.~) '\mcmk_encrypt\M');
-    IF FOUND THEN
+    IF NOT cmk.is_preloaded() THEN
         RAISE WARNING 'cmk_encrypt is not among the preloaded libraries'
             USING HINT = 'Sessions that load it late cannot read protected columns in their first parallel query; add it to shared_preload_libraries or session_preload_libraries.';
     END IF;
@@ -213,7 +208,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION cmk.refuse_null(value pg_catalog.text, argument pg_catalog.text) RETURNS pg_catalog.void
+CREATE FUNCTION cmk_internal.refuse_null(value pg_catalog.text, argument pg_catalog.text) RETURNS pg_catalog.void
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -225,7 +220,7 @@ $$;
 
 -- Comments on our constraint, in the table and its children: what the type was, and in which files
 -- plaintext may be left. None where all values were sealed while the table was rewritten.
-CREATE FUNCTION cmk.write_notes(
+CREATE FUNCTION cmk_internal.write_notes(
     "table" pg_catalog.regclass, check_name pg_catalog.name, "column" pg_catalog.name, former pg_catalog.text)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -234,9 +229,9 @@ DECLARE
     statement pg_catalog.text;
 BEGIN
     FOR statement IN
-        SELECT cmk.protection_comment(t.relation, check_name, former, CASE WHEN NOT c.convalidated
-                   THEN ARRAY(SELECT f.file FROM cmk.files_of_column(t.relation, a.attnum) f) END)
-          FROM cmk.table_tree("table") t
+        SELECT cmk_internal.protection_comment(t.relation, check_name, former, CASE WHEN NOT c.convalidated
+                   THEN ARRAY(SELECT f.file FROM cmk_internal.files_of_column(t.relation, a.attnum) f) END)
+          FROM cmk_internal.table_tree("table") t
           JOIN pg_catalog.pg_constraint c
             ON c.conrelid OPERATOR(pg_catalog.=) t.relation
            AND c.conname OPERATOR(pg_catalog.=) check_name

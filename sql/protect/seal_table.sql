@@ -4,7 +4,7 @@
 
 -- What of a table, its partitions and its children is to be sealed, and who the tenant is: an
 -- expression over a row that is called "new".
-CREATE FUNCTION cmk.columns_to_seal(
+CREATE FUNCTION cmk_internal.columns_to_seal(
     "table" pg_catalog.regclass,
     OUT relation pg_catalog.regclass, OUT attnum pg_catalog.int2, OUT "column" pg_catalog.name,
     OUT tenant pg_catalog.text, OUT constraint_oid pg_catalog.oid, OUT validated pg_catalog.bool)
@@ -15,48 +15,48 @@ AS $$
            CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
                 THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
            p.constraint_oid, p.validated
-      FROM cmk.table_tree(columns_to_seal."table") t
+      FROM cmk_internal.table_tree(columns_to_seal."table") t
       JOIN cmk.protections() p ON p.relation OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
       JOIN pg_catalog.pg_attribute a
         ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
-      LEFT JOIN cmk.seal_conditions(t.relation) s ON s.label OPERATOR(pg_catalog.=) p.label
+      LEFT JOIN cmk_internal.seal_conditions(t.relation) s ON s.label OPERATOR(pg_catalog.=) p.label
      ORDER BY t.depth, t.relation::pg_catalog.oid, a.attnum
 $$;
 
-CREATE FUNCTION cmk.seal_obstacles("table" pg_catalog.regclass) RETURNS SETOF pg_catalog.text
+CREATE FUNCTION cmk_internal.seal_obstacles("table" pg_catalog.regclass) RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.format('you do not own %s', t.relation)
-      FROM cmk.table_tree(seal_obstacles."table") t
+      FROM cmk_internal.table_tree(seal_obstacles."table") t
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
      WHERE NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
     UNION ALL
     SELECT pg_catalog.format('row-level security hides rows of %s from you', t.relation)
-      FROM cmk.table_tree(seal_obstacles."table") t
+      FROM cmk_internal.table_tree(seal_obstacles."table") t
      WHERE pg_catalog.row_security_active(t.relation::pg_catalog.oid)
     UNION ALL
     SELECT pg_catalog.format('no column of %s is protected', seal_obstacles."table")
-     WHERE NOT EXISTS (SELECT FROM cmk.columns_to_seal(seal_obstacles."table"))
+     WHERE NOT EXISTS (SELECT FROM cmk_internal.columns_to_seal(seal_obstacles."table"))
     UNION ALL
     SELECT DISTINCT pg_catalog.format('the trigger of %s does not seal column %I: call cmk.protect_column() again', s.relation, s."column")
-      FROM cmk.columns_to_seal(seal_obstacles."table") s
-     WHERE NOT cmk.is_protected(s.relation, s."column")
+      FROM cmk_internal.columns_to_seal(seal_obstacles."table") s
+     WHERE NOT cmk_internal.is_protected(s.relation, s."column")
 $$;
 
 -- Notes which files the plaintext is in while it is sealed, unless that is known. They are others
 -- after a VACUUM FULL.
-CREATE FUNCTION cmk.note_files(relation pg_catalog.regclass, attnum pg_catalog.int2, constraint_oid pg_catalog.oid)
+CREATE FUNCTION cmk_internal.note_files(relation pg_catalog.regclass, attnum pg_catalog.int2, constraint_oid pg_catalog.oid)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     current_files CONSTANT pg_catalog.text[] := ARRAY(
-        SELECT f.file FROM cmk.files_of_column(note_files.relation, note_files.attnum) f);
+        SELECT f.file FROM cmk_internal.files_of_column(note_files.relation, note_files.attnum) f);
     statement pg_catalog.text;
 BEGIN
-    SELECT cmk.protection_comment(note_files.relation, c.conname, n.former, current_files) INTO statement
+    SELECT cmk_internal.protection_comment(note_files.relation, c.conname, n.former, current_files) INTO statement
       FROM pg_catalog.pg_constraint c
-     CROSS JOIN LATERAL cmk.protection_note(c.oid) n
+     CROSS JOIN LATERAL cmk_internal.protection_note(c.oid) n
      WHERE c.oid OPERATOR(pg_catalog.=) note_files.constraint_oid
        AND n.files OPERATOR(pg_catalog.<>) current_files;
     IF FOUND THEN
@@ -67,7 +67,7 @@ $$;
 
 -- Seals the values of some blocks, tenant by tenant, and goes past those whose values cannot be
 -- sealed. unavailable: tenants that need not be tried again; failures: what went wrong, by tenant.
-CREATE FUNCTION cmk.seal_by_tenant(
+CREATE FUNCTION cmk_internal.seal_by_tenant(
     relation pg_catalog.regclass, attnum pg_catalog.int2, "column" pg_catalog.name, tenant pg_catalog.text,
     first_block pg_catalog.int8, last_block pg_catalog.int8, skip pg_catalog.text[],
     OUT sealed pg_catalog.int8, OUT unavailable pg_catalog.text[], OUT failures pg_catalog.jsonb)
@@ -92,7 +92,7 @@ BEGIN
                 skip OPERATOR(pg_catalog.||) pg_catalog.array_remove(tenants, one));
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-            IF NOT cmk.concerns_tenant(SQLSTATE, detail) THEN
+            IF NOT cmk_internal.concerns_tenant(SQLSTATE, detail) THEN
                 RAISE;
             END IF;
             failures := failures OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(
@@ -107,7 +107,7 @@ END
 $$;
 
 -- Whether an error is about a tenant, its key or one of its values, so that others can go on.
-CREATE FUNCTION cmk.concerns_tenant(sqlstate_text pg_catalog.text, detail pg_catalog.text)
+CREATE FUNCTION cmk_internal.concerns_tenant(sqlstate_text pg_catalog.text, detail pg_catalog.text)
 RETURNS pg_catalog.bool
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -140,13 +140,13 @@ DECLARE
     detail pg_catalog.text;
     error pg_catalog.text;
 BEGIN
-    PERFORM cmk.refuse_null("table"::pg_catalog.text, 'table');
-    obstacles := ARRAY(SELECT o.line FROM cmk.seal_obstacles("table") o (line));
-    PERFORM cmk.refuse(obstacles);
+    PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.seal_obstacles("table") o (line));
+    PERFORM cmk_internal.refuse(obstacles);
     COMMIT;
-    FOR item IN SELECT s.* FROM cmk.columns_to_seal("table") s LOOP
+    FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s LOOP
         CONTINUE WHEN item.validated;
-        PERFORM cmk.note_files(item.relation, item.attnum, item.constraint_oid);
+        PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
         COMMIT;
         first_block := 0;
         -- What comes later, the trigger seals.
@@ -167,11 +167,11 @@ BEGIN
                     error := SQLERRM;
                 WHEN OTHERS THEN
                     GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-                    IF NOT cmk.concerns_tenant(SQLSTATE, detail) THEN
+                    IF NOT cmk_internal.concerns_tenant(SQLSTATE, detail) THEN
                         RAISE;
                     END IF;
                     SELECT b.* INTO batch
-                      FROM cmk.seal_by_tenant(item.relation, item.attnum, item."column", item.tenant, first_block,
+                      FROM cmk_internal.seal_by_tenant(item.relation, item.attnum, item."column", item.tenant, first_block,
                                first_block OPERATOR(pg_catalog.+) GREATEST(COALESCE(batch_blocks, 64), 1), skip) b;
                     sealed := batch.sealed;
                     skip := skip OPERATOR(pg_catalog.||) batch.unavailable;
@@ -180,7 +180,7 @@ BEGIN
             IF error IS NULL THEN
                 busy := 0;
                 IF sealed OPERATOR(pg_catalog.>) 0 THEN
-                    PERFORM cmk.note_files(item.relation, item.attnum, item.constraint_oid);
+                    PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
                 END IF;
                 total := total OPERATOR(pg_catalog.+) sealed;
                 first_block := first_block OPERATOR(pg_catalog.+) GREATEST(COALESCE(batch_blocks, 64), 1);
@@ -195,22 +195,22 @@ BEGIN
                 OPERATOR(pg_catalog.*) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started));
         END LOOP;
     END LOOP;
-    PERFORM cmk.tell_failures(failures);
+    PERFORM cmk_internal.tell_failures(failures);
     COMMIT;
     IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
-        FOR item IN SELECT s.* FROM cmk.columns_to_seal("table") s WHERE NOT s.validated LOOP
-            PERFORM cmk.validate_sealed(item.constraint_oid);
+        FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s WHERE NOT s.validated LOOP
+            PERFORM cmk_internal.validate_sealed(item.constraint_oid);
             COMMIT;
         END LOOP;
     END IF;
     IF total OPERATOR(pg_catalog.>) 0 THEN
         EXECUTE pg_catalog.format('ANALYZE %s', "table");
     END IF;
-    PERFORM cmk.tell_remnants("table", total);
+    PERFORM cmk_internal.tell_remnants("table", total);
 END
 $$;
 
-CREATE FUNCTION cmk.tell_failures(failures pg_catalog.jsonb) RETURNS pg_catalog.void
+CREATE FUNCTION cmk_internal.tell_failures(failures pg_catalog.jsonb) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -229,7 +229,7 @@ END
 $$;
 
 -- Lets PostgreSQL check every row, without a key and without keeping writers out.
-CREATE FUNCTION cmk.validate_sealed(constraint_oid pg_catalog.oid) RETURNS pg_catalog.void
+CREATE FUNCTION cmk_internal.validate_sealed(constraint_oid pg_catalog.oid) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -249,7 +249,7 @@ END
 $$;
 
 -- Says where plaintext is left, and how to remove it.
-CREATE FUNCTION cmk.tell_remnants("table" pg_catalog.regclass, sealed pg_catalog.int8) RETURNS pg_catalog.void
+CREATE FUNCTION cmk_internal.tell_remnants("table" pg_catalog.regclass, sealed pg_catalog.int8) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -261,9 +261,9 @@ BEGIN
                THEN pg_catalog.format('REINDEX INDEX CONCURRENTLY %s;', f.object)
                ELSE pg_catalog.format('VACUUM FULL %s;', f.object) END, ' ')
       INTO places, statements
-      FROM cmk.columns_to_seal("table") s
-     CROSS JOIN LATERAL cmk.protection_note(s.constraint_oid) n
-     CROSS JOIN LATERAL cmk.files_of_column(s.relation, s.attnum) f
+      FROM cmk_internal.columns_to_seal("table") s
+     CROSS JOIN LATERAL cmk_internal.protection_note(s.constraint_oid) n
+     CROSS JOIN LATERAL cmk_internal.files_of_column(s.relation, s.attnum) f
      WHERE f.file OPERATOR(pg_catalog.=) ANY (n.files);
     RAISE NOTICE '% rows of % sealed', sealed, "table";
     IF places IS NOT NULL THEN

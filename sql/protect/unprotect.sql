@@ -1,7 +1,7 @@
 -- The way back.
 
 -- The type that a protected column had before.
-CREATE FUNCTION cmk.former_type(type pg_catalog.oid, typmod pg_catalog.int4, former pg_catalog.text)
+CREATE FUNCTION cmk_internal.former_type(type pg_catalog.oid, typmod pg_catalog.int4, former pg_catalog.text)
 RETURNS pg_catalog.text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -18,7 +18,7 @@ AS $$
       FROM pg_catalog."substring"(pg_catalog.format_type(former_type.type, former_type.typmod), '\(\d+\)') AS length (text)
 $$;
 
-CREATE FUNCTION cmk.refuse_unprotected("table" pg_catalog.regclass, "column" pg_catalog.name)
+CREATE FUNCTION cmk_internal.refuse_unprotected("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -27,7 +27,7 @@ BEGIN
            WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
              AND a.attname OPERATOR(pg_catalog.=) "column"
              AND a.attnum OPERATOR(pg_catalog.>) 0
-             AND cmk.is_protected_type(a.atttypid);
+             AND cmk_internal.is_protected_type(a.atttypid);
     IF NOT FOUND THEN
         PERFORM cmk.raise('not_protected', pg_catalog.format('table=%s column=%I', "table", "column"));
     END IF;
@@ -45,20 +45,20 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp 
 AS $$
 DECLARE
     obstacles pg_catalog.text[];
-    change cmk.column_change;
+    change cmk_internal.column_change;
 BEGIN
-    PERFORM cmk.refuse_null("table"::pg_catalog.text, 'table');
-    PERFORM cmk.refuse_null("column"::pg_catalog.text, 'column');
-    PERFORM cmk.refuse_null(views, 'views');
-    PERFORM cmk.refuse_unprotected("table", "column");
-    obstacles := ARRAY(SELECT o.line FROM cmk.common_obstacles("table", "column", views) o (line));
-    PERFORM cmk.refuse(obstacles);
-    SELECT a.atttypid, cmk.former_type(a.atttypid, a.atttypmod, n.former), p.label
+    PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
+    PERFORM cmk_internal.refuse_null(views, 'views');
+    PERFORM cmk_internal.refuse_unprotected("table", "column");
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views) o (line));
+    PERFORM cmk_internal.refuse(obstacles);
+    SELECT a.atttypid, cmk_internal.former_type(a.atttypid, a.atttypmod, n.former), p.label
       INTO change.type, change.target, change.label
       FROM pg_catalog.pg_attribute a
       LEFT JOIN cmk.protections() p
              ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
-      LEFT JOIN LATERAL cmk.protection_note(p.constraint_oid) n ON true
+      LEFT JOIN LATERAL cmk_internal.protection_note(p.constraint_oid) n ON true
      WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
     change."table" := "table";
     change."column" := "column";
@@ -70,7 +70,7 @@ BEGIN
         change.using_expression := pg_catalog.concat(change.using_expression, '::pg_catalog.json');
     END IF;
     change.recreate_views := views OPERATOR(pg_catalog.=) 'recreate';
-    PERFORM cmk.change_column_politely(change, lock_timeout, lock_attempts);
+    PERFORM cmk_internal.change_column_politely(change, lock_timeout, lock_attempts);
     RETURN pg_catalog.format('%I of %s holds plaintext again, in a column of type %s', "column", "table",
         (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
           WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column"));

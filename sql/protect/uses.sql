@@ -2,7 +2,7 @@
 -- time, and some only under its lock.
 
 -- Tables that have a column of a table's row type, or of a type that is made of it.
-CREATE FUNCTION cmk.row_type_holders(relation pg_catalog.regclass) RETURNS SETOF pg_catalog.oid
+CREATE FUNCTION cmk_internal.row_type_holders(relation pg_catalog.regclass) RETURNS SETOF pg_catalog.oid
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH RECURSIVE made_of (type, holder) AS (
@@ -23,7 +23,7 @@ AS $$
 $$;
 
 -- What uses a column of a table, or of its partitions and children, and how it is called.
-CREATE FUNCTION cmk.column_uses(
+CREATE FUNCTION cmk_internal.column_uses(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     OUT kind pg_catalog.text, OUT object pg_catalog.oid, OUT line pg_catalog.text)
 RETURNS SETOF pg_catalog.record
@@ -32,7 +32,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     WITH place AS MATERIALIZED (
         SELECT t.relation, t.relation::pg_catalog.oid AS oid, t.depth, a.attnum, a.atttypid
-          FROM cmk.table_tree(column_uses."table") t
+          FROM cmk_internal.table_tree(column_uses."table") t
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) t.relation
            AND a.attname OPERATOR(pg_catalog.=) column_uses."column"),
@@ -146,7 +146,7 @@ AS $$
     UNION
     SELECT 'row type', holder.oid,
            pg_catalog.format('%s has a column of the row type of %s', holder.oid::pg_catalog.regclass, place.relation)
-      FROM place CROSS JOIN LATERAL cmk.row_type_holders(place.relation) holder (oid)
+      FROM place CROSS JOIN LATERAL cmk_internal.row_type_holders(place.relation) holder (oid)
     UNION
     -- Whatever else there is: publications, extended statistics, functions written in SQL.
     SELECT 'other', used.objid,

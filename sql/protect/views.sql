@@ -2,7 +2,7 @@
 -- type beneath a view, and CREATE OR REPLACE VIEW no type of a view's column.
 
 -- The views that use the column, and those that use these, in an order in which they can be made.
-CREATE FUNCTION cmk.views_of_column(
+CREATE FUNCTION cmk_internal.views_of_column(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     OUT view pg_catalog.regclass, OUT kind pg_catalog."char", OUT level pg_catalog.int4)
 RETURNS SETOF pg_catalog.record
@@ -10,7 +10,7 @@ LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH RECURSIVE used (view, level) AS (
         SELECT u.object, 1
-          FROM cmk.column_uses(views_of_column."table", views_of_column."column") u
+          FROM cmk_internal.column_uses(views_of_column."table", views_of_column."column") u
          WHERE u.kind OPERATOR(pg_catalog.=) ANY ('{view, matview}')
         UNION
         SELECT r.ev_class, used.level OPERATOR(pg_catalog.+) 1
@@ -32,13 +32,13 @@ AS $$
 $$;
 
 -- Why these views cannot be dropped and made again without a loss.
-CREATE FUNCTION cmk.view_obstacles("table" pg_catalog.regclass, "column" pg_catalog.name)
+CREATE FUNCTION cmk_internal.view_obstacles("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH views AS MATERIALIZED (
         SELECT v.view, v.kind, c.relowner, c.relnamespace, c.relacl, c.reltype, t.typarray
-          FROM cmk.views_of_column(view_obstacles."table", view_obstacles."column") v
+          FROM cmk_internal.views_of_column(view_obstacles."table", view_obstacles."column") v
           JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) v.view
           JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.reltype)
     SELECT pg_catalog.format('materialized view %s uses it', views.view)
@@ -101,7 +101,7 @@ $$;
 
 -- The statements that grant what an ACL says, to nobody else, by whom it was granted: first what
 -- the owner did, then in the order in which it came. as_role: who has to say it.
-CREATE FUNCTION cmk.view_grants(
+CREATE FUNCTION cmk_internal.view_grants(
     view pg_catalog.regclass, OUT as_role pg_catalog.name, OUT statement pg_catalog.text)
 RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -131,7 +131,7 @@ AS $$
 $$;
 
 -- Everything that makes a view again. as_role: who has to say it, else null.
-CREATE FUNCTION cmk.view_script(
+CREATE FUNCTION cmk_internal.view_script(
     view pg_catalog.regclass, OUT as_role pg_catalog.name, OUT statement pg_catalog.text)
 RETURNS SETOF pg_catalog.record
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
@@ -153,9 +153,9 @@ BEGIN
     RETURN NEXT;
     statement := pg_catalog.format('ALTER VIEW %s OWNER TO %I', view, pg_catalog.pg_get_userbyid(item.relowner));
     RETURN NEXT;
-    statement := pg_catalog.format('SELECT cmk.clear_grants(%L, %L)', view, item.is_granted);
+    statement := pg_catalog.format('SELECT cmk_internal.clear_grants(%L, %L)', view, item.is_granted);
     RETURN NEXT;
-    RETURN QUERY SELECT g.as_role, g.statement FROM cmk.view_grants(view) g;
+    RETURN QUERY SELECT g.as_role, g.statement FROM cmk_internal.view_grants(view) g;
     RETURN QUERY
         SELECT NULL::pg_catalog.name,
                CASE WHEN d.objsubid OPERATOR(pg_catalog.=) 0
@@ -171,7 +171,7 @@ BEGIN
     RETURN QUERY
         SELECT NULL::pg_catalog.name,
                pg_catalog.format('ALTER VIEW %s ALTER COLUMN %I SET DEFAULT %s', view, a.attname,
-                                 cmk.plain_default(f.adbin, f.adrelid))
+                                 cmk_internal.plain_default(f.adbin, f.adrelid))
           FROM pg_catalog.pg_attrdef f
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) f.adrelid AND a.attnum OPERATOR(pg_catalog.=) f.adnum
@@ -200,7 +200,7 @@ $$;
 
 -- Default privileges of whoever made the view, or of its owner, are none that it had. The owner's
 -- own go, too, if they are granted again.
-CREATE FUNCTION cmk.clear_grants(view pg_catalog.regclass, also_owner pg_catalog.bool)
+CREATE FUNCTION cmk_internal.clear_grants(view pg_catalog.regclass, also_owner pg_catalog.bool)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -221,7 +221,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION cmk.run_as(as_roles pg_catalog.name[], statements pg_catalog.text[])
+CREATE FUNCTION cmk_internal.run_as(as_roles pg_catalog.name[], statements pg_catalog.text[])
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$

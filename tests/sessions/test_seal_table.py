@@ -184,13 +184,13 @@ def test_it_goes_on_after_the_server_crashed_at_any_point(make_server):
             Table(Session(admin), name).protect(tenant_column="tenant_id", rewrite=False)
     left = []
     for number, name in enumerate(tables):
-        worker = Session(server.connect())
+        worker, bystander = Session(server.connect()), Session(server.connect())
         done = worker.start(f"CALL cmk.seal_table('{name}', batch_blocks => 2)")
         time.sleep(0.01 + 0.02 * number)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker.pid, signal.SIGKILL)
+        os.kill(worker.pid, signal.SIGKILL)
         with contextlib.suppress(psycopg.Error):
             done.result(timeout=20)
+        until(lambda: bystander.connection.broken or is_gone(bystander), what="the crash")
         back = until(lambda: reconnected(server), timeout=30, what="the server's recovery")
         back.run("SET cmk_encrypt.output = plaintext")
         table = Table(back, name)
@@ -203,6 +203,14 @@ def test_it_goes_on_after_the_server_crashed_at_any_point(make_server):
     assert any(0 < rows < 3000 for rows in left), left
 
 
+def is_gone(session):
+    try:
+        session.run("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
 def reconnected(server):
     with contextlib.suppress(psycopg.OperationalError):
         return Session(server.connect())
@@ -211,7 +219,7 @@ def reconnected(server):
 def test_it_tells_how_far_it_is_and_can_be_cancelled(session, owner, local_tenant):
     table = protected(owner, [local_tenant()])
     heard = hear(owner)
-    done = owner.start(f"CALL cmk.seal_table('{table}', batch_blocks => 1, pause => 100)")
+    done = owner.start(f"CALL cmk.seal_table('{table}', batch_blocks => 1, pause => 1000)")
     until(lambda: heard, timeout=30, what="a word about progress")
     message = heard[0][1]
     assert re.fullmatch(rf"ssn of {owner.role}\.{table}: \d+ of \d+ blocks, \d+ rows sealed", message), message
@@ -325,7 +333,7 @@ def test_a_hostile_search_path_changes_nothing(owner, local_tenant):
         owner.run(sql)
     owner.run(f"SET search_path = {owner.role}, pg_catalog")
     table.seal()
-    owner.run(f"SET search_path = ''")
+    owner.run("SET search_path = ''")
     full = Table(owner, f"{owner.role}.{table}")
     full.seal()
     assert full.unsealed() == 0
