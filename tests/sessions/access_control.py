@@ -2,8 +2,7 @@
 
 # Who tries. None of them owns anything of ours; what only the extension's owner may do, a superuser may.
 ROLES = {
-    "nobody": "no right to anything",
-    "guest": "a nobody whom somebody let into schema cmk, so that each object is tried, not just the door",
+    "nobody": "no right to anything but what PUBLIC has",
     "application": "a nobody with a grant for one tenant",
     "monitor": "a member of pg_monitor",
     "reader": "a member of pg_read_all_data",
@@ -14,7 +13,7 @@ ROLES = {
 
 MONITOR, READER, WRITER = {"monitor"}, {"reader"}, {"writer"}
 # A superuser may do everything; where he can't either, GUARDED and NEEDS_GRANT say so.
-NOBODY = set()
+NOBODY, ANYBODY = set(), set(ROLES)
 
 # How a function runs: volatility, parallel class, whose rights (the caller's, or the owner's with a pinned
 # search_path), whether it is strict, and whether a caller's has a pinned search_path as well.
@@ -28,6 +27,36 @@ APPLICATION_FUNCTIONS = {
     "cmk_try_decrypt":      "stable restricted caller",
     "cmk_try_decrypt_text": "stable restricted caller",
 }
+
+# In pg_catalog, of the types cmk_text, cmk_bytea and cmk_jsonb of protected columns: {kind} is what follows cmk_.
+# Anybody may call them. See OPENS.
+TYPE_FUNCTIONS = {
+    "cmk_{kind}_in":       "stable restricted caller strict",
+    "cmk_{kind}_out":      "stable restricted caller strict",
+    "cmk_{kind}_recv":     "stable restricted caller strict",
+    "cmk_{kind}_send":     "stable restricted caller strict",
+    "cmk_{kind}_eq":       "stable restricted caller strict",
+    "cmk_{kind}_ne":       "stable restricted caller strict",
+    "cmk_{kind}_lt":       "stable restricted caller strict",
+    "cmk_{kind}_le":       "stable restricted caller strict",
+    "cmk_{kind}_gt":       "stable restricted caller strict",
+    "cmk_{kind}_ge":       "stable restricted caller strict",
+    "cmk_{kind}_cmp":      "stable restricted caller strict",
+    "cmk_{kind}_hash":     "stable restricted caller strict",
+    "cmk_{kind}_sort":     "stable restricted caller strict",
+    # Casts: to the type that is protected, which opens the value, and from it, which takes no key
+    "{kind}":              "stable restricted caller strict",
+    "varchar":             "stable restricted caller strict",
+    "json":                "stable restricted caller strict",
+    "cmk_bytea":           "immutable safe caller strict",
+    "cmk_jsonb":           "immutable safe caller strict",
+    # Of the type modifier, of ANALYZE, and of the operator classes, which refuse to be indexed
+    "cmk_text_typmod_in":  "immutable safe caller strict",
+    "cmk_text_typmod_out": "immutable safe caller strict",
+    "cmk_column_analyze":  "volatile restricted caller strict",
+    "cmk_column_no_index": "immutable safe caller strict",
+}
+KINDS = ("text", "bytea", "jsonb")
 
 # In cmk.
 FUNCTIONS = {
@@ -68,14 +97,74 @@ FUNCTIONS = {
     "registry_guard":       (NOBODY,  "volatile unsafe caller"),
     "registry_changed":     (NOBODY,  "volatile unsafe caller"),
     "drop_guard":           (NOBODY,  "volatile unsafe caller"),
+    # Of protected columns, which anybody may own, write and restore. Protection: for the table's owner, see NEEDS_TABLE
+    "protect_column":       (ANYBODY, "volatile unsafe caller pinned"),
+    "unprotect_column":     (ANYBODY, "volatile unsafe caller pinned"),
+    "seal_table":           (ANYBODY, "volatile unsafe caller"),
+    "seal_batch":           (ANYBODY, "volatile unsafe caller"),
+    # What is known of them
+    "unsealed_rows":        (ANYBODY, "stable unsafe caller pinned"),
+    "protections":          (ANYBODY, "stable restricted caller strict pinned"),
+    "column_stats":         (ANYBODY, "volatile restricted caller strict"),
+    "is_preloaded":         (ANYBODY, "volatile restricted caller strict"),
+    "dump_keys_needed":     (NOBODY,  "stable unsafe caller pinned"),
+    # In their definitions: the trigger, its WHEN, the CHECK
+    "seal":                 (ANYBODY, "volatile unsafe caller"),
+    "seals":                (ANYBODY, "immutable safe caller"),
+    "sealed":               (ANYBODY, "immutable safe caller"),
+    # Of their values
+    "is_sealed":            (ANYBODY, "immutable safe caller strict"),
+    "envelope":             (ANYBODY, "immutable safe caller strict"),
+    "seal_value":           (ANYBODY, "volatile restricted caller"),
+    "try_text":             (ANYBODY, "stable restricted caller strict"),
+    "show":                 (ANYBODY, "volatile restricted caller strict"),
+    # For functions in PL/pgSQL: an error of ours
+    "raise":                (ANYBODY, "volatile restricted caller"),
+}
+
+# In cmk_internal: what the functions of protection are made of, by how they run. Anybody may call them, and gets as
+# far as with the statements that are in them. See NEEDS_TABLE.
+INTERNAL_FUNCTIONS = {
+    "volatile unsafe caller strict pinned": {
+        "change_column", "clear_grants", "note_files", "row_expression", "tell_failures", "tell_remnants",
+        "validate_sealed",
+    },
+    "volatile unsafe caller pinned": {
+        "change_column_politely", "clean_defaults", "make_seal_triggers", "protect_obstacles", "refuse", "run_as",
+        "seal_by_tenant", "tell_of_protection", "tenant_obstacles", "try_tenants", "write_notes",
+    },
+    "stable unsafe caller strict pinned": {"column_problems", "columns_to_seal", "seal_obstacles"},
+    "stable unsafe caller pinned": {"refuse_null", "refuse_unprotected"},
+    "stable safe caller strict pinned": {
+        "checks_of_column", "column_obstacles", "column_uses", "common_obstacles", "default_label", "files_of_column",
+        "is_protected", "is_protected_type", "keeps_file", "plain_default", "protecting_type", "protection_note",
+        "row_type_holders", "seal_conditions", "seal_trigger", "table_tree", "unused_constraint_name", "view_grants",
+        "view_obstacles", "view_script", "views_of_column",
+    },
+    "stable safe caller pinned": {"former_type", "protection_comment"},
+    "immutable safe caller pinned": {"concerns_tenant"},
 }
 
 # Who may call it needs a grant for the tenants as well, a superuser too.
-NEEDS_GRANT = {"warm"}
-# Not called: by no SQL that a role could write, and by superusers' event triggers only. The privilege is looked up.
-NOT_CALLED = {"grantee_recv", "drop_guard"}
+NEEDS_GRANT = {"warm", "seal_value", "try_text", "unprotect_column", "try_tenants"}
+# Who may call it needs to own the table as well, or to be a superuser; what others get, who may only read and write.
+NEEDS_TABLE = {
+    "protect_column": "not_protectable", "unprotect_column": "not_protectable", "seal_table": "not_protectable",
+    "seal_batch": "not_owner", "change_column": "not_protectable", "change_column_politely": "not_protectable",
+    "make_seal_triggers": "denied", "note_files": "denied", "write_notes": "denied", "validate_sealed": "denied",
+    "run_as": "denied",
+}
+# Which of TYPE_FUNCTIONS need a grant to open the values.
+OPENS = {
+    "{kind}", "varchar", "json", "cmk_{kind}_eq", "cmk_{kind}_ne", "cmk_{kind}_lt", "cmk_{kind}_le", "cmk_{kind}_gt",
+    "cmk_{kind}_ge", "cmk_{kind}_cmp", "cmk_{kind}_hash",
+}
+# Not called: by superusers' event triggers only, or by no SQL that a role could write, as what takes one of these
+# types. The privilege is looked up.
+NOT_CALLED = {"drop_guard"}
+NOT_WRITTEN = {"internal", "pg_node_tree"}
 # Called by making a trigger of it.
-TRIGGER_FUNCTIONS = {"registry_guard", "registry_changed"}
+TRIGGER_FUNCTIONS = {"registry_guard", "registry_changed", "seal"}
 
 # Who reads. To write, see WRITES.
 TABLES = {
@@ -87,10 +176,11 @@ TABLES = {
 }
 # A view's functions ask for the caller's rights, so pg_read_all_data is not enough for those with functions.
 VIEWS = {
-    "tenants":     READER | MONITOR,
-    "status":      MONITOR,
-    "cache":       MONITOR,
-    "cache_stats": MONITOR,
+    "tenants":           READER | MONITOR,
+    "status":            MONITOR,
+    "cache":             MONITOR,
+    "cache_stats":       MONITOR,
+    "protected_columns": ANYBODY,
 }
 
 # What becomes of a change of a table: pg_write_all_data gets as far as the guard. {column} is the first one.
@@ -125,10 +215,33 @@ GUARDED = {
     ("TRUNCATE {table}", "home"): "registry_write",
 }
 
-TYPES = {"grantee": NOBODY}
+TYPES = {
+    "cmk.grantee": NOBODY,
+    "pg_catalog.cmk_text": ANYBODY, "pg_catalog.cmk_bytea": ANYBODY, "pg_catalog.cmk_jsonb": ANYBODY,
+}
 # Used by whoever gets into the schema: pg_dump warns of row types whose privileges an extension has set.
-ROW_TYPES = [*TABLES, *VIEWS]
-CASTS = {("grantee", "oid"): READER, ("grantee", "regrole"): READER}
-# Who gets in. Both roles for all data get into every schema; nobody may create there.
-SCHEMAS = {"cmk": {"guest"} | MONITOR | READER | WRITER}
+ROW_TYPES = [*(f"cmk.{name}" for name in (*TABLES, *VIEWS)), "cmk_internal.column_change"]
+CASTS = {
+    ("cmk.grantee", "pg_catalog.oid"): READER, ("cmk.grantee", "pg_catalog.regrole"): READER,
+    # Open the value, with a grant: to what is protected
+    ("pg_catalog.cmk_text", "pg_catalog.text"): ANYBODY, ("pg_catalog.cmk_text", "character varying"): ANYBODY,
+    ("pg_catalog.cmk_bytea", "pg_catalog.bytea"): ANYBODY,
+    ("pg_catalog.cmk_jsonb", "pg_catalog.jsonb"): ANYBODY, ("pg_catalog.cmk_jsonb", "pg_catalog.json"): ANYBODY,
+    # Take no key: from it
+    ("pg_catalog.text", "pg_catalog.cmk_text"): ANYBODY, ("character varying", "pg_catalog.cmk_text"): ANYBODY,
+    ("pg_catalog.bytea", "pg_catalog.cmk_bytea"): ANYBODY,
+    ("pg_catalog.jsonb", "pg_catalog.cmk_jsonb"): ANYBODY, ("pg_catalog.json", "pg_catalog.cmk_jsonb"): ANYBODY,
+}
+# In pg_catalog. They open what they compare, with a grant.
+OPERATORS = [
+    *((f"cmk_{kind}", name, f"cmk_{kind}") for kind in KINDS for name in ("=", "<>", "<#", "<=#", ">#", ">=#")),
+    *((left, name, right) for left, right in (("cmk_text", "text"), ("text", "cmk_text")) for name in ("=", "<>")),
+]
+# Each is a family, too. They sort and hash for whoever has a grant, and make an index for nobody.
+OPERATOR_CLASSES = [
+    *(f"pg_catalog.cmk_{kind}_sort_ops USING btree" for kind in KINDS),
+    *(f"pg_catalog.cmk_{kind}_hash_ops USING hash" for kind in KINDS),
+]
+# Who gets in. Nobody may create there.
+SCHEMAS = {"cmk": ANYBODY, "cmk_internal": ANYBODY}
 EVENT_TRIGGERS = {"cmk_drop_guard"}

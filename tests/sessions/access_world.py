@@ -1,20 +1,25 @@
 """A database where every role of access_control.py tries, and what becomes of it."""
 
+import contextlib
+from collections import namedtuple
 from dataclasses import dataclass
 
 import psycopg
 import pytest
 
-from access_control import ROLES
+from access_control import KINDS, ROLES
 from support import DETAIL, Session, grant, unique
 
 
 @dataclass(frozen=True)
 class World:
-    """A database with the extension, a tenant `a` and a session of each role."""
+    """A database with the extension, tenants `a` and `b`, a session of each role, and two tables of the dba's, which
+    everybody may read and write: outside.people, whose column ssn is protected, and outside.plain."""
 
     dba: Session
     users: dict
+    # Of each type of protected columns, by its name: two sealed values of `a` as literals, with the same plaintext.
+    sealed: dict
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,7 @@ def world(server):
     server.execute(f"CREATE DATABASE {where}")
     dba = Session(server.connect(where))
     dba.run("CREATE EXTENSION cmk_encrypt")
-    dba.run("SELECT cmk.register_tenant('a', 'local:shared')")
+    dba.run("SELECT cmk.register_tenant(name, 'local:shared') FROM unnest('{a, b}'::text[]) name")
     # Where they may make what refers to objects of ours.
     dba.run("CREATE SCHEMA outside")
     dba.run("GRANT ALL ON SCHEMA outside TO PUBLIC")
@@ -31,14 +36,24 @@ def world(server):
     names = {role: unique(role) for role in ROLES}
     for role, name in names.items():
         dba.run(f"CREATE ROLE {name} LOGIN {'SUPERUSER' if role == 'superuser' else ''}")
-    dba.run(f"GRANT USAGE ON SCHEMA cmk TO {names['guest']}")
     dba.run(f"GRANT pg_monitor TO {names['monitor']}")
     dba.run(f"GRANT pg_read_all_data TO {names['reader']}")
     dba.run(f"GRANT pg_write_all_data TO {names['writer']}")
     dba.run(f"ALTER DATABASE {where} OWNER TO {names['owner']}")
     grant(dba, "a", names["application"])
+    for table in ("people", "plain"):
+        dba.run(f"CREATE TABLE outside.{table} (id int, tenant text NOT NULL, ssn text)")
+        dba.run(f"INSERT INTO outside.{table} VALUES (1, 'a', 'x')")
+        dba.run(f"GRANT SELECT, INSERT, UPDATE, DELETE ON outside.{table} TO PUBLIC")
+    dba.run("SELECT cmk.protect_column('outside.people', 'ssn', 'tenant', label => 'a', rewrite => false)")
     users = {role: Session(server.connect(where, name)) for role, name in names.items()}
-    yield World(dba, users)
+    for session in users.values():
+        # So that literals of sealed values are taken for what they are.
+        session.run("SET cmk_encrypt.input = envelope")
+    users["application"].run("UPDATE outside.people SET ssn = ssn")
+    dba.run("CALL cmk.seal_table('outside.people')")
+    dba.run("ALTER TABLE outside.plain ADD CONSTRAINT not_valid CHECK (id > 0) NOT VALID")
+    yield World(dba, users, sealed_values(users["application"]))
     for session in (dba, *users.values()):
         session.close()
     server.execute(f"DROP DATABASE {where} WITH (FORCE)")
@@ -50,13 +65,83 @@ def user(request, world):
     return request.param, lambda sql: outcome(world.users[request.param], sql)
 
 
-REFUSALS = {"no_grant", "registry_write", "keys_would_be_lost"}
+def sealed_values(session):
+    values = {"text": "x", "bytea": "x", "jsonb": "{}"}
+    return {
+        f"cmk_{kind}": [session.one(f"SELECT format('%s', cmk.seal_value('{values[kind]}'::{kind}, 'a', 'a'))")
+                        for _ in range(2)]
+        for kind in KINDS
+    }
+
+
+# What an argument is where none is given below. Not NULL: a strict function of a constant NULL is never called, and
+# so nobody is asked. Literals of pseudo-types are bare.
+VALUES = {
+    "text": "a", "character varying": "a", "bytea": "a", "boolean": "true", "regrole": "-", "text[]": "{a}",
+    "jsonb": "{}", "json": "{}", "cstring": "a", "cstring[]": "{5}", "internal": "", '"any"': "a", "cmk.grantee": "a",
+    "oid": "0", "smallint": "3", "integer": "1", "bigint": "0", "interval": "1s", "name": "ssn", "pg_node_tree": "",
+    "regclass": "outside.plain", "regclass[]": "{outside.plain}", "name[]": "{ssn}", "numeric": "0",
+    "cmk_internal.column_change": "(outside.plain,ssn,25,,,,,,,,)",
+}
+PSEUDO_TYPES = {"cstring", "internal", '"any"'}
+CONSTRAINT = "(SELECT oid FROM pg_constraint WHERE conname = 'not_valid')"
+# Where those would not do: a call that gets somewhere if its caller may.
+ARGUMENTS = {
+    "protect_column": "'outside.plain', 'ssn', 'tenant'",
+    "unprotect_column": "'outside.people', 'ssn'",
+    "seal_table": "'outside.people'",
+    "seal_batch": "'outside.people'::regclass, 3::int2, 0, 1, '{}'",
+    "unsealed_rows": "'outside.people', 'ssn'",
+    "raise": "'not_protected', ''",
+    "make_seal_triggers": "'{outside.plain}', '{}', 'true'",
+    "note_files": "'outside.people', 3::int2, (SELECT constraint_oid FROM cmk.protections())",
+    "refuse": "'{}'",
+    "row_expression": "'outside.plain', 'tenant'",
+    "run_as": "'{postgres}', '{SELECT 1}'",
+    "seal_by_tenant": "'outside.people', 3::int2, 'ssn', 'new.tenant', 0, 1, '{}'",
+    "try_tenants": "'outside.plain', 'ssn', 'tenant', 1",
+    "validate_sealed": CONSTRAINT,
+    "write_notes": "'outside.people', 'cmk_sealed_ssn', 'ssn', 'text'",
+}
+
+Function = namedtuple("Function", "oid schema name types call")
+
+
+@pytest.fixture(scope="module")
+def calls(world):
+    """Every function, overloads included, and a statement that calls it."""
+    envelope = world.users["application"].one("SELECT '\\x' || encode(cmk_encrypt('a', 'x'), 'hex')")
+    rows = members(
+        world.dba, "pg_proc",
+        "oid::text, pronamespace::regnamespace::text, proname::text, provariadic <> 0, prokind = 'p',"
+        " ARRAY(SELECT format_type(t, NULL) FROM unnest(proargtypes) t)",
+    )
+    found = []
+    for oid, schema, name, is_variadic, is_procedure, types in rows:
+        values = [world.sealed[kind][place % 2] if kind in world.sealed else VALUES[kind]
+                  for place, kind in enumerate(types)]
+        if name.startswith(("cmk_encrypt", "cmk_decrypt", "cmk_try_decrypt")):
+            values = ("a", envelope, "", "{}")  # tenant, value, aad, forgive
+        elif name in ("sealed", "seal_value"):
+            values[-1] = None  # no options
+        arguments = ["NULL" if value is None else f"'{value}'" + ("" if kind in PSEUDO_TYPES else f"::{kind}")
+                     for value, kind in zip(values, types)]
+        if is_variadic:
+            arguments[-1] = f"VARIADIC {arguments[-1]}"
+        call = f'{schema}."{name}"({ARGUMENTS.get(name, ", ".join(arguments))})'
+        found.append(Function(oid, schema, name, types, f"CALL {call}" if is_procedure else f"SELECT {call}"))
+    return found
+
+
+REFUSALS = {"no_grant", "registry_write", "keys_would_be_lost", "not_owner", "not_protectable", "index_refused"}
 
 
 def outcome(session, sql):
     """`denied` by PostgreSQL, the reason of a refusal of ours, or `yes`: as far as rights go, it may. Is undone."""
     try:
-        with session.connection.transaction(force_rollback=True):
+        # A procedure commits by itself.
+        undone = session.connection.transaction(force_rollback=True)
+        with contextlib.nullcontext() if sql.startswith("CALL") else undone:
             session.connection.execute(sql)
     except psycopg.Error as error:
         ours = DETAIL.match(error.diag.message_detail or "")
