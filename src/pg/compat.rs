@@ -111,6 +111,7 @@ pub unsafe fn set_signal_handler(signal: c_int, handler: unsafe extern "C-unwind
 ///
 /// # Safety
 /// `stats` is what PostgreSQL passed to a type's analyze function.
+#[allow(clippy::unnecessary_cast, reason = "16 bits in PostgreSQL 16, 32 in the others")]
 pub unsafe fn statistics_target(stats: pg_sys::VacAttrStatsP) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
@@ -121,7 +122,7 @@ pub unsafe fn statistics_target(stats: pg_sys::VacAttrStatsP) -> c_int {
         if *target < 0 {
             *target = pg_sys::default_statistics_target as _;
         }
-        *target
+        *target as c_int
     }
 }
 
