@@ -134,7 +134,7 @@ INTERNAL_FUNCTIONS = {
         "seal_by_tenant", "tell_of_protection", "tenant_obstacles", "try_tenants", "write_notes",
     },
     "stable unsafe caller strict pinned": {"column_problems", "columns_to_seal", "seal_obstacles"},
-    "stable unsafe caller pinned": {"refuse_null", "refuse_unprotected"},
+    "stable unsafe caller pinned": {"dump_keys", "refuse_null", "refuse_unprotected"},
     "stable safe caller strict pinned": {
         "checks_of_column", "column_obstacles", "column_uses", "common_obstacles", "default_label", "files_of_column",
         "is_protected", "is_protected_type", "keeps_file", "plain_default", "protecting_type", "protection_note",
@@ -153,6 +153,8 @@ NEEDS_TABLE = {
     "seal_batch": "not_owner", "change_column": "not_protectable", "change_column_politely": "not_protectable",
     "make_seal_triggers": "denied", "note_files": "denied", "write_notes": "denied", "validate_sealed": "denied",
     "run_as": "denied",
+    # The registry's tables, that is.
+    "dump_keys": "denied",
 }
 # Which of TYPE_FUNCTIONS need a grant to open the values.
 OPENS = {

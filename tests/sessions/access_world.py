@@ -93,6 +93,7 @@ ARGUMENTS = {
     "seal_batch": "'outside.people'::regclass, 3::int2, 0, 1, '{}'",
     "unsealed_rows": "'outside.people', 'ssn'",
     "raise": "'not_protected', ''",
+    "dump_keys": "'{outside.people}'",
     "make_seal_triggers": "'{outside.plain}', '{}', 'true'",
     "note_files": "'outside.people', 3::int2, (SELECT constraint_oid FROM cmk.protections())",
     "refuse": "'{}'",

@@ -123,8 +123,7 @@ def test_functions_run_as_the_table_says(world):
     rows = members(
         world.dba, "pg_proc",
         "oid::regprocedure::text, pronamespace::regnamespace::text, proname::text, provolatile::text, proparallel::text,"
-        " prosecdef, proisstrict,"
-        " proconfig, proleakproof",
+        " prosecdef, proisstrict, proconfig, proleakproof",
     )
     classes = {"v": "volatile", "s": "stable", "i": "immutable"}, {"r": "restricted", "u": "unsafe", "s": "safe"}
     wanted, seen = {}, {}
