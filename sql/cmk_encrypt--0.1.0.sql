@@ -3070,8 +3070,10 @@ BEGIN
             UNION ALL
             SELECT pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype), t.typacl, t.typowner
               FROM pg_catalog.pg_type t
-             WHERE t.typnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
-               AND t.typelem OPERATOR(pg_catalog.=) 0
+              JOIN members m
+                ON m.classid OPERATOR(pg_catalog.=) 'pg_type'::pg_catalog.regclass
+               AND m.objid OPERATOR(pg_catalog.=) t.oid
+             WHERE t.typelem OPERATOR(pg_catalog.=) 0
                AND t.typrelid OPERATOR(pg_catalog.=) 0
             UNION ALL
             SELECT pg_catalog.format('SCHEMA %I', n.nspname), n.nspacl, n.nspowner

@@ -127,23 +127,37 @@ def test_nor_may_it_truncate_or_alter_the_registry(session, role, dba):
 
 @pytest.mark.parametrize("everybody", [False, True], ids=["one role", "PUBLIC"])
 def test_default_privileges_give_no_right_to_the_registry(session, dba, database, everybody):
-    name = where = database(extension=False)
+    """They change nothing: an ordinary role has what it has in a database without them."""
+    name = database()
     dba.run(f'CREATE ROLE "Odd ""{name}" LOGIN')
-    owner, user = session(dbname=where), session(f'Odd "{name}', dbname=where)
+    usual = rights(session(f'Odd "{name}', dbname=name))
+    where = database(extension=False)
+    owner = session(dbname=where)
     for kind in ("TABLES", "FUNCTIONS", "SCHEMAS", "SEQUENCES", "TYPES"):
         grantee = "PUBLIC" if everybody else f'"Odd ""{name}" WITH GRANT OPTION'
         owner.run(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO {grantee}")
     owner.run("CREATE EXTENSION cmk_encrypt")
-    assert not user.one("SELECT has_schema_privilege('cmk', 'USAGE') OR has_schema_privilege('cmk', 'CREATE')")
-    assert user.all(
-        "SELECT oid::regclass FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'cmk')"
-        " AND relkind IN ('r', 'v')"
-        " AND has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')"
-    ) == []
-    assert user.all(
-        "SELECT proname FROM pg_proc WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'cmk')"
-        " AND has_function_privilege(oid, 'EXECUTE')"
-    ) == []
+    assert rights(session(f'Odd "{name}', dbname=where)) == usual
+    assert ("cmk.data_key", "SELECT") not in usual and ("cmk.protected_columns", "SELECT") in usual
+
+
+def rights(user):
+    """What the role may do with the extension's schemas and what is in them, and with its types but row types."""
+    ours = "{}::regnamespace::text IN ('cmk', 'cmk_internal')"
+    found = set()
+    for catalog, kind, of_ours, privileges in (
+        ("pg_namespace", "schema", ours.format("oid"), "USAGE CREATE"),
+        ("pg_class", "table", f"{ours.format('relnamespace')} AND relkind IN ('r', 'v')",
+         "SELECT INSERT UPDATE DELETE TRUNCATE REFERENCES TRIGGER"),
+        ("pg_proc", "function", ours.format("pronamespace"), "EXECUTE"),
+        ("pg_type", "type", "typname IN ('grantee', 'cmk_text', 'cmk_bytea', 'cmk_jsonb')", "USAGE"),
+    ):
+        for privilege in privileges.split():
+            for right in (privilege, f"{privilege} WITH GRANT OPTION"):
+                found |= {(name, right) for (name,) in user.all(
+                    f"SELECT (pg_identify_object('{catalog}'::regclass, oid, 0)).identity FROM {catalog}"
+                    f" WHERE {of_ours} AND has_{kind}_privilege(oid, '{right}')")}
+    return found
 
 
 def test_a_grant_to_the_database_owner_leaves_a_warm_session_with_the_ownership(session, role, database):
