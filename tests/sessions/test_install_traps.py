@@ -111,6 +111,7 @@ def test_nothing_that_a_superuser_does_springs_a_trap(
             dba.run("CREATE EXTENSION cmk_encrypt")
         sealed = administer(dba, clerk, "by-file", "local:shared")
         sealed |= administer(dba, clerk, "by-kms", kms.key())
+        protect(dba, "by-file")
         look_at_everything(dba, catalog)
         dump(server, name)
         watch(server, kms, name, dba)
@@ -139,6 +140,40 @@ def administer(dba, clerk, tenant, key_uri):
         opened = clerk.one("SELECT cmk_try_decrypt_text(%s, %b)", tenant, envelope)
         assert opened == CANARY.decode()
     return sealed | {user.encrypt(tenant): tenant for user in (dba, clerk)}
+
+
+def protect(dba, tenant):
+    """A table of the administrator's, from plaintext to protected and back."""
+    dba.run("CREATE SCHEMA kept")
+    dba.run(
+        "CREATE TABLE kept.people (id pg_catalog.int4, tenant pg_catalog.text NOT NULL,"
+        " ssn pg_catalog.text, scan pg_catalog.bytea, card pg_catalog.jsonb)"
+    )
+    insert = "INSERT INTO kept.people VALUES (1, %s, 'x', 'x', '{}')"
+    dba.run(insert, tenant)
+    dba.run("CREATE VIEW kept.view AS SELECT ssn, scan FROM kept.people")
+    columns = {
+        "ssn": "tenant_column => 'tenant', rewrite => false, views => 'recreate'",
+        "scan": "tenant_expression => 'pg_catalog.lower(tenant)', views => 'recreate'",
+        "card": "tenant_column => 'tenant', rewrite => true",
+    }
+    for column, arguments in columns.items():
+        dba.run(f"SELECT cmk.protect_column('kept.people', '{column}', {arguments})")
+    dba.run("CALL cmk.seal_table('kept.people')")
+    dba.run(insert, tenant)
+    dba.run("UPDATE kept.people SET ssn = 'y'")
+    dba.run("ANALYZE kept.people")
+    dba.run("SET cmk_encrypt.output = plaintext")
+    for column in columns:
+        assert dba.one(f"SELECT cmk.unsealed_rows('kept.people', '{column}')") == 0
+        assert len(dba.all(f"SELECT {column} FROM kept.people ORDER BY {column}")) == 2
+        assert len(dba.all(f"SELECT DISTINCT {column} FROM kept.people")) == 1
+    dba.run("RESET cmk_encrypt.output")
+    assert len(dba.all("SELECT * FROM cmk.dump_keys_needed('kept.people')")) >= len(columns)
+    assert len(dba.all("SELECT problems FROM cmk.protected_columns")) == len(columns)
+    for column in columns:
+        dba.run(f"SELECT cmk.unprotect_column('kept.people', '{column}', views => 'recreate')")
+    assert dba.all("SELECT ssn FROM kept.view") == [("y",), ("y",)]
 
 
 def look_at_everything(dba, catalog):

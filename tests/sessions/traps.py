@@ -45,6 +45,9 @@ FUNCTIONS = """
 RELATIONS = """
     SELECT relname FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace
        AND relname = ANY (%(words)s) AND relkind IN ('r', 'v')
+       -- A view can't have the columns of pg_statistic.
+       AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid
+                          AND atttypid = 'anyarray'::regtype)
 """
 PSEUDOTYPES = "SELECT oid::regtype::text FROM pg_type WHERE typtype = 'p' AND typname <> 'void'"
 
