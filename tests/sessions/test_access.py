@@ -183,31 +183,6 @@ def extension_objects(dba, catalog):
     )
 
 
-def test_a_nobody_can_call_no_function_of_the_administration(session, role, dba):
-    functions = dba.all(
-        "SELECT format('%I.%I(%s)', nspname, proname, (SELECT string_agg(format('NULL::%s', t::regtype), ', ')"
-        " FROM unnest(proargtypes) t)), nspname"
-        f" FROM ({extension_objects(dba, 'pg_proc')}) p JOIN pg_namespace n ON n.oid = pronamespace"
-        " WHERE prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)"
-        " AND 'internal'::regtype <> ALL (proargtypes)"
-    )
-    nobody = session(role())
-    guarded = [call for call, schema in functions if schema == "cmk"]
-    assert len(guarded) >= 9
-    for call in guarded:
-        with fails_with("42501"):
-            nobody.all(f"SELECT {call}")
-    for call, schema in functions:
-        assert schema in ("cmk", "pg_catalog"), call
-    # The others are for applications: they answer to everybody, and refuse without a grant.
-    names = {call.split("(")[0] for call, schema in functions if schema == "pg_catalog"}
-    assert names == {
-        f"pg_catalog.{name}"
-        for name in ("cmk_encrypt", "cmk_decrypt", "cmk_encrypt_text", "cmk_decrypt_text", "cmk_try_decrypt",
-                     "cmk_try_decrypt_text")
-    }
-
-
 @pytest.mark.parametrize("function", ["cmk_decrypt", "cmk_decrypt_text", "cmk_try_decrypt", "cmk_try_decrypt_text"])
 def test_a_nobody_gets_nothing_from_the_functions_for_applications(session, role, sealed, function):
     nobody = session(role())
@@ -221,6 +196,8 @@ def test_a_nobody_gets_nothing_from_the_functions_for_applications(session, role
 def test_a_nobody_can_read_and_write_no_table_view_or_sequence(session, role, dba):
     relations = dba.all(
         f"SELECT oid::regclass::text, relkind::text FROM ({extension_objects(dba, 'pg_class')}) c"
+        # Of protected columns everybody knows what the catalogs say.
+        " WHERE relname <> 'protected_columns'"
     )
     nobody = session(role())
     kinds = {kind for _, kind in relations}
@@ -229,7 +206,7 @@ def test_a_nobody_can_read_and_write_no_table_view_or_sequence(session, role, db
         statements = {
             "r": ["SELECT * FROM {}", "TABLE {} FOR UPDATE", "INSERT INTO {} DEFAULT VALUES", "DELETE FROM {}",
                   "TRUNCATE {}", "COPY {} TO STDOUT", "LOCK TABLE {}", "SELECT count(*) FROM {}"],
-            "v": ["SELECT * FROM {}", "SELECT count(*) FROM {}", "DELETE FROM {}"],
+            "v": ["SELECT * FROM {}", "SELECT count(*) FROM {}"],
             "S": ["SELECT nextval('{}')", "SELECT * FROM {}"],
         }.get(kind, [])
         for statement in statements:
