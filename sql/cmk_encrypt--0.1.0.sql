@@ -619,6 +619,8 @@ DECLARE
 BEGIN
     CREATE FUNCTION pg_catalog.cmk_column_no_index(pg_catalog.internal) RETURNS pg_catalog.void
         LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_refuse_index';
+    COMMENT ON FUNCTION pg_catalog.cmk_column_no_index(pg_catalog.internal) IS
+        'Options of an index on a protected column: refuses it';
 
     FOREACH kind IN ARRAY '{text, bytea, jsonb}'::pg_catalog.text[] LOOP
         FOR operator IN SELECT * FROM (VALUES

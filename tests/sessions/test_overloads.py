@@ -166,7 +166,7 @@ def functions(dba):
         " provolatile::text, proparallel::text, procost, proisstrict, prorettype::regtype::text,"
         " proargnames, pronargdefaults, pg_get_expr(proargdefaults, 0), proleakproof, prosecdef,"
         " obj_description(oid, 'pg_proc')"
-        " FROM pg_proc WHERE proname LIKE 'cmk\\_%' AND pronamespace = 'pg_catalog'::regnamespace"
+        " FROM pg_proc WHERE proname ~ '^cmk_.*crypt' AND pronamespace = 'pg_catalog'::regnamespace"
     )
     found = {}
     for row in rows:

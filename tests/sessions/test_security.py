@@ -123,16 +123,22 @@ def test_no_index_or_materialized_view_is_built_from_plaintext(dba, local_tenant
         dba.run(f"REFRESH MATERIALIZED VIEW {name}_m")
 
 
-def test_decrypt_is_neither_immutable_nor_leakproof(dba):
+def test_what_opens_is_neither_immutable_nor_leakproof(dba):
     rows = dba.all(
-        "SELECT DISTINCT proname, provolatile::text, proleakproof FROM pg_proc"
-        " WHERE pronamespace = 'pg_catalog'::regnamespace AND proname LIKE 'cmk\\_%'"
+        "SELECT DISTINCT proname::text, provolatile::text, proleakproof FROM pg_proc"
+        " WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^cmk_.*crypt'"
     )
     assert sorted(rows) == [
         ("cmk_decrypt", "s", False), ("cmk_decrypt_text", "s", False),
         ("cmk_encrypt", "v", False), ("cmk_encrypt_text", "v", False),
         ("cmk_try_decrypt", "s", False), ("cmk_try_decrypt_text", "s", False),
     ]
+    # Of what takes a protected column's value, only what needs no key may be planned with, or indexed.
+    rows = dba.all(
+        "SELECT DISTINCT proname::text FROM pg_proc WHERE (provolatile = 'i' OR proleakproof)"
+        " AND proargtypes::oid[] && '{cmk_text, cmk_bytea, cmk_jsonb}'::regtype[]::oid[]"
+    )
+    assert sorted(rows) == [("envelope",), ("is_sealed",), ("sealed",)]
 
 
 def test_every_object_of_the_extension_has_a_comment(dba):
