@@ -44,6 +44,8 @@ TYPE_FUNCTIONS = {
     "cmk_{kind}_cmp":      "stable restricted caller strict",
     "cmk_{kind}_hash":     "stable restricted caller strict",
     "cmk_{kind}_sort":     "stable restricted caller strict",
+    "cmk_bytea_concat":    "stable restricted caller",
+    "cmk_jsonb_concat":    "stable restricted caller",
     # Casts: to the type that is protected, which opens the value, and from it, which takes no key
     "{kind}":              "stable restricted caller strict",
     "varchar":             "stable restricted caller strict",
@@ -159,7 +161,7 @@ NEEDS_TABLE = {
 # Which of TYPE_FUNCTIONS need a grant to open the values.
 OPENS = {
     "{kind}", "varchar", "json", "cmk_{kind}_eq", "cmk_{kind}_ne", "cmk_{kind}_lt", "cmk_{kind}_le", "cmk_{kind}_gt",
-    "cmk_{kind}_ge", "cmk_{kind}_cmp", "cmk_{kind}_hash",
+    "cmk_{kind}_ge", "cmk_{kind}_cmp", "cmk_{kind}_hash", "cmk_bytea_concat", "cmk_jsonb_concat",
 }
 # Not called: by superusers' event triggers only, or by no SQL that a role could write, as what takes one of these
 # types. The privilege is looked up.
@@ -225,19 +227,22 @@ TYPES = {
 ROW_TYPES = [*(f"cmk.{name}" for name in (*TABLES, *VIEWS)), "cmk_internal.column_change"]
 CASTS = {
     ("cmk.grantee", "pg_catalog.oid"): READER, ("cmk.grantee", "pg_catalog.regrole"): READER,
-    # Open the value, with a grant: to what is protected
+    # Open the value, with a grant: to what is protected, and to text
     ("pg_catalog.cmk_text", "pg_catalog.text"): ANYBODY, ("pg_catalog.cmk_text", "character varying"): ANYBODY,
-    ("pg_catalog.cmk_bytea", "pg_catalog.bytea"): ANYBODY,
+    ("pg_catalog.cmk_bytea", "pg_catalog.bytea"): ANYBODY, ("pg_catalog.cmk_bytea", "pg_catalog.text"): ANYBODY,
     ("pg_catalog.cmk_jsonb", "pg_catalog.jsonb"): ANYBODY, ("pg_catalog.cmk_jsonb", "pg_catalog.json"): ANYBODY,
+    ("pg_catalog.cmk_jsonb", "pg_catalog.text"): ANYBODY,
     # Take no key: from it
     ("pg_catalog.text", "pg_catalog.cmk_text"): ANYBODY, ("character varying", "pg_catalog.cmk_text"): ANYBODY,
     ("pg_catalog.bytea", "pg_catalog.cmk_bytea"): ANYBODY,
     ("pg_catalog.jsonb", "pg_catalog.cmk_jsonb"): ANYBODY, ("pg_catalog.json", "pg_catalog.cmk_jsonb"): ANYBODY,
 }
-# In pg_catalog. They open what they compare, with a grant.
+# In pg_catalog. They open their operands, with a grant.
 OPERATORS = [
     *((f"cmk_{kind}", name, f"cmk_{kind}") for kind in KINDS for name in ("=", "<>", "<#", "<=#", ">#", ">=#")),
     *((left, name, right) for left, right in (("cmk_text", "text"), ("text", "cmk_text")) for name in ("=", "<>")),
+    ("cmk_bytea", "||", "cmk_bytea"), ("cmk_bytea", "||", "bytea"), ("bytea", "||", "cmk_bytea"),
+    ("cmk_jsonb", "||", "cmk_jsonb"), ("cmk_jsonb", "||", "jsonb"), ("jsonb", "||", "cmk_jsonb"),
 ]
 # Each is a family, too. They sort and hash for whoever has a grant, and make an index for nobody.
 OPERATOR_CLASSES = [
