@@ -142,7 +142,6 @@ MORE_RIGHTS = {
 
 @pytest.mark.parametrize("more", MORE_RIGHTS.values(), ids=list(MORE_RIGHTS))
 def test_only_a_superuser_adopts(copied, clone, user, more):
-    clone.run(f"GRANT USAGE ON SCHEMA cmk TO {copied.user}")
     clone.run(f"GRANT EXECUTE ON FUNCTION cmk.adopt_registry() TO {copied.user}")
     if more:
         clone.run(more.format(user=copied.user, clone=copied.clone))

@@ -214,7 +214,6 @@ def test_the_name_of_another_database_destroys_nothing(kept, name):
 
 def test_nobody_destroys_data_keys_without_being_allowed_to(session, role, kept):
     nobody = session(role(), dbname=kept.name)
-    kept.dba.run(f"GRANT USAGE ON SCHEMA cmk TO {nobody.role}")
     kept.dba.run(f"ALTER DATABASE {kept.name} OWNER TO {nobody.role}")
     with fails_with("42501"):
         nobody.run(DESTROY)

@@ -26,7 +26,6 @@ def user(drill, session):
     """A role that may warm, and may use what it is granted."""
     name = unique("role")
     drill.dba.run(f"CREATE ROLE {name} LOGIN")
-    drill.dba.run(f"GRANT USAGE ON SCHEMA cmk TO {name}")
     drill.dba.run(f"GRANT EXECUTE ON FUNCTION cmk.warm(text[]) TO {name}")
     return session(name, "postgres", on=drill.server)
 
@@ -121,6 +120,5 @@ def test_warming_nothing_is_nothing(drill):
 def test_warming_is_not_for_everybody(drill, session):
     name = unique("role")
     drill.dba.run(f"CREATE ROLE {name} LOGIN")
-    drill.dba.run(f"GRANT USAGE ON SCHEMA cmk TO {name}")
     with fails_with("42501"):
         session(name, "postgres", on=drill.server).run("SELECT cmk.warm('x')")
