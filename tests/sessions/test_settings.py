@@ -1,4 +1,5 @@
-"""Settings belong to whoever runs the server: no session can change one, on no way there is."""
+"""Settings belong to whoever runs the server: no session can change one, on no way there is. But for how a session
+reads and writes protected columns, which is its own affair."""
 
 import psycopg
 import pytest
@@ -28,6 +29,8 @@ SETTINGS = {
     "monitor_budget": "7",
 }
 each_setting = pytest.mark.parametrize("name", SETTINGS)
+# Of sessions, with a value that isn't the default.
+OF_SESSIONS = {"output": "plaintext", "input": "envelope", "tenant": "a", "wire_type": "text"}
 
 
 def full(name):
@@ -45,10 +48,11 @@ def load(session):
     assert session.one("SELECT cmk_encrypt('anyone', NULL)") is None
 
 
-def test_every_setting_is_one_of_the_server(dba):
+def test_every_setting_is_one_of_the_server_or_how_a_session_reads_and_writes_columns(dba):
     dba.run("LOAD 'cmk_encrypt'")
     rows = dba.all("SELECT name, context, short_desc <> '' FROM pg_settings WHERE name LIKE 'cmk\\_encrypt.%'")
-    assert sorted(rows) == sorted((full(name), "sighup", True) for name in SETTINGS)
+    of_the_server = [(full(name), "sighup", True) for name in SETTINGS]
+    assert sorted(rows) == sorted(of_the_server + [(full(name), "user", True) for name in OF_SESSIONS])
 
 
 @each_setting
@@ -188,3 +192,33 @@ def test_an_endpoint_in_clear_text_is_for_this_machine_only(server, dba, app, km
             dba.run("SELECT cmk.evict(%s)", made.name)
     with server.settings(kms_endpoint_url=kms.url.replace("127.0.0.1", "localhost")):
         assert app.decrypt(made, app.encrypt(made)) == CANARY
+
+
+# Of sessions
+
+
+@pytest.mark.parametrize("name", OF_SESSIONS)
+@pytest.mark.parametrize("way", ["SET", "connection", "ROLE {0}", "DATABASE {1}", "ROLE {0} IN DATABASE {1}"])
+@pytest.mark.parametrize("preload", [False, True], ids=["loaded late", "preloaded"])
+def test_a_session_has_what_it_was_given_before_and_after_the_library_is_loaded(
+    session, role, database, name, way, preload
+):
+    user, where, value = role(), database(), OF_SESSIONS[name]
+    owner = session(dbname=where)
+    if preload:
+        owner.run(f"ALTER DATABASE {where} SET session_preload_libraries = cmk_encrypt")
+    if "{" in way:
+        owner.run(f"ALTER {way.format(user, where)} SET {full(name)} = {value}")
+    hers = session(user, dbname=where, **{"options": f"-c {full(name)}={value}"} if way == "connection" else {})
+    if way == "SET":
+        hers.run(f"SET {full(name)} = {value}")
+    for _ in range(2):
+        assert hers.one(f"SHOW {full(name)}") == value
+        load(hers)
+
+
+@pytest.mark.parametrize("name", [name for name in OF_SESSIONS if name != "tenant"])
+def test_a_session_cannot_be_given_what_a_setting_does_not_know(app, name):
+    load(app)
+    with fails_with("22023"):
+        app.run(f"SET {full(name)} = 'other'")
