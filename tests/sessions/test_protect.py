@@ -77,16 +77,17 @@ def test_an_empty_table_is_valid_at_once(owner, local_tenant):
 def test_a_length_stays_and_is_enforced_in_characters(owner, local_tenant):
     tenant = local_tenant()
     table = make_table(owner, [tenant], rows=0, columns="ssn varchar(20)")
-    table.protect(tenant_column="tenant_id", rewrite=False)
-    assert table.type_of() == "cmk_text(20)"
     insert = f"INSERT INTO {table} VALUES (%s, %s, %s)"
+    owner.run(insert, 0, tenant.name, "old")
+    before = table.file()
+    table.protect(tenant_column="tenant_id", rewrite=False)
+    assert (table.type_of(), table.file()) == ("cmk_text(20)", before)
     owner.run(insert, 1, tenant.name, "é" * 20)
     with fails("22001", "too_long"):
         owner.run(insert, 2, tenant.name, "é" * 21)
-    before = table.file()
     owner.run(f"ALTER TABLE {table} ALTER ssn TYPE cmk_text(50)")
     owner.run(insert, 2, tenant.name, "é" * 50)
-    assert (table.file(), table.values()) == (before, ["é" * 20, "é" * 50])
+    assert (table.file(), table.values()) == (before, ["old", "é" * 20, "é" * 50])
 
 
 def test_collation_default_and_not_null_stay(owner, local_tenant):
@@ -275,6 +276,15 @@ def test_partitions_and_children_have_the_trigger(owner, local_tenant):
     owner.run(f"INSERT INTO {name}_3 VALUES (30, %s, 'late')", tenant.name)
     assert (table.unsealed(), table.values()[-1]) == (0, "late")
     assert {problem.split(":")[0] for problem in table.problems()} <= {"remnants"}
+    # What leaves the table loses its clone of the trigger, and fails closed until it is protected.
+    owner.run(f"ALTER TABLE {name} DETACH PARTITION {name}_1")
+    left = Table(owner, f"{name}_1")
+    assert left.problems() == [f"remnants: {owner.role}.{left}", f"trigger_missing: {owner.role}.{left}"]
+    with fails("23514", "not_sealed"):
+        owner.run(f"INSERT INTO {left} VALUES (1, %s, 'x')", tenant.name)
+    left.protect()
+    owner.run(f"INSERT INTO {left} VALUES (1, %s, 'x')", tenant.name)
+    assert left.unsealed() == 0
     table.unprotect()
     assert (table.type_of(), table.triggers()) == ("text", {})
 
