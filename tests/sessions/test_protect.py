@@ -67,8 +67,9 @@ def test_a_small_table_with_a_dark_tenant_is_protected_online(dba, owner, local_
 
 
 def test_an_empty_table_is_valid_at_once(owner, local_tenant):
-    table = make_table(owner, [local_tenant()], rows=0)
+    table, heard = make_table(owner, [local_tenant()], rows=0), hear(owner)
     table.protect(tenant_column="tenant_id")
+    assert not any("plaintext" in message for _, message, _, _ in heard)
     assert table.checks()["cmk_sealed_ssn"][1] is True
     table.seal()
     assert table.problems() == []
@@ -242,6 +243,22 @@ def test_after_the_last_attempt_nothing_has_happened(session, owner, local_tenan
     table.protect(tenant_column="tenant_id", rewrite=False)
     assert owner.one("SHOW lock_timeout") == before
     owner.run("COMMIT")
+
+
+def test_of_two_who_protect_at_once_one_is_refused(session, owner, local_tenant):
+    table, other = make_table(owner, [local_tenant()]), session(owner.role)
+    reader = session(owner.role)
+    reader.run("BEGIN")
+    reader.run(f"SELECT FROM {table}")
+    call = "SELECT cmk.protect_column(%s, 'ssn', 'tenant_id', rewrite => false, lock_timeout => '20s')"
+    both = [who.start(call, table.name) for who in (owner, other)]
+    for who in (owner, other):
+        wait_for_lock(reader, who.pid)
+    reader.run("COMMIT")
+    done, refused = sorted(both, key=lambda future: future.exception(timeout=30) is not None)
+    assert "is protected" in done.result()[0][0]
+    assert "its type has just been changed by somebody else" in refused.exception().diag.message_detail
+    assert (table.type_of(), table.triggers(), list(table.checks())) == ("cmk_text", {"~cmk_seal": "A"}, ["cmk_sealed_ssn"])
 
 
 def test_a_larger_table_is_locked_for_a_moment_only(session, owner, local_tenant):
