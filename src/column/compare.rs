@@ -119,7 +119,7 @@ unsafe fn call_2(
 }
 
 /// Whether only equal bytes are equal texts.
-fn is_deterministic(collation: pg_sys::Oid) -> bool {
+pub fn is_deterministic(collation: pg_sys::Oid) -> bool {
     let is_default = [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID, pg_sys::C_COLLATION_OID]
         .contains(&collation);
     // SAFETY: a catalog look-up in a transaction on the main thread.

@@ -39,7 +39,10 @@ pub fn seal_batch(
     // An ERROR is better than rows that a policy hides, and that stay as they are.
     set_for_level(c"row_security", c"off");
     let tid = |block: i64| format!("({block},0)");
-    let arguments = [tid(blocks.start).into(), tid(blocks.end).into(), skip.to_vec().into()];
+    let named: Vec<String> = skip.iter().flatten().cloned().collect();
+    let skips_null = named.len() < skip.len();
+    let arguments =
+        [tid(blocks.start).into(), tid(blocks.end).into(), named.into(), skips_null.into()];
     let sealed =
         Spi::connect_mut(|client| client.update(&update, None, &arguments).map(|it| it.len()));
     // SAFETY: the level begun above.

@@ -6,6 +6,7 @@
 //! spilled, and for the second key of ORDER BY), plaintexts are found by their envelope's nonce
 //! ([`Memo`]). Both are bounded by `work_mem`, and zeroed when they go, as all memory of the library.
 
+use super::compare::is_deterministic;
 use super::kind::Kind;
 use super::open::open;
 use super::stored::Stored;
@@ -17,9 +18,11 @@ use crate::pg::sort_support::{self, Sorter};
 use cmk_crypto::nonce::NONCE_LEN;
 use cmk_error::Result;
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use pgrx::pg_sys;
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 /// What a sort keeps.
 struct Sort {
@@ -34,11 +37,17 @@ struct Sort {
 }
 
 /// Plaintexts of the values that are in memory, one behind the other, each with its length before
-/// it. A run ends when PostgreSQL has sorted it: the next value belongs to another, and those of
-/// this one are on disk.
+/// it. Equal ones stand there once: PostgreSQL takes two values for different, without comparing
+/// them, where what stands for them differs (`count(DISTINCT ...)`).
+///
+/// A run ends when PostgreSQL has sorted it: the next value belongs to another, and those of this
+/// one are on disk.
 #[derive(Default)]
 struct Run {
     clear: Vec<u8>,
+    /// Where each plaintext lies, found by its hash.
+    places: HashTable<u64>,
+    hasher: RandomState,
     is_sorted: bool,
 }
 
@@ -50,17 +59,29 @@ impl Run {
         if self.is_sorted {
             *self = Self::default();
         }
-        let at = self.clear.len() as u64;
-        self.clear.extend_from_slice(&(clear.len() as u32).to_ne_bytes());
-        self.clear.extend_from_slice(clear);
+        let Self { clear: all, places, hasher, .. } = self;
+        let hash = hasher.hash_one(clear);
+        let is_it = |at: &u64| find(all, *at) == Some(clear);
+        if let Some(at) = places.find(hash, is_it) {
+            return *at;
+        }
+        let at = all.len() as u64;
+        all.extend_from_slice(&(clear.len() as u32).to_ne_bytes());
+        all.extend_from_slice(clear);
+        places.insert_unique(hash, at, |at| hasher.hash_one(find(all, *at).unwrap_or_default()));
         at
     }
 
     #[inline]
-    fn find(&self, at: u64) -> Option<&[u8]> {
-        let (len, rest) = self.clear.get(at as usize..)?.split_first_chunk::<LEN>()?;
-        rest.get(..u32::from_ne_bytes(*len) as usize)
+    fn find(&self, at: u64) -> &[u8] {
+        find(&self.clear, at).unwrap_or_default()
     }
+}
+
+#[inline]
+fn find(all: &[u8], at: u64) -> Option<&[u8]> {
+    let (len, rest) = all.get(at as usize..)?.split_first_chunk::<LEN>()?;
+    rest.get(..u32::from_ne_bytes(*len) as usize)
 }
 
 /// Plaintexts by the nonce of their envelope.
@@ -141,10 +162,9 @@ impl Sorter for Sort {
     #[inline]
     fn compare_abbreviated(&mut self, a: u64, b: u64) -> Result<Ordering> {
         self.run.is_sorted = true;
-        let (a, b) = (self.run.find(a).unwrap_or_default(), self.run.find(b).unwrap_or_default());
         let order = match a == b {
             true => Ordering::Equal,
-            false => self.kind.compare(a, b, self.collation)?,
+            false => self.kind.compare(self.run.find(a), self.run.find(b), self.collation)?,
         };
         self.last_was_equal = order.is_eq();
         Ok(order)
@@ -152,7 +172,13 @@ impl Sorter for Sort {
 }
 
 fn set_up(kind: Kind, call: Call) -> pg_sys::Datum {
-    sort_support::set_up(call, |collation, limit| Sort {
+    // Values that are equal though their plaintexts differ can't be abbreviated; see [`Run`].
+    let may_abbreviate = |collation| match kind {
+        Kind::Text => is_deterministic(collation),
+        Kind::Bytea => true,
+        Kind::Jsonb => false,
+    };
+    sort_support::set_up(call, may_abbreviate, |collation, limit| Sort {
         kind,
         process: call.process(),
         collation,

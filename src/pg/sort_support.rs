@@ -95,7 +95,11 @@ unsafe extern "C-unwind" fn never_abort(_count: i32, _support: pg_sys::SortSuppo
 }
 
 /// Sets up a sort: `make` gets the collation and how many bytes the sort may keep.
-pub fn set_up<S: Sorter>(call: Call, make: impl FnOnce(pg_sys::Oid, usize) -> S) {
+pub fn set_up<S: Sorter>(
+    call: Call,
+    may_abbreviate: impl FnOnce(pg_sys::Oid) -> bool,
+    make: impl FnOnce(pg_sys::Oid, usize) -> S,
+) {
     let support = call.datum(0).cast_mut_ptr::<pg_sys::SortSupportData>();
     // SAFETY: PostgreSQL passes what it wants filled in; the context outlives the sort.
     unsafe {
@@ -111,7 +115,7 @@ pub fn set_up<S: Sorter>(call: Call, make: impl FnOnce(pg_sys::Oid, usize) -> S)
         let mut context = PgMemoryContexts::For((*support).ssup_cxt);
         (*support).ssup_extra = context.leak_and_drop_on_delete(state).cast();
         (*support).comparator = Some(compare::<S>);
-        if (*support).abbreviate {
+        if (*support).abbreviate && may_abbreviate((*support).ssup_collation) {
             (*support).comparator = Some(compare_abbreviated::<S>);
             (*support).abbrev_converter = Some(abbreviate::<S>);
             (*support).abbrev_abort = Some(never_abort);
