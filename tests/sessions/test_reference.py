@@ -31,7 +31,8 @@ ROUTINES = f"""
                    FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ORDER BY 1 DESC)
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
      WHERE p.oid IN (SELECT objid FROM ({MEMBERS}) m WHERE classid = 'pg_proc') AND p.proname !~ '^bench_'
-       AND p.oid NOT IN (SELECT * FROM ({PARTS}) parts WHERE p.pronamespace = 'pg_catalog'::regnamespace)"""
+       AND p.oid NOT IN (SELECT * FROM ({PARTS}) parts WHERE p.pronamespace = 'pg_catalog'::regnamespace)
+       AND n.nspname <> 'cmk_internal'"""
 RELATIONS = f"""
     SELECT c.oid::regclass::text, c.relkind = 'v',
            ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
