@@ -577,6 +577,22 @@ CREATE FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) RETURNS pg_catalog.json
     AS 'MODULE_PATHNAME', 'column_json_reveal';
 CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.json)
     WITH FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
+
+-- As text, too, they are opened: without these casts they would be printed, and so be ciphertext
+-- where ciphertext is printed.
+CREATE FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_bytea_text';
+CREATE CAST (pg_catalog.cmk_bytea AS pg_catalog.text)
+    WITH FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_jsonb_text';
+CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.text)
+    WITH FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
+
+COMMENT ON FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) IS 'Opens a value of a protected column';
+COMMENT ON FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.cmk_bytea(pg_catalog.bytea) IS 'A value that is not sealed yet';
 COMMENT ON FUNCTION pg_catalog.cmk_jsonb(pg_catalog.json) IS 'A value that is not sealed yet';
@@ -683,6 +699,32 @@ BEGIN
             COMMENT ON FUNCTION pg_catalog.cmk_text_%1$s(pg_catalog.text, pg_catalog.cmk_text) IS
                 'Implementation of operator %2$s';
             $sql$, operator.symbol, operator.name, operator.more);
+    END LOOP;
+END
+$$;
+
+-- Without these, `||` would be the one that makes a text of anything. Inlined by the planner.
+DO $$
+DECLARE
+    kind pg_catalog.text;
+    types pg_catalog.record;
+BEGIN
+    FOREACH kind IN ARRAY '{bytea, jsonb}'::pg_catalog.text[] LOOP
+        FOR types IN SELECT * FROM (VALUES
+            (pg_catalog.concat('cmk_', kind), pg_catalog.concat('cmk_', kind)),
+            (pg_catalog.concat('cmk_', kind), kind), (kind, pg_catalog.concat('cmk_', kind))
+        ) AS v (a, b)
+        LOOP
+            EXECUTE pg_catalog.format($sql$
+                CREATE FUNCTION pg_catalog.cmk_%1$s_concat(pg_catalog.%2$s, pg_catalog.%3$s)
+                    RETURNS pg_catalog.%1$s LANGUAGE sql STABLE PARALLEL RESTRICTED AS
+                    'SELECT $1::pg_catalog.%1$s OPERATOR(pg_catalog.||) $2::pg_catalog.%1$s';
+                CREATE OPERATOR pg_catalog.|| (FUNCTION = pg_catalog.cmk_%1$s_concat,
+                    LEFTARG = pg_catalog.%2$s, RIGHTARG = pg_catalog.%3$s);
+                COMMENT ON FUNCTION pg_catalog.cmk_%1$s_concat(pg_catalog.%2$s, pg_catalog.%3$s) IS
+                    'Implementation of operator ||';
+                $sql$, kind, types.a, types.b);
+        END LOOP;
     END LOOP;
 END
 $$;
@@ -1144,8 +1186,8 @@ BEGIN
 END
 $$;
 
--- What the trigger of a table seals, by the columns' labels, and who the tenant is: an expression in
--- which the row is "new", NULL for the setting. PostgreSQL prints the WHEN that
+-- What the trigger of a table seals, by the columns' labels, and who the tenant is: an expression
+-- in which the row is "new", NULL for the setting. PostgreSQL prints the WHEN that
 -- cmk_internal.seal_trigger() made as "((A AND B) OR true)", or as "(A OR true)".
 CREATE FUNCTION cmk_internal.seal_conditions(
     relation pg_catalog.regclass, OUT label pg_catalog.text, OUT tenant pg_catalog.text)
@@ -1735,7 +1777,7 @@ DECLARE
     item pg_catalog.record;
 BEGIN
     IF tenant_column IS NOT NULL AND tenant_expression IS NOT NULL THEN
-        RETURN NEXT 'tenant_column and tenant_expression are both given';
+        RETURN QUERY SELECT 'tenant_column and tenant_expression are both given';
     END IF;
     IF tenant_column IS NOT NULL THEN
         -- The tenant's name must read the same whatever a session has set, as that of a date does
@@ -1753,15 +1795,15 @@ BEGIN
            AND a.attname OPERATOR(pg_catalog.=) tenant_column
            AND a.attnum OPERATOR(pg_catalog.>) 0;
         IF NOT FOUND THEN
-            RETURN NEXT pg_catalog.format('there is no tenant column %I', tenant_column);
+            RETURN QUERY SELECT pg_catalog.format('there is no tenant column %I', tenant_column);
         ELSIF tenant_column OPERATOR(pg_catalog.=) "column" THEN
-            RETURN NEXT 'the tenant column is the column itself';
+            RETURN QUERY SELECT 'the tenant column is the column itself';
         ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
-            RETURN NEXT pg_catalog.format('the tenant column %I is protected', tenant_column);
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is protected', tenant_column);
         ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
-            RETURN NEXT pg_catalog.format('the tenant column %I is generated after the value is sealed', tenant_column);
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is generated after the value is sealed', tenant_column);
         ELSIF NOT item.names THEN
-            RETURN NEXT pg_catalog.format('the tenant column %I is of type %s, which names no tenant',
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is of type %s, which names no tenant',
                 tenant_column, pg_catalog.format_type(item.atttypid, NULL));
         END IF;
     END IF;
@@ -1770,7 +1812,7 @@ BEGIN
             PERFORM cmk_internal.row_expression("table", tenant_expression);
         EXCEPTION WHEN syntax_error_or_access_rule_violation OR feature_not_supported
                     OR data_exception OR insufficient_privilege THEN
-            RETURN NEXT pg_catalog.format('tenant_expression: %s', SQLERRM);
+            RETURN QUERY SELECT pg_catalog.format('tenant_expression: %s', SQLERRM);
         END;
     END IF;
 END
@@ -1813,10 +1855,10 @@ BEGIN
       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
      WHERE c.oid OPERATOR(pg_catalog.=) "table";
     IF NOT FOUND OR NOT item.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[]) THEN
-        RETURN NEXT pg_catalog.format('%s is not a table', "table");
+        RETURN QUERY SELECT pg_catalog.format('%s is not a table', "table");
         RETURN;
     ELSIF item.nspname OPERATOR(pg_catalog.=) ANY ('{pg_catalog, information_schema, pg_toast, cmk}'::pg_catalog.name[]) THEN
-        RETURN NEXT pg_catalog.format('%s belongs to the system, or to cmk_encrypt', "table");
+        RETURN QUERY SELECT pg_catalog.format('%s belongs to the system, or to cmk_encrypt', "table");
         RETURN;
     END IF;
 
@@ -1832,31 +1874,31 @@ BEGIN
        AND a.attname OPERATOR(pg_catalog.=) "column"
        AND a.attnum OPERATOR(pg_catalog.>) 0;
     IF NOT FOUND THEN
-        RETURN NEXT pg_catalog.format('there is no column %I in %s', "column", "table");
+        RETURN QUERY SELECT pg_catalog.format('there is no column %I in %s', "column", "table");
         RETURN;
     ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
         -- Else something of it was lost, and is made again.
         IF cmk_internal.is_protected("table", "column") THEN
-            RETURN NEXT 'it is protected already';
+            RETURN QUERY SELECT 'it is protected already';
         END IF;
     ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
-        RETURN NEXT 'it is a generated column';
+        RETURN QUERY SELECT 'it is a generated column';
     ELSIF item.attidentity OPERATOR(pg_catalog.<>) '' THEN
-        RETURN NEXT 'it is an identity column';
+        RETURN QUERY SELECT 'it is an identity column';
     ELSIF item.typtype OPERATOR(pg_catalog.=) 'd' THEN
-        RETURN NEXT pg_catalog.format('its type %s is a domain: change it to the type beneath, with the checks on the column', item.type);
+        RETURN QUERY SELECT pg_catalog.format('its type %s is a domain: change it to the type beneath, with the checks on the column', item.type);
     ELSIF item.target IS NULL THEN
-        RETURN NEXT pg_catalog.format('its type is %s: of what can be protected, text is nearest', item.type);
+        RETURN QUERY SELECT pg_catalog.format('its type is %s: of what can be protected, text is nearest', item.type);
     ELSIF NOT cmk_internal.keeps_file(item.atttypid) AND rewrite IS NOT TRUE
           AND (rewrite IS NOT NULL OR item.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.bpchar'::pg_catalog.regtype::pg_catalog.oid) THEN
-        RETURN NEXT pg_catalog.format('its type %s needs rewrite => true', item.type);
+        RETURN QUERY SELECT pg_catalog.format('its type %s needs rewrite => true', item.type);
     END IF;
     IF NOT item.deterministic THEN
-        RETURN NEXT 'its collation is not deterministic';
+        RETURN QUERY SELECT 'its collation is not deterministic';
     END IF;
     RETURN QUERY SELECT * FROM cmk_internal.tenant_obstacles("table", "column", tenant_column, tenant_expression);
     IF label OPERATOR(pg_catalog.=) '' THEN
-        RETURN NEXT 'the label is empty';
+        RETURN QUERY SELECT 'the label is empty';
     END IF;
     RETURN QUERY
         SELECT pg_catalog.format('the label %L is that of column %I, too', p.label, a.attname)
@@ -2207,7 +2249,10 @@ DECLARE
     obstacles pg_catalog.text[];
     subject pg_catalog.record;
     existing pg_catalog.record;
-    change cmk_internal.column_change;
+    using_expression pg_catalog.text;
+    check_name pg_catalog.name;
+    check_expression pg_catalog.text;
+    condition pg_catalog.text;
     -- The tenant, over the columns of a row, and as the constraint has it.
     tenant pg_catalog.text;
     tenant_in_check pg_catalog.text := 'NULL';
@@ -2278,12 +2323,8 @@ BEGIN
         PERFORM cmk_internal.try_tenants("table", "column", tenant, 9223372036854775806);
     END IF;
 
-    change."table" := "table";
-    change."column" := "column";
-    change.type := subject.atttypid;
-    change.target := subject.target;
     IF rewrite THEN
-        change.using_expression := pg_catalog.format(
+        using_expression := pg_catalog.format(
             'CASE WHEN %1$I IS NOT NULL THEN cmk.seal_value(%1$I::%2$s, %3$s, %4$L, NULL::pg_catalog.text) END',
             "column",
             CASE WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_bytea' THEN 'pg_catalog.bytea'
@@ -2292,24 +2333,24 @@ BEGIN
             tenant, label);
     END IF;
     IF existing.conname IS NULL THEN
-        change.check_name := cmk_internal.unused_constraint_name("table", "column");
-        change.check_expression := pg_catalog.format(
+        check_name := cmk_internal.unused_constraint_name("table", "column");
+        check_expression := pg_catalog.format(
             'cmk.sealed(%I, %L, %s, NULL)', "column", label, tenant_in_check);
     END IF;
-    change.check_valid := rewrite;
-    change.label := label;
-    change.condition := pg_catalog.format('cmk.seals(%L, %s)', label, tenant_in_trigger);
-    change.recreate_views := views OPERATOR(pg_catalog.=) 'recreate';
-    PERFORM cmk_internal.change_column_politely(change, lock_timeout, lock_attempts);
+    condition := pg_catalog.format('cmk.seals(%L, %s)', label, tenant_in_trigger);
+    PERFORM cmk_internal.change_column_politely(
+        ROW("table", "column", subject.atttypid, subject.target, using_expression, check_name, check_expression,
+            rewrite, label, condition, views OPERATOR(pg_catalog.=) 'recreate')::cmk_internal.column_change,
+        lock_timeout, lock_attempts);
 
     IF existing.conname IS NULL THEN
-        PERFORM cmk_internal.write_notes("table", change.check_name, "column",
+        PERFORM cmk_internal.write_notes("table", check_name, "column",
                                 CASE WHEN subject.target IS NOT NULL THEN subject.type END);
     END IF;
     PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c
                     WHERE c.conrelid OPERATOR(pg_catalog.=) "table"
-                      AND c.conname OPERATOR(pg_catalog.=) COALESCE(existing.conname, change.check_name)
+                      AND c.conname OPERATOR(pg_catalog.=) COALESCE(existing.conname, check_name)
                       AND NOT c.convalidated) THEN
         IF bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL THEN
             RAISE NOTICE 'plaintext may be left in old statistics, in WAL and in backups'
@@ -2438,7 +2479,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp 
 AS $$
 DECLARE
     obstacles pg_catalog.text[];
-    change cmk_internal.column_change;
+    subject pg_catalog.record;
+    using_expression pg_catalog.text;
 BEGIN
     PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
     PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
@@ -2446,24 +2488,25 @@ BEGIN
     PERFORM cmk_internal.refuse_unprotected("table", "column");
     obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views) o (line));
     PERFORM cmk_internal.refuse(obstacles);
-    SELECT a.atttypid, cmk_internal.former_type(a.atttypid, a.atttypmod, n.former), p.label
-      INTO change.type, change.target, change.label
+    SELECT a.atttypid, p.label,
+           cmk_internal.former_type(a.atttypid, a.atttypmod, n.former) AS target
+      INTO subject
       FROM pg_catalog.pg_attribute a
       LEFT JOIN cmk.protections() p
              ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
       LEFT JOIN LATERAL cmk_internal.protection_note(p.constraint_oid) n ON true
      WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
-    change."table" := "table";
-    change."column" := "column";
-    change.using_expression := pg_catalog.format('%I::%s', "column",
-        CASE WHEN change.target OPERATOR(pg_catalog.=) 'pg_catalog.bytea' THEN change.target
-             WHEN pg_catalog.starts_with(change.target, 'pg_catalog.json') THEN 'pg_catalog.jsonb'
+    using_expression := pg_catalog.format('%I::%s', "column",
+        CASE WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.bytea' THEN subject.target
+             WHEN pg_catalog.starts_with(subject.target, 'pg_catalog.json') THEN 'pg_catalog.jsonb'
              ELSE 'pg_catalog.text' END);
-    IF change.target OPERATOR(pg_catalog.=) 'pg_catalog.json' THEN
-        change.using_expression := pg_catalog.concat(change.using_expression, '::pg_catalog.json');
+    IF subject.target OPERATOR(pg_catalog.=) 'pg_catalog.json' THEN
+        using_expression := pg_catalog.concat(using_expression, '::pg_catalog.json');
     END IF;
-    change.recreate_views := views OPERATOR(pg_catalog.=) 'recreate';
-    PERFORM cmk_internal.change_column_politely(change, lock_timeout, lock_attempts);
+    PERFORM cmk_internal.change_column_politely(
+        ROW("table", "column", subject.atttypid, subject.target, using_expression, NULL, NULL,
+            false, subject.label, NULL, views OPERATOR(pg_catalog.=) 'recreate')::cmk_internal.column_change,
+        lock_timeout, lock_attempts);
     RETURN pg_catalog.format('%I of %s holds plaintext again, in a column of type %s', "column", "table",
         (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
           WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column"));
@@ -2847,11 +2890,16 @@ CREATE VIEW cmk.protected_columns AS
            pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
            p.label,
            CASE WHEN p.constraint_oid IS NOT NULL
-                THEN COALESCE(p.tenant, NULLIF(s.tenant, 'NULL::text'), 'current_setting(''cmk_encrypt.tenant'')')
+                THEN COALESCE(p.tenant,
+                              CASE WHEN s.tenant OPERATOR(pg_catalog.<>) 'NULL::text' THEN s.tenant END,
+                              'current_setting(''cmk_encrypt.tenant'')')
                 END AS tenant,
            p.options,
-           CASE g.tgenabled WHEN 'A' THEN 'always' WHEN 'O' THEN 'origin' WHEN 'R' THEN 'replica'
-                            WHEN 'D' THEN 'disabled' ELSE 'missing' END AS trigger,
+           CASE WHEN g.tgenabled OPERATOR(pg_catalog.=) 'A' THEN 'always'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'O' THEN 'origin'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'R' THEN 'replica'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'D' THEN 'disabled'
+                ELSE 'missing' END AS trigger,
            COALESCE(p.validated, false) AS validated,
            ARRAY(SELECT x.problem FROM cmk_internal.column_problems(c.oid, a.attname) x (problem) ORDER BY x.problem) AS problems
       FROM pg_catalog.pg_attribute a
@@ -2875,19 +2923,20 @@ CREATE VIEW cmk.protected_columns AS
 
 -- Which data keys a dump needs.
 
--- Of the protected columns of these tables, or of all tables: how many values each data key seals.
--- tenant is null where the registry lacks the data key. Reads the tables, and takes no key.
-CREATE FUNCTION cmk.dump_keys_needed(
-    VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
+-- Reads the registry and the tables with the rights of its caller, and takes no key.
+CREATE FUNCTION cmk_internal.dump_keys(
+    tables pg_catalog.regclass[],
     OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
-    OUT "table" pg_catalog.regclass, OUT column_name pg_catalog.name, OUT "values" pg_catalog.int8)
+    OUT relation pg_catalog.regclass, OUT column_name pg_catalog.name, OUT number pg_catalog.int8)
 RETURNS SETOF pg_catalog.record
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
+DECLARE
+    item pg_catalog.record;
 BEGIN
-    FOR "table", column_name IN
-        SELECT DISTINCT c.oid::pg_catalog.regclass, a.attname
+    FOR item IN
+        SELECT c.oid::pg_catalog.regclass AS relation, a.attname
           FROM pg_catalog.pg_class c
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) c.oid
@@ -2899,20 +2948,31 @@ BEGIN
                        SELECT t.relation::pg_catalog.oid
                          FROM pg_catalog.unnest(tables) given (relation)
                         CROSS JOIN LATERAL cmk_internal.table_tree(given.relation) t))
-         ORDER BY 1, 2
+         ORDER BY c.oid::pg_catalog.regclass::pg_catalog.text, a.attnum
     LOOP
-        FOR tenant, version, dek_id, state, "values" IN EXECUTE pg_catalog.format(
-            'SELECT k.tenant, k.version, sealed.dek_id, k.state, sealed.number
-               FROM (SELECT (cmk.envelope_header(cmk.envelope(%1$I))).dek_id, pg_catalog.count(*) AS number
-                       FROM ONLY %2$s WHERE cmk.is_sealed(%1$I) GROUP BY 1) sealed
+        RETURN QUERY EXECUTE pg_catalog.format(
+            'SELECT k.tenant, k.version, sealed.dek_id, k.state, %2$L::pg_catalog.regclass, %1$L::pg_catalog.name, sealed.number
+               FROM (SELECT h.dek_id, pg_catalog.count(*) AS number
+                       FROM ONLY %2$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%1$I)) h
+                      WHERE cmk.is_sealed(%1$I) GROUP BY h.dek_id) sealed
                LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
               ORDER BY k.tenant, k.version, sealed.dek_id',
-            column_name, "table")
-        LOOP
-            RETURN NEXT;
-        END LOOP;
+            item.attname, item.relation);
     END LOOP;
 END
+$$;
+
+-- Of the protected columns of these tables, or of all tables: how many values each data key seals.
+-- tenant is null where the registry lacks the data key.
+CREATE FUNCTION cmk.dump_keys_needed(
+    VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
+    OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
+    OUT "table" pg_catalog.regclass, OUT column_name pg_catalog.name, OUT "values" pg_catalog.int8)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.tenant, d.version, d.dek_id, d.state, d.relation, d.column_name, d.number
+      FROM cmk_internal.dump_keys(dump_keys_needed.tables) d
 $$;
 
 -- requires:
@@ -2945,6 +3005,8 @@ COMMENT ON FUNCTION cmk_internal.concerns_tenant(pg_catalog.text, pg_catalog.tex
     'Whether an error is about one tenant, so that others can be sealed';
 COMMENT ON FUNCTION cmk_internal.default_label(pg_catalog.regclass, pg_catalog.name) IS
     'The label of a column for which none is given';
+COMMENT ON FUNCTION cmk_internal.dump_keys(pg_catalog._regclass) IS
+    'What cmk.dump_keys_needed() tells';
 COMMENT ON FUNCTION cmk_internal.files_of_column(pg_catalog.regclass, pg_catalog.int2) IS
     'The files in which plaintext of a column stays behind';
 COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg_catalog.text) IS
@@ -3068,7 +3130,7 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
     END LOOP;
 
-    -- Anyone may call them; the grants for tenants decide, at every call, or the ownership of tables.
+    -- Anyone may call them; the grants for tenants decide, at every call, or who owns the table.
     FOR object IN
         SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
           FROM pg_catalog.pg_proc p
@@ -3114,9 +3176,9 @@ GRANT EXECUTE ON FUNCTION
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
 -- Who may protect columns: whoever owns the table. These run with the rights of their caller, and
--- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs that
--- everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the registry's
--- affair, and for whoever reads it.
+-- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs
+-- that everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the
+-- registry's affair, and for whoever reads it.
 GRANT USAGE ON SCHEMA cmk_internal TO PUBLIC;
 GRANT SELECT ON cmk.protected_columns TO PUBLIC;
 GRANT EXECUTE ON ROUTINE
