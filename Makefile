@@ -11,6 +11,9 @@ check: ## format, lint, unit tests, documentation: what takes no PostgreSQL
 test: ## run everything CI runs; with PG=16 the session tests on that version (14 to 18)
 	@PG='$(PG)' scripts/test.sh
 
+test-clients: ## protected columns as Node, Java, Rust and PgBouncer see them
+	@scripts/test_clients.sh
+
 install: ## build the release and install it into the server of PG_CONFIG
 	@scripts/install.sh
 
@@ -38,4 +41,4 @@ endurance: ## mixed load with random faults for ENDURANCE_SECONDS (3600)
 clean: ## remove what was built
 	@scripts/clean.sh
 
-.PHONY: help demo check test install schema deny mutants miri bench bench-crates endurance clean
+.PHONY: help demo check test test-clients install schema deny mutants miri bench bench-crates endurance clean

@@ -14,6 +14,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 [[ $TARGET == /* ]] || TARGET=$ROOT/$TARGET
 TOOLS=$TARGET/tools
 VENV=$TARGET/venv
+CLIENTS=$TARGET/clients # what `make test-clients` installs and builds
 # What builds without PostgreSQL. Always all of it: another selection would compile the AWS SDK
 # anew.
 CRATES=(--workspace --exclude cmk_encrypt)

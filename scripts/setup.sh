@@ -6,6 +6,7 @@
 #   setup.sh schema    … and to regenerate the SQL script
 #   setup.sh bench     … and to time it
 #   setup.sh test      all that `make test` takes
+#   setup.sh clients   … and what `make test-clients` takes: Node, Java, PgBouncer
 #   setup.sh deny|mutants    the tool of that name
 source "$(dirname "$0")/lib.sh"
 
@@ -17,6 +18,7 @@ case $purpose in
     schema) needs=(compiler headers pgrx) ;;
     bench) needs=(compiler headers server python) ;;
     test) needs=(compiler headers server python emulator pgrx) ;;
+    clients) needs=(compiler headers server python clients) ;;
     deny | mutants) needs=("$purpose") ;;
     *) die "usage: $(sed -n 's/^#   //p' "$0")" ;;
 esac
@@ -51,6 +53,13 @@ fi
 if needs emulator && [[ $(uname -m) == x86_64 ]]; then
     want qemu-user command -v qemu-x86_64 # scripts/check_cpu.sh
 fi
+if needs clients; then
+    want nodejs command -v node
+    want npm command -v npm
+    want default-jdk-headless command -v javac
+    want libpostgresql-jdbc-java test -f /usr/share/java/postgresql.jar
+    want pgbouncer test -x /usr/sbin/pgbouncer
+fi
 if needs pgrx && is_root; then
     want sudo command -v sudo # cargo pgrx test --runas
 fi
@@ -83,4 +92,16 @@ if needs python && ! cmp -s tests/requirements.txt "$VENV/requirements.txt"; the
     python3 -m venv "$VENV"
     "$VENV/bin/pip" install -q -r tests/requirements.txt
     cp tests/requirements.txt "$VENV/requirements.txt"
+fi
+
+if needs clients; then
+    locked=tests/clients/node/package-lock.json
+    if ! cmp -s "$locked" "$CLIENTS/node/package-lock.json"; then
+        note "installing node-postgres"
+        rm -rf "$CLIENTS/node"
+        mkdir -p "$CLIENTS/node"
+        cp "${locked%/*}"/package*.json "$CLIENTS/node"
+        (cd "$CLIENTS/node" && npm ci --silent --ignore-scripts --no-audit --no-fund) ||
+            die "npm could not install what $locked names"
+    fi
 fi

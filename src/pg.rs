@@ -50,6 +50,7 @@ pub extern "C-unwind" fn init() {
     registry::invalidation::register_callbacks();
     transaction::register_callbacks();
     executor::install();
+    error_context::install();
     guard::install();
     if is_preloading {
         shared_memory::startup::reserve();

@@ -75,6 +75,8 @@ COMMENT ON FUNCTION cmk_internal.tell_failures(pg_catalog.jsonb) IS
     'Warns of tenants whose values are not sealed';
 COMMENT ON FUNCTION cmk_internal.tell_of_protection(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
     'Tells what protection of a column brings with it';
+COMMENT ON FUNCTION cmk_internal.tell_of_triggers(pg_catalog.regclass) IS
+    'Warns of triggers of users that will fire';
 COMMENT ON FUNCTION cmk_internal.tell_remnants(pg_catalog.regclass, pg_catalog.int8) IS
     'Tells where plaintext is left, and how to remove it';
 COMMENT ON FUNCTION cmk_internal.tenant_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS

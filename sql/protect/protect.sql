@@ -112,8 +112,10 @@ BEGIN
     END IF;
     label := COALESCE(existing.label, label, cmk_internal.default_label("table", "column"));
 
+    -- TOAST indexes have a page even in empty tables.
     SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.relation)), 0)::pg_catalog.int8 INTO bytes
-      FROM cmk_internal.table_tree("table") t;
+      FROM cmk_internal.table_tree("table") t
+     WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0;
     IF subject.target IS NULL THEN
         rewrite := false;
     ELSIF tenant_column IS NULL AND tenant_expression IS NULL

@@ -143,6 +143,7 @@ BEGIN
     PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
     obstacles := ARRAY(SELECT o.line FROM cmk_internal.seal_obstacles("table") o (line));
     PERFORM cmk_internal.refuse(obstacles);
+    PERFORM cmk_internal.tell_of_triggers("table");
     COMMIT;
     FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s LOOP
         CONTINUE WHEN item.validated;
@@ -207,6 +208,30 @@ BEGIN
         EXECUTE pg_catalog.format('ANALYZE %s', "table");
     END IF;
     PERFORM cmk_internal.tell_remnants("table", total);
+END
+$$;
+
+-- Who may not set session_replication_role cannot keep users' triggers from firing.
+CREATE FUNCTION cmk_internal.tell_of_triggers("table" pg_catalog.regclass) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    triggers pg_catalog.text;
+BEGIN
+    -- Bits of tgtype: 1 for each row, 16 UPDATE.
+    SELECT pg_catalog.string_agg(pg_catalog.format('%I on %s', g.tgname, t.relation), ', ') INTO triggers
+      FROM cmk_internal.columns_to_seal("table") t
+      JOIN pg_catalog.pg_trigger g ON g.tgrelid OPERATOR(pg_catalog.=) t.relation
+     WHERE NOT t.validated AND NOT g.tgisinternal
+       AND g.tgname OPERATOR(pg_catalog.<>) '~cmk_seal'
+       AND g.tgenabled OPERATOR(pg_catalog.=) 'O'
+       AND g.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 16 OPERATOR(pg_catalog.<>) 0;
+    IF triggers IS NOT NULL THEN
+        PERFORM pg_catalog.set_config('session_replication_role', pg_catalog.current_setting('session_replication_role'), true);
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'triggers fire while values are sealed: %', triggers
+        USING HINT = 'They do not for superusers, nor for roles that were granted SET ON PARAMETER session_replication_role.';
 END
 $$;
 

@@ -26,7 +26,9 @@ pub fn tag(label: &[u8]) -> ColumnTag {
     });
     remembered.unwrap_or_else(|| {
         let tag = ColumnTag::of(label);
-        LAST_LABEL.set(Some((label.into(), tag)));
+        if label.len() <= LABEL_MAX {
+            LAST_LABEL.set(Some((label.into(), tag)));
+        }
         tag
     })
 }
@@ -37,14 +39,20 @@ pub fn header_of(value: pg_sys::Datum) -> Option<Header> {
     header(head(value, HEADER_MAX))
 }
 
+/// Longer labels than any column needs are neither remembered nor repeated.
+const LABEL_MAX: usize = 255;
+
 /// An error about a column, which its label names.
 #[cold]
 pub fn of_column(reason: Reason, label: &str) -> Error {
-    Error::new(reason).with_info(format!("column={}", quoted(label)))
+    match label.len() > LABEL_MAX {
+        true => reason.into(),
+        false => Error::new(reason).with_info(format!("column={}", quoted(label))),
+    }
 }
 
 fn check(call: Call) -> Result<()> {
-    let failed = |reason| of_column(reason, &String::from_utf8_lossy(call.bytes(1)));
+    let failed = |reason| of_column(reason, std::str::from_utf8(call.bytes(1)).unwrap_or(""));
     let Some(header) = header_of(call.datum(0)) else { return Err(failed(Reason::NotSealed)) };
     let is_foreign = header.column != tag(call.nullable_bytes(1).unwrap_or_default())
         || call.nullable_bytes(2).is_some_and(|tenant| header.tenant != tenants::tag(tenant));

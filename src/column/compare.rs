@@ -8,6 +8,7 @@ use super::kind::Kind;
 use super::open::{Clear, clear};
 use crate::pg::call::Call;
 use crate::pg::datum::Bytea;
+use crate::pg::interrupt;
 use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
 use cmk_error::{Reason, Result};
@@ -126,12 +127,26 @@ pub fn is_deterministic(collation: pg_sys::Oid) -> bool {
     is_default || unsafe { pg_sys::get_collation_isdeterministic(collation) }
 }
 
+/// An index within another type (an array, a row) compares while it holds a page, and interrupts:
+/// nothing may wait there, and no index may be in the order of plaintexts.
+///
+/// # Errors
+/// `index_refused`.
+#[inline]
+fn refuse_index() -> Result<()> {
+    match interrupt::are_held() {
+        true => Err(Reason::IndexRefused.into()),
+        false => Ok(()),
+    }
+}
+
 /// Two values, opened; `None` if they are the same bytes, which takes no key.
 fn both<'a>(call: Call, process: &ThisProcess) -> Result<Option<(Clear<'a>, Clear<'a>)>> {
     let (a, b) = (call.bytes(0), call.bytes(1));
     if a == b {
         return Ok(None);
     }
+    refuse_index()?;
     Ok(Some((clear(process, a)?, clear(process, b)?)))
 }
 
@@ -150,10 +165,12 @@ fn order(kind: Kind, call: Call) -> Result<Ordering> {
 }
 
 fn hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    refuse_index()?;
     kind.hash(clear(&call.process(), call.bytes(0))?.as_slice(), call.collation())
 }
 
 fn extended_hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    refuse_index()?;
     let clear = clear(&call.process(), call.bytes(0))?;
     kind.extended_hash(clear.as_slice(), call.datum(1), call.collation())
 }

@@ -10,11 +10,13 @@ use super::stored::PLAIN;
 use crate::pg::call::Call;
 use crate::pg::datum::Bytea;
 use crate::pg::destination::is_dump_or_restore;
+use crate::pg::error_context;
 use crate::pg::identity::{is_apply_worker, is_superuser, is_superusers_session};
 use crate::pg::raw::column_function;
 use crate::pg::settings::values::{Input, column_input};
 use cmk_envelope::armor;
 use cmk_error::{Reason, Result};
+use pgrx::pg_sys;
 use std::ffi::CStr;
 
 /// What an armored envelope is here.
@@ -124,12 +126,17 @@ pub fn refuse_armor(kind: Kind, plain: &[u8]) -> Result<()> {
     }
 }
 
-column_function!(column_text_in, |call| Ok(read(Kind::Text, call.c_string(0))?.into_datum()));
-column_function!(column_bytea_in, |call| Ok(read(Kind::Bytea, call.c_string(0))?.into_datum()));
-column_function!(column_jsonb_in, |call| Ok(read(Kind::Jsonb, call.c_string(0))?.into_datum()));
-column_function!(column_text_recv, |call| Ok(receive(Kind::Text, call.message(0))?.into_datum()));
-column_function!(column_bytea_recv, |call| Ok(receive(Kind::Bytea, call.message(0))?.into_datum()));
-column_function!(column_jsonb_recv, |call| Ok(receive(Kind::Jsonb, call.message(0))?.into_datum()));
+/// A type's own ERROR quotes nothing of the statement either.
+fn hidden(work: impl FnOnce() -> Result<Bytea>) -> Result<pg_sys::Datum> {
+    Ok(error_context::hidden(work)?.into_datum())
+}
+
+column_function!(column_text_in, |call| hidden(|| read(Kind::Text, call.c_string(0))));
+column_function!(column_bytea_in, |call| hidden(|| read(Kind::Bytea, call.c_string(0))));
+column_function!(column_jsonb_in, |call| hidden(|| read(Kind::Jsonb, call.c_string(0))));
+column_function!(column_text_recv, |call| hidden(|| receive(Kind::Text, call.message(0))));
+column_function!(column_bytea_recv, |call| hidden(|| receive(Kind::Bytea, call.message(0))));
+column_function!(column_jsonb_recv, |call| hidden(|| receive(Kind::Jsonb, call.message(0))));
 
 // Casts from the types that are protected, where those are no values of ours as they are.
 fn conceal(kind: Kind, call: Call) -> Result<Bytea> {

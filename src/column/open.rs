@@ -39,6 +39,13 @@ pub enum Clear<'a> {
 }
 
 impl Clear<'_> {
+    /// Gives the memory back, zeroed, before its context goes.
+    pub fn free(self) {
+        if let Self::Opened(clear) = self {
+            clear.free();
+        }
+    }
+
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match self {

@@ -10,6 +10,7 @@ use super::stored::{Stored, looks_sealed};
 use crate::pg::call::{Call, PgCString};
 use crate::pg::datum::Bytea;
 use crate::pg::destination;
+use crate::pg::executor;
 use crate::pg::raw::column_function;
 use crate::pg::settings::values::{Output, column_output};
 use cmk_envelope::armor;
@@ -21,7 +22,7 @@ use pgrx::pg_sys;
 pub enum Reader {
     /// Whom the running statement says.
     OfStatement,
-    /// The client: the caller knows.
+    /// The client, if it is the statement that the client sent which runs.
     Client,
 }
 
@@ -41,7 +42,7 @@ pub fn wants_plaintext(reader: Reader) -> bool {
         && !destination::is_elsewhere()
         && match reader {
             Reader::OfStatement => destination::is_client(),
-            Reader::Client => true,
+            Reader::Client => executor::is_clients_own() || destination::is_client(),
         }
 }
 
@@ -52,7 +53,7 @@ fn show<'a>(kind: Kind, call: Call, value: &'a [u8], reader: Reader) -> Result<S
         return Ok(Shown::Armored(value));
     }
     Ok(match Stored::parse(value)? {
-        Stored::Sealed(envelope) => Shown::Opened(open(&call.process(), &envelope)?),
+        Stored::Sealed(envelope) => Shown::Opened(open(&call.process().printing(), &envelope)?),
         Stored::Plain(plain) => {
             match kind == Kind::Text && !plaintext && armor::needs_escape(plain) {
                 true => Shown::Escaped(plain),

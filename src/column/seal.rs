@@ -206,7 +206,10 @@ impl Column {
 
 fn seal_row(call: Call) -> Result<pg_sys::Datum> {
     let row = Row::of(call)?;
-    let plan = kept(call, |context| Plan::make(row, context))?;
+    let plan = kept(call, |context| {
+        error_context::statement_seals();
+        Plan::make(row, context)
+    })?;
     let mut columns = Vec::new();
     let mut values = Vec::new();
     for column in &mut plan.0 {

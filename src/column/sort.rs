@@ -9,7 +9,7 @@
 
 use super::compare::is_deterministic;
 use super::kind::Kind;
-use super::open::open;
+use super::open::{clear, open};
 use super::stored::Stored;
 use crate::pg::call::Call;
 use crate::pg::datum::content;
@@ -17,7 +17,7 @@ use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
 use crate::pg::sort_support::{self, Sorter};
 use cmk_crypto::nonce::NONCE_LEN;
-use cmk_error::Result;
+use cmk_error::{Error, Reason, Result};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use pgrx::pg_sys;
@@ -38,50 +38,70 @@ struct Sort {
 }
 
 /// Plaintexts of the values that are in memory, one behind the other, each with its length before
-/// it. Equal ones stand there once: PostgreSQL takes two values for different, without comparing
-/// them, where what stands for them differs (`count(DISTINCT ...)`).
+/// it. Equal ones share a place: PostgreSQL takes two values for different, without comparing them,
+/// where what stands for them differs (`count(DISTINCT ...)`).
 ///
-/// A run ends when PostgreSQL has sorted it: the next value belongs to another, and those of this
-/// one are on disk.
-#[derive(Default)]
+/// A run ends when PostgreSQL has sorted it: the next value belongs to another. What doesn't fit,
+/// because values are long and PostgreSQL itself holds only where they are stored, has no place;
+/// its hash stands for it, and is compared by the values themselves.
 struct Run {
     clear: Vec<u8>,
-    /// Where each plaintext lies, found by its hash.
+    /// Places by the hash of the plaintext.
     places: HashTable<u64>,
     hasher: RandomState,
+    limit: usize,
     is_sorted: bool,
 }
 
 const LEN: usize = size_of::<u32>();
 
+/// Marks what has no place.
+const NOWHERE: u64 = 1 << 63;
+
 impl Run {
-    /// Where the plaintext lies.
-    fn add(&mut self, clear: &[u8]) -> u64 {
+    fn new(limit: usize) -> Self {
+        let (places, hasher) = (HashTable::new(), RandomState::default());
+        Self { clear: Vec::new(), places, hasher, limit, is_sorted: false }
+    }
+
+    /// What stands for a plaintext.
+    ///
+    /// # Errors
+    /// `out_of_memory`.
+    fn add(&mut self, clear: &[u8]) -> Result<u64> {
         if self.is_sorted {
-            *self = Self::default();
+            *self = Self::new(self.limit);
         }
         let Self { clear: all, places, hasher, .. } = self;
         let hash = hasher.hash_one(clear);
         let is_it = |at: &u64| find(all, *at) == Some(clear);
         if let Some(at) = places.find(hash, is_it) {
-            return *at;
+            return Ok(*at);
         }
-        let at = all.len() as u64;
+        let at = all.len();
+        if at + LEN + clear.len() > self.limit {
+            return Ok(hash | NOWHERE);
+        }
+        // Room for a quarter more at a time, since doubling could take all that is left.
+        let missing = (LEN + clear.len()).saturating_sub(all.capacity() - at);
+        if missing > 0 {
+            let out_of_memory = |_| Error::new(Reason::OutOfMemory);
+            all.try_reserve_exact(LEN + clear.len() + at / 4).map_err(out_of_memory)?;
+        }
+        let rehash = |at: &u64| hasher.hash_one(find(all, *at).unwrap_or_default());
+        places.try_reserve(1, rehash).map_err(|_| Reason::OutOfMemory)?;
         all.extend_from_slice(&(clear.len() as u32).to_ne_bytes());
         all.extend_from_slice(clear);
-        places.insert_unique(hash, at, |at| hasher.hash_one(find(all, *at).unwrap_or_default()));
-        at
-    }
-
-    #[inline]
-    fn find(&self, at: u64) -> &[u8] {
-        find(&self.clear, at).unwrap_or_default()
+        let rehash = |at: &u64| hasher.hash_one(find(all, *at).unwrap_or_default());
+        places.insert_unique(hash, at as u64, rehash);
+        Ok(at as u64)
     }
 }
 
+/// The plaintext at a place.
 #[inline]
 fn find(all: &[u8], at: u64) -> Option<&[u8]> {
-    let (len, rest) = all.get(at as usize..)?.split_first_chunk::<LEN>()?;
+    let (len, rest) = all.get(usize::try_from(at).ok()?..)?.split_first_chunk::<LEN>()?;
     rest.get(..u32::from_ne_bytes(*len) as usize)
 }
 
@@ -96,33 +116,47 @@ struct Memo {
 const OVERHEAD: usize = 64;
 
 impl Memo {
-    fn add(&mut self, nonce: &[u8; NONCE_LEN], clear: &[u8]) {
+    /// So that there is room for two.
+    fn may_keep(&self, len: usize) -> bool {
+        len + OVERHEAD <= self.limit / 2
+    }
+
+    fn has(&self, nonce: &[u8; NONCE_LEN]) -> bool {
+        self.opened.contains_key(nonce)
+    }
+
+    /// # Errors
+    /// `out_of_memory`.
+    fn add(&mut self, nonce: &[u8; NONCE_LEN], clear: &[u8]) -> Result<()> {
         let size = clear.len() + OVERHEAD;
         if self.bytes + size > self.limit {
             self.opened.clear();
             self.bytes = 0;
         }
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(clear.len()).map_err(|_| Reason::OutOfMemory)?;
+        copy.extend_from_slice(clear);
+        self.opened.try_reserve(1).map_err(|_| Reason::OutOfMemory)?;
         self.bytes += size;
-        self.opened.insert(*nonce, clear.into());
+        self.opened.insert(*nonce, copy.into_boxed_slice());
+        Ok(())
     }
 
-    fn clear<'a>(&'a self, value: &Stored<'a>) -> &'a [u8] {
+    fn clear<'a>(&'a self, value: &Stored<'a>) -> Option<&'a [u8]> {
         match value {
-            Stored::Plain(plain) => plain,
-            Stored::Sealed(envelope) => {
-                self.opened.get(envelope.nonce()).map_or(&[], |clear| clear)
-            }
+            Stored::Plain(plain) => Some(plain),
+            Stored::Sealed(envelope) => self.opened.get(envelope.nonce()).map(|clear| &**clear),
         }
     }
 }
 
 impl Sort {
-    /// Has the value's plaintext at hand, if it is sealed.
+    /// Has the value's plaintext at hand, if it is sealed and not too long to be kept.
     fn fetch(&mut self, value: &Stored<'_>) -> Result<()> {
         let Stored::Sealed(envelope) = value else { return Ok(()) };
-        if !self.memo.opened.contains_key(envelope.nonce()) {
+        if self.memo.may_keep(envelope.plaintext_len()) && !self.memo.has(envelope.nonce()) {
             let clear = open(&self.process.later(), envelope)?;
-            self.memo.add(envelope.nonce(), clear.as_slice());
+            self.memo.add(envelope.nonce(), clear.as_slice())?;
             clear.free();
         }
         Ok(())
@@ -139,21 +173,30 @@ impl Sorter for Sort {
         if a == b {
             return Ok(Ordering::Equal);
         }
-        let (a, b) = (Stored::parse(a)?, Stored::parse(b)?);
-        self.fetch(&a)?;
-        self.fetch(&b)?;
-        // Room may have been made for the second by giving up the first. Then both fit.
-        self.fetch(&a)?;
-        self.kind.compare(self.memo.clear(&a), self.memo.clear(&b), self.collation)
+        let (stored_a, stored_b) = (Stored::parse(a)?, Stored::parse(b)?);
+        self.fetch(&stored_a)?;
+        self.fetch(&stored_b)?;
+        // Room may have been made for the second by giving up the first.
+        self.fetch(&stored_a)?;
+        if let (Some(a), Some(b)) = (self.memo.clear(&stored_a), self.memo.clear(&stored_b)) {
+            return self.kind.compare(a, b, self.collation);
+        }
+        // Too long to be kept.
+        let process = self.process.later();
+        let (a, b) = (clear(&process, a)?, clear(&process, b)?);
+        let order = self.kind.compare(a.as_slice(), b.as_slice(), self.collation)?;
+        a.free();
+        b.free();
+        Ok(order)
     }
 
     fn abbreviate(&mut self, value: pg_sys::Datum) -> Result<u64> {
         // SAFETY: a value of the type that is sorted.
         Ok(match Stored::parse(unsafe { content(value) })? {
-            Stored::Plain(plain) => self.run.add(plain),
+            Stored::Plain(plain) => self.run.add(plain)?,
             Stored::Sealed(envelope) => {
                 let clear = open(&self.process.later(), &envelope)?;
-                let at = self.run.add(clear.as_slice());
+                let at = self.run.add(clear.as_slice())?;
                 clear.free();
                 at
             }
@@ -162,12 +205,14 @@ impl Sorter for Sort {
 
     #[inline]
     fn compare_abbreviated(&mut self, a: u64, b: u64) -> Result<Ordering> {
-        self.run.is_sorted = true;
-        let order = match a == b {
-            true => Ordering::Equal,
-            false => self.kind.compare(self.run.find(a), self.run.find(b), self.collation)?,
+        let run = &mut self.run;
+        run.is_sorted = true;
+        let order = match (find(&run.clear, a), find(&run.clear, b)) {
+            _ if a == b => Ordering::Equal,
+            (Some(a), Some(b)) => self.kind.compare(a, b, self.collation)?,
+            _ => Ordering::Equal,
         };
-        self.last_was_equal = order.is_eq();
+        self.last_was_equal = a == b && a & NOWHERE == 0;
         Ok(order)
     }
 }
@@ -183,7 +228,7 @@ fn set_up(kind: Kind, call: Call) -> pg_sys::Datum {
         kind,
         process: call.process(),
         collation,
-        run: Run::default(),
+        run: Run::new(limit),
         memo: Memo { opened: HashMap::default(), bytes: 0, limit },
         last_was_equal: false,
     });

@@ -4,6 +4,7 @@ use crate::pg::registry::{invalidation, read};
 use cmk_crypto::commitment::DekId;
 use cmk_envelope::column::TenantTag;
 use cmk_error::{Error, Reason, Result};
+use cmk_keyring::tenant::TENANT_NAME_MAX;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -74,7 +75,9 @@ pub fn tag(tenant: &[u8]) -> TenantTag {
     });
     remembered.unwrap_or_else(|| {
         let tag = TenantTag::of(tenant);
-        TAG.set(Some((tenant.into(), tag)));
+        if tenant.len() <= TENANT_NAME_MAX {
+            TAG.set(Some((tenant.into(), tag)));
+        }
         tag
     })
 }

@@ -44,10 +44,13 @@ impl Call {
         self.argument(number).value
     }
 
-    /// The bytes of an argument that is a variable-length value, detoasted.
+    /// The bytes of an argument that is a variable-length value, detoasted; none of null.
     #[inline]
     pub fn bytes<'a>(self, number: usize) -> &'a [u8] {
-        // SAFETY: declared as such a type; not null, as the caller has asked.
+        if self.is_null(number) {
+            return &[];
+        }
+        // SAFETY: declared as such a type; not null.
         unsafe { content(self.datum(number)) }
     }
 

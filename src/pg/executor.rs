@@ -23,7 +23,8 @@ mod running;
 pub mod utility;
 
 pub use around::around;
-pub use running::may_be_shown;
+pub use running::{is_clients_own, may_be_shown};
+pub use utility::callers_role;
 
 use super::compat::with_run_arguments;
 use super::datum::alloc;
@@ -32,7 +33,6 @@ use super::identity::current_role;
 use super::settings::values::{Output, column_output};
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
-use running::Rows;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -238,9 +238,10 @@ impl Entered {
 /// `query` was started.
 unsafe fn enter(query: Query, here: usize) -> Entered {
     // SAFETY: the caller's promise.
-    let (state, rows) = unsafe { ((*query).estate.as_ref(), Rows::of(query)) };
+    let state = unsafe { (*query).estate.as_ref() };
     let context = state.map_or(std::ptr::null_mut(), |state| state.es_query_cxt);
-    running::push(here, context, rows);
+    // SAFETY: the caller's promise.
+    unsafe { running::push_query(here, context, query) };
     let starter = started_as(context).filter(|starter| *starter != current_role());
     if let Some(starter) = starter {
         around::push(here, context, starter);

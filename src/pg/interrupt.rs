@@ -96,3 +96,10 @@ fn report(wait_event: u32) {
     // valid.
     unsafe { pg_sys::my_wait_event_info.write_volatile(wait_event) }
 }
+
+/// Whether interrupts are held off, as while a page or another lock of shared memory is held.
+#[inline]
+pub fn are_held() -> bool {
+    // SAFETY: a variable of this process, on the main thread.
+    unsafe { pg_sys::InterruptHoldoffCount > 0 }
+}

@@ -64,6 +64,9 @@ pub struct ThisProcess {
     around: Option<Role>,
 }
 
+/// A role that nobody is, and that holds no grant.
+const NOBODY: Role = Role(0);
+
 /// For calls that are no part of a query, or concern nobody's values.
 pub const THIS_PROCESS: ThisProcess = ThisProcess { starter: None, around: None };
 
@@ -80,6 +83,22 @@ impl ThisProcess {
 }
 
 impl ThisProcess {
+    /// The same for what is printed. The client chose how protected columns are printed to it, so
+    /// inside a SECURITY DEFINER function whoever called that needs the grant, too.
+    pub fn printing(mut self) -> Self {
+        let Some(caller) = executor::callers_role() else { return self };
+        match (self.starter, self.around) {
+            (_, None) => self.around = Some(caller),
+            (_, Some(around)) if around == caller => {}
+            (None, _) => self.starter = Some(caller),
+            (Some(starter), _) if starter == caller || starter == self.role() => {
+                self.starter = Some(caller);
+            }
+            _ => self.around = Some(NOBODY),
+        }
+        self
+    }
+
     /// The same later on, in a function that PostgreSQL calls without saying for whom.
     #[inline]
     pub fn later(&self) -> Self {

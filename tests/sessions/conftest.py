@@ -12,7 +12,7 @@ from server import ROOT, Server
 from shim import Shim
 from support import Session, Tenant, grant, unique
 
-sys.path.append(str(ROOT / "tests" / "crosscheck"))
+sys.path += [str(ROOT / "tests" / "crosscheck"), str(ROOT / "tests" / "clients")]
 
 DATABASE = "sessions"
 

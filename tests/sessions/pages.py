@@ -1,8 +1,8 @@
 """Markdown pages of the project as the tests read them.
 
 In an SQL block a line `-- ERROR: SQLSTATE (reason=NAME)` announces the failure of the statement below it,
-and `-- → VALUE` the single value of the statement above it, as psql shows it. A statement ends at a line that
-ends in `;`. A block that can't run here says why: ```sql (not run: needs a standby)
+and `-- → VALUE` the single value of the statement above it, as psql shows it, or how it begins: `-- → cmk1:…`. A
+statement ends at a line that ends in `;`. A block that can't run here says why: ```sql (not run: needs a standby)
 """
 
 import re
@@ -21,6 +21,13 @@ class Step:
     sql: str
     error: tuple | None = None
     value: str | None = None
+
+
+    def returns(self, rows):
+        """Whether these are the rows that it returns, as psql shows them."""
+        if self.value.endswith("…"):
+            return len(rows) == len(rows[0]) == 1 and rows[0][0].startswith(self.value[:-1])
+        return rows == [(self.value,)]
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,14 @@ def make_table(session, tenants, rows=20, columns="ssn text"):
     return table
 
 
+def protected(owner, tenants, rows=2000, **arguments):
+    """A table protected online, whose values are all plaintext still. 2000 rows are some 20 blocks."""
+    table = make_table(owner, tenants, rows, **arguments)
+    table.protect(tenant_column="tenant_id", rewrite=False)
+    assert table.unsealed() == rows
+    return table
+
+
 def plaintexts(rows=20):
     return [f"{SECRET}{n}" for n in range(1, rows + 1)]
 

@@ -9,7 +9,7 @@ import pytest
 from pages import README, Page, every_page
 from server import ROOT
 
-WIDTH, README_LINES = 100, 160
+WIDTH, README_LINES = 100, 175
 CONTEXT_KEY = "kms:EncryptionContext:"
 DIAGRAMS = r"(flowchart|graph) (TB|TD|BT|RL|LR)|sequenceDiagram|stateDiagram-v2"
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)")

@@ -137,6 +137,12 @@ def test_a_dump_keeps_constraint_trigger_and_comment(server, session, role, data
     user.run("SET cmk_encrypt.output = plaintext")
     table = make_table(user, [tenant])
     table.protect(tenant_column="tenant_id", rewrite=validated)
+    parts = Table(user, "parts")
+    user.run(f"CREATE TABLE {parts} (id int, tenant_id text NOT NULL, ssn text) PARTITION BY RANGE (id)")
+    user.run(f"CREATE TABLE {parts}_1 PARTITION OF {parts} FOR VALUES FROM (0) TO (9)")
+    user.run(f"CREATE TABLE child () INHERITS ({table})")
+    parts.protect(tenant_column="tenant_id")
+    table.protect()  # the child, too
     if form == "plain":
         dump = client(server, "pg_dump", source)
         assert validated == (SECRET.encode() not in dump)
@@ -147,6 +153,8 @@ def test_a_dump_keeps_constraint_trigger_and_comment(server, session, role, data
     restored.run("SET cmk_encrypt.output = plaintext")
     there = Table(restored, table.name)
     assert (there.checks(), there.triggers()) == (table.checks(), {"~cmk_seal": "A"})
+    for name in ("parts", "parts_1", "child"):
+        assert Table(restored, name).triggers() == {"~cmk_seal": "A"}, name
     assert there.values() == plaintexts()
     if not validated:
         there.seal()

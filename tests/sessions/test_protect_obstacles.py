@@ -88,6 +88,8 @@ def test_each_use_is_named(owner, local_tenant, case):
 
 
 def test_a_publication_that_filters_by_it_is_named(dba, owner, local_tenant):
+    if dba.connection.info.server_version < 150000:
+        pytest.skip("publications have no filters")
     table, publication = make_table(owner, [local_tenant()]), unique("pub")
     dba.run(f"CREATE PUBLICATION {publication} FOR TABLE {owner.role}.{table} (id, tenant_id) WHERE (ssn <> '')")
     try:
@@ -144,15 +146,22 @@ def test_a_column_that_is_none_to_protect(owner, columns, column, line):
     assert table.obstacles(column=column) == [line.format(t=f"{owner.role}.{table}")]
 
 
-def test_domains_and_collations_that_decide_themselves(owner):
+def test_a_domain(owner):
     table, name = Table(owner, unique("users")), unique("thing")
     owner.run(f"CREATE DOMAIN {name} AS text CHECK (VALUE <> '')")
-    owner.run(f"CREATE COLLATION {name} (provider = icu, locale = 'und', deterministic = false)")
-    owner.run(f"CREATE TABLE {table} (a {name}, b text COLLATE {name})")
-    assert table.obstacles(column="a") == [
+    owner.run(f"CREATE TABLE {table} (x {name})")
+    assert table.obstacles(column="x") == [
         f"its type {owner.role}.{name} is a domain: change it to the type beneath, with the checks on the column"
     ]
-    assert table.obstacles(column="b") == ["its collation is not deterministic"]
+
+
+def test_a_collation_that_is_not_deterministic(owner):
+    if owner.one("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'") == 0:
+        pytest.skip("a server without ICU")
+    table, name = Table(owner, unique("users")), unique("thing")
+    owner.run(f"CREATE COLLATION {name} (provider = icu, locale = 'und', deterministic = false)")
+    owner.run(f"CREATE TABLE {table} (x text COLLATE {name})")
+    assert table.obstacles(column="x") == ["its collation is not deterministic"]
 
 
 def test_relations_that_are_no_tables_of_users(dba, owner):

@@ -25,10 +25,11 @@ DESCRIBED = """
 @pytest.fixture
 def viewed(dba, owner, local_tenant, role):
     """A table with views of every kind, and the roles that have to do with them."""
+    invoker = "security_invoker = true, " if dba.connection.info.server_version >= 150000 else ""
     table, reader, manager = make_table(owner, [local_tenant()]), role("NOLOGIN"), role("NOLOGIN")
     for sql in (
         f"CREATE VIEW plain AS SELECT id, ssn FROM {table}",
-        f"""CREATE VIEW "The View" WITH (security_invoker = true, security_barrier = true)
+        f"""CREATE VIEW "The View" WITH ({invoker}security_barrier = true)
               AS SELECT id, ssn AS "S N" FROM {table} WHERE ssn <> '' WITH CASCADED CHECK OPTION""",
         # Its oid is lower than that of the view which it is made to use.
         f"""CREATE OR REPLACE VIEW plain AS SELECT t.id, t.ssn FROM {table} t LEFT JOIN "The View" v ON v.id = t.id""",

@@ -16,17 +16,23 @@ MEMBERS = """
      WHERE deptype = 'e' AND extname = 'cmk_encrypt'
        AND NOT (classid = 'pg_type'::regclass AND EXISTS (
                SELECT FROM pg_type t WHERE t.oid = objid AND (t.typrelid <> 0 OR t.typcategory = 'A')))"""
+# What types, operators, operator classes and casts call.
+PARTS = """
+    SELECT unnest(ARRAY[typinput, typoutput, typreceive, typsend, typmodin, typmodout, typanalyze]::oid[]) FROM pg_type
+    UNION SELECT oprcode FROM pg_operator UNION SELECT amproc FROM pg_amproc UNION SELECT castfunc FROM pg_cast"""
 # The functions bench_* belong to `make bench`.
 ROUTINES = f"""
     SELECT n.nspname, p.proname, p.provolatile, p.proparallel, p.prosecdef, p.proisstrict, p.proretset,
-           format_type(p.prorettype, NULL) AS result, p.proargnames, p.proargmodes::text[], p.pronargs,
+           CASE WHEN p.prokind <> 'p' THEN format_type(p.prorettype, NULL) END AS result, p.proargnames, p.proargmodes::text[], p.pronargs,
            ARRAY(SELECT format_type(t, NULL) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) t),
            ARRAY(SELECT pg_get_function_arg_default(p.oid, i) FROM generate_series(1, p.pronargs) i),
            ARRAY(SELECT CASE WHEN a.grantee = 0 THEN 'everybody' WHEN a.grantee = p.proowner THEN 'the owner'
                              ELSE '`' || a.grantee::regrole || '`' END
                    FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ORDER BY 1 DESC)
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-     WHERE p.oid IN (SELECT objid FROM ({MEMBERS}) m WHERE classid = 'pg_proc') AND p.proname !~ '^bench_'"""
+     WHERE p.oid IN (SELECT objid FROM ({MEMBERS}) m WHERE classid = 'pg_proc') AND p.proname !~ '^bench_'
+       AND p.oid NOT IN (SELECT * FROM ({PARTS}) parts WHERE p.pronamespace = 'pg_catalog'::regnamespace)
+       AND n.nspname <> 'cmk_internal'"""
 RELATIONS = f"""
     SELECT c.oid::regclass::text, c.relkind = 'v',
            ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
@@ -68,8 +74,11 @@ class Routine:
             ("VARIADIC " if mode == "v" else "") + f"{name} {of}" + (f" DEFAULT {default(value)}" if value else "")
             for (name, mode, of), value in zip(self.inputs, self.defaults, strict=True)
         ]
+        called = f"{self.written_name}({', '.join(inputs)})"
+        if self.result is None:  # a procedure
+            return called
         result = f"({', '.join(f'{name} {of}' for name, of in self.columns)})" if self.columns else self.result
-        return f"{self.written_name}({', '.join(inputs)}) → {'SETOF ' * self.is_set}{result}"
+        return f"{called} → {'SETOF ' * self.is_set}{result}"
 
     def stands_for(self):
         """Name and argument types of the function that this one is laid beside."""
@@ -185,15 +194,10 @@ def sections_below(part):
 
 def test_types_triggers_and_everything_else_is_named(dba):
     types = dba.all(f"SELECT objid::regtype::text FROM ({MEMBERS}) m WHERE classid = 'pg_type'")
-    assert [heading for heading in FUNCTIONS.headings() if heading.startswith("The type ")] == [
+    assert sorted(heading for heading in FUNCTIONS.headings() if heading.startswith("The type ")) == sorted(
         f"The type {name}" for (name,) in types
-    ]
-    page = one_line(FUNCTIONS.text)
-    casts = dba.all(
-        "SELECT format_type(casttarget, NULL), castcontext FROM pg_cast WHERE oid IN"
-        f" (SELECT objid FROM ({MEMBERS}) m WHERE classid = 'pg_cast')"
     )
-    assert dict(casts) == {"oid": b"i", "regrole": b"a"} or dict(casts) == {"oid": "i", "regrole": "a"}
+    page = one_line(FUNCTIONS.text)
     assert "It casts to `oid` (implicitly) and to `regrole` (in assignments)" in page
     triggers = dba.all(
         "SELECT DISTINCT tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid"
@@ -203,12 +207,45 @@ def test_types_triggers_and_everything_else_is_named(dba):
     assert sorted(re.findall(r"`(\w+)`", names[1])) == sorted(name for (name,) in triggers)
     assert dba.all("SELECT evtname FROM pg_event_trigger") == [(names[2],)]
     kinds = {kind for (kind,) in dba.all(f"SELECT DISTINCT classid FROM ({MEMBERS}) m")}
-    assert kinds <= {"pg_proc", "pg_class", "pg_type", "pg_cast", "pg_event_trigger", "pg_namespace"}
+    assert kinds <= {"pg_proc", "pg_class", "pg_type", "pg_cast", "pg_event_trigger", "pg_namespace", "pg_operator",
+                     "pg_opclass", "pg_opfamily"}
+
+
+def test_casts_are_those_of_the_server(dba):
+    contexts = {"i": "implicitly", "a": "in assignments"}
+    actual = {
+        (source, target, contexts[context])
+        for source, target, context in dba.all(
+            "SELECT format_type(castsource, NULL), format_type(casttarget, NULL), castcontext::text FROM pg_cast"
+            f" WHERE oid IN (SELECT objid FROM ({MEMBERS}) m WHERE classid = 'pg_cast')"
+        )
+    }
+    described = {
+        (source, target, context)
+        for casts, context in re.findall(r"^\| (`[^|]+→[^|]+) \| ([\w ]+) \|", FUNCTIONS.text, re.MULTILINE)
+        for source, target in re.findall(r"`([\w ]+)` → `([\w ]+)`", casts)
+    }
+    of_grantee = {("cmk.grantee", "oid", "implicitly"), ("cmk.grantee", "regrole", "in assignments")}
+    assert described | of_grantee == actual
+
+
+def test_operators_and_operator_classes_are_named(dba):
+    named = set(re.findall(r"`([^`]+)`", FUNCTIONS.sections(3)["Operators"]))
+    operators = dba.all(
+        f"SELECT DISTINCT oprname::text FROM pg_operator"
+        f" WHERE oid IN (SELECT objid FROM ({MEMBERS}) m WHERE classid = 'pg_operator')"
+    )
+    classes = dba.all(
+        "SELECT opcname::text FROM pg_opclass"
+        f" WHERE oid IN (SELECT objid FROM ({MEMBERS}) m WHERE classid = 'pg_opclass')"
+    )
+    assert {name for (name,) in operators + classes} <= named
+    assert {name for name in named if name.endswith("_ops")} == {name for (name,) in classes}
 
 
 STATED = re.compile(
-    r"Default (?P<value>`[^`]+`|empty)(?: · range `(?P<least>\S+)` to `(?P<most>\S+)`)?"
-    r" · takes effect on (?P<when>reload|restart)"
+    r"Default (?P<value>`[^`]+`|empty)(?: · range `(?P<least>\S+)` to `(?P<most>\S+)`)?(?: · (?P<others>one of .+?))?"
+    r" · takes effect (?P<when>on reload|on restart|at once)"
 )
 
 
@@ -222,7 +259,7 @@ def milliseconds(dba, figure):
 def test_settings_have_the_defaults_units_and_ranges_of_the_server(drill):
     """Of a preloaded server: elsewhere the setting that takes a restart can be changed, and does nothing."""
     ours = drill.dba.all(
-        "SELECT name, vartype, unit, boot_val, min_val, max_val, context FROM pg_settings"
+        "SELECT name, vartype, unit, boot_val, min_val, max_val, enumvals, context FROM pg_settings"
         " WHERE name LIKE 'cmk\\_encrypt.%'"
     )
     sections = {name: text for name, text in SETTINGS.sections(3).items()}
@@ -231,12 +268,15 @@ def test_settings_have_the_defaults_units_and_ranges_of_the_server(drill):
         written = STATED.fullmatch(text.strip().split("\n\n")[0])
         assert written, name
         figures = [written["value"].strip("`"), written["least"], written["most"]]
-        described[name] = (written["when"], *(figure and milliseconds(drill.dba, figure) for figure in figures))
-    for name, kind, unit, value, least, most, context in ours:
+        others = sorted(re.findall(r"`(\w+)`", written["others"] or ""))
+        figures = [figure and milliseconds(drill.dba, figure) for figure in figures]
+        described[name] = (written["when"], others, *figures)
+    for name, kind, unit, value, least, most, choice, context in ours:
         assert unit in (None, "ms") and (unit is None or kind == "integer"), name
         figures = [value or "empty", least, most]
         actual[name] = (
-            {"sighup": "reload", "postmaster": "restart"}[context],
+            {"sighup": "on reload", "postmaster": "on restart", "user": "at once"}[context],
+            sorted(choice or []),
             *(f"{figure} ms" if unit and figure else figure for figure in figures),
         )
     assert described == actual

@@ -39,6 +39,18 @@ def test_everything_is_as_it_was(owner, local_tenant, before, sealed):
     ) == []
 
 
+@pytest.mark.parametrize("setting", ["ciphertext", "plaintext"])
+def test_it_opens_values_whatever_the_session_shows(owner, local_tenant, setting):
+    table = make_table(owner, [local_tenant()], columns="ssn text, raw bytea DEFAULT '\\xc102', doc jsonb DEFAULT '{}'")
+    for column in ("ssn", "raw", "doc"):
+        table.protect(column, tenant_column="tenant_id")
+    owner.run(f"SET cmk_encrypt.output = {setting}")
+    for column in ("doc", "ssn", "raw"):
+        table.unprotect(column)
+    assert owner.all(f"SELECT DISTINCT raw, doc FROM {table}") == [(b"\xc1\x02", {})]
+    assert table.values() == plaintexts()
+
+
 def test_if_a_value_cannot_be_opened_nothing_has_happened(dba, owner, local_tenant):
     bright, dark = local_tenant(), local_tenant()
     table = make_table(owner, [bright, dark])

@@ -23,24 +23,18 @@ impl Rows {
     /// # Safety
     /// `query` was started.
     pub(super) unsafe fn of(query: *mut pg_sys::QueryDesc) -> Self {
-        use pg_sys::CommandDest;
-        // SAFETY: the caller's promise: a query has a plan, and somewhere its rows go.
-        let (operation, has_writing_part, destination) = unsafe {
+        // SAFETY: the caller's promise: a query has a plan.
+        let stores = unsafe {
             let plan = (*query).plannedstmt.as_ref();
-            let destination =
-                (*query).dest.as_ref().map_or(CommandDest::DestNone, |dest| dest.mydest);
-            ((*query).operation, plan.is_some_and(|plan| plan.hasModifyingCTE), destination)
+            (*query).operation != pg_sys::CmdType::CMD_SELECT
+                || plan.is_some_and(|plan| plan.hasModifyingCTE)
         };
-        if operation != pg_sys::CmdType::CMD_SELECT || has_writing_part {
-            return Self::Stored;
-        }
-        match destination {
-            CommandDest::DestRemote
-            | CommandDest::DestRemoteExecute
-            | CommandDest::DestRemoteSimple
-            | CommandDest::DestTuplestore
-            | CommandDest::DestTupleQueue => Self::Shown,
-            _ => Self::Code,
+        // SAFETY: the caller's promise.
+        let is_shown = unsafe { returns_to_client(query) };
+        match (stores, is_shown) {
+            (true, _) => Self::Stored,
+            (false, true) => Self::Shown,
+            (false, false) => Self::Code,
         }
     }
 }
@@ -52,6 +46,8 @@ struct Run {
     /// With which the entry goes if it doesn't return.
     context: Context,
     rows: Rows,
+    /// Whether what it returns goes to the client, even if it stores rows as well.
+    returns_to_client: bool,
 }
 
 thread_local! {
@@ -60,8 +56,37 @@ thread_local! {
 }
 
 /// A query begins to run, in a hook at this frame.
-pub(super) fn push(frame: usize, context: Context, rows: Rows) {
-    RUNNING.with_borrow_mut(|running| running.push(Run { frame, context, rows }));
+///
+/// # Safety
+/// `query` was started.
+pub(super) unsafe fn push_query(frame: usize, context: Context, query: *mut pg_sys::QueryDesc) {
+    // SAFETY: the caller's promise.
+    let (rows, returns_to_client) = unsafe { (Rows::of(query), returns_to_client(query)) };
+    let run = Run { frame, context, rows, returns_to_client };
+    RUNNING.with_borrow_mut(|running| running.push(run));
+}
+
+fn push(frame: usize, context: Context, rows: Rows) {
+    let run = Run { frame, context, rows, returns_to_client: false };
+    RUNNING.with_borrow_mut(|running| running.push(run));
+}
+
+/// # Safety
+/// `query` was started.
+unsafe fn returns_to_client(query: *mut pg_sys::QueryDesc) -> bool {
+    use pg_sys::CommandDest;
+    // SAFETY: the caller's promise: its rows go somewhere.
+    let destination = unsafe { (*query).dest.as_ref().map(|dest| dest.mydest) };
+    matches!(
+        destination,
+        Some(
+            CommandDest::DestRemote
+                | CommandDest::DestRemoteExecute
+                | CommandDest::DestRemoteSimple
+                | CommandDest::DestTuplestore
+                | CommandDest::DestTupleQueue
+        )
+    )
 }
 
 /// A command begins that may store what it evaluates, in a hook at this frame. It goes with the
@@ -116,10 +141,8 @@ pub(super) fn forget(context: Context) {
     let _ = RUNNING.try_with(|running| running.borrow_mut().retain(|run| run.context != context));
 }
 
-/// Whether what is printed now may be for the client: nothing around it stores, and the outermost
-/// query is not code's, such as that of a deferred trigger.
-#[inline]
-pub fn may_be_shown() -> bool {
+/// Looks at what is running, from the outermost to the innermost.
+fn look<R>(at: impl FnOnce(&[Run]) -> R) -> R {
     RUNNING.with_borrow_mut(|running| {
         // The stack grows downwards: what lies below this frame belongs to something that an ERROR
         // has ended.
@@ -127,7 +150,21 @@ pub fn may_be_shown() -> bool {
         if running.last().is_some_and(|run| run.frame <= (&raw const here) as usize) {
             running.retain(|run| run.frame > (&raw const here) as usize);
         }
+        at(running)
+    })
+}
+
+/// Whether what is printed now may be for the client: nothing around it stores, and the outermost
+/// query is not code's, such as that of a deferred trigger.
+#[inline]
+pub fn may_be_shown() -> bool {
+    look(|running| {
         running.first().is_none_or(|run| run.rows != Rows::Code)
             && running.iter().all(|run| run.rows != Rows::Stored)
     })
+}
+
+/// Whether the one query that is running is a client's, and nothing is around it.
+pub fn is_clients_own() -> bool {
+    look(|running| matches!(running, [run] if run.returns_to_client))
 }

@@ -205,7 +205,7 @@ pub(super) unsafe fn enter_at_load() {
 }
 
 /// In a SECURITY DEFINER function the role that called it, if it is another than the owner.
-fn callers_role() -> Option<Role> {
+pub fn callers_role() -> Option<Role> {
     // SAFETY: looks at the state of this process.
     let (as_definer, outer) =
         unsafe { (pg_sys::InLocalUserIdChange(), Role(pg_sys::GetOuterUserId().to_u32())) };

@@ -1,0 +1,1 @@
+"""A Django application as it stands before anybody thinks of encryption."""
