@@ -128,8 +128,8 @@ FUNCTIONS = {
 # far as with the statements that are in them. See NEEDS_TABLE.
 INTERNAL_FUNCTIONS = {
     "volatile unsafe caller strict pinned": {
-        "change_column", "clear_grants", "note_files", "row_expression", "tell_failures", "tell_remnants",
-        "validate_sealed",
+        "change_column", "clear_grants", "note_files", "row_expression", "tell_failures", "tell_of_triggers",
+        "tell_remnants", "validate_sealed",
     },
     "volatile unsafe caller pinned": {
         "change_column_politely", "clean_defaults", "make_seal_triggers", "protect_obstacles", "refuse", "run_as",
