@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from columns import (  # noqa: F401 (fixtures)
-    TRIGGER, Text, Unknown, armor, dba, envelopes, opened, plain, protect, reader, tags, unarmor,
+    TRIGGER, Text, Unknown, app, armor, dba, envelopes, opened, plain, protect, reader, tags, unarmor,
     unchanged, world,
 )
 from support import fails, fails_with, flip, unique
@@ -233,6 +233,19 @@ def test_a_superuser_restores_what_no_key_is_there_for_but_nothing_damaged(world
     dba.run(f"INSERT INTO {u} (id, tenant_id, ssn) VALUES (99, 'acme', %s)", forged(u, 2))
     with fails("39000", "unknown_data_key"):
         world.reader().run(f"SELECT ssn FROM {u}")
+
+
+def test_a_row_of_a_dark_tenant_lets_no_damaged_row_of_another_pass(world, dba, app, u, given):
+    """In one statement. What is of the dark tenant can't be authenticated, and is stored as it is."""
+    world.make("given.copy", columns=("ssn",), label="u.ssn")
+    dark = armor(dba.one("SELECT cmk.envelope(ssn) FROM given.dim WHERE tenant_id = 'dark'"))
+    acme = armor(dba.one("SELECT cmk.envelope(ssn) FROM given.dim WHERE tenant_id = 'acme'"))
+    damaged = armor(flip(unarmor(acme), 8 * 60))
+    app.run("SET cmk_encrypt.input = envelope")
+    with fails("39000", "not_authentic", "acme"):
+        app.copy_in("COPY given.copy FROM STDIN", f"1\tdark\t{dark}\t\\N\n2\tacme\t{damaged}\t\\N\n")
+    app.copy_in("COPY given.copy FROM STDIN", f"1\tdark\t{dark}\t\\N\n2\tacme\t{acme}\t\\N\n")
+    assert set(envelopes(dba, "given.copy").values()) == {unarmor(dark), unarmor(acme)}
 
 
 def test_no_cast_leads_bytes_past_the_input_function(dba, world, u, given):
