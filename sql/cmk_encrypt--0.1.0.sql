@@ -264,6 +264,11 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'grant_access_to_regrole_wrapper';
 
+CREATE FUNCTION cmk."is_preloaded"() RETURNS bool
+STRICT VOLATILE PARALLEL RESTRICTED
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
+
 CREATE FUNCTION cmk."key_copies"(
     "tenant" TEXT
 ) RETURNS TABLE (
@@ -750,6 +755,29 @@ COMMENT ON FUNCTION cmk.seals(pg_catalog.text, "any") IS
 COMMENT ON FUNCTION cmk.try_text(pg_catalog.cmk_text) IS
     'Opens a value of a protected column; null for failures that concern this value only';
 
+-- requires:
+--   types
+
+-- What cmk_encrypt.wire_type = text puts around the columns that a client's statement returns.
+--
+-- VOLATILE, although it is not: so the planner has it called after sorting, and what a sort spills
+-- to disk is ciphertext. In schema cmk, because nobody needs to call it.
+DO $$
+DECLARE
+    kind pg_catalog.text;
+BEGIN
+    FOREACH kind IN ARRAY '{text, bytea, jsonb}'::pg_catalog.text[] LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE FUNCTION cmk.show(value pg_catalog.cmk_%1$s) RETURNS pg_catalog.%1$s
+                LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_%1$s_show';
+            COMMENT ON FUNCTION cmk.show(pg_catalog.cmk_%1$s) IS
+                'A value of a protected column as a client is sent it; for cmk_encrypt.wire_type = text';
+            $sql$, kind);
+    END LOOP;
+END
+$$;
+
 -- What keeps the registry from being changed past its functions, and tells every session of a
 -- change.
 
@@ -1083,7 +1111,8 @@ GRANT EXECUTE ON FUNCTION
     cmk.seal_value(pg_catalog.bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_value(pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text),
-    cmk.protections(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
+    cmk.show(pg_catalog.cmk_text), cmk.show(pg_catalog.cmk_bytea), cmk.show(pg_catalog.cmk_jsonb),
+    cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
@@ -1094,6 +1123,8 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
 COMMENT ON FUNCTION cmk.protections() IS
     'How the columns of this database are protected, as their CHECK constraints say it';
+COMMENT ON FUNCTION cmk.is_preloaded() IS
+    'Whether the library was loaded before this session''s first statement, by shared_preload_libraries or session_preload_libraries';
 COMMENT ON FUNCTION cmk.column_stats() IS
     'How many values of protected columns this session sealed and opened';
 COMMENT ON FUNCTION cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS

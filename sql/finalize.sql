@@ -23,7 +23,7 @@ BEGIN
              WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
                AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v}'::pg_catalog."char"[])
             UNION ALL
-            SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
+            SELECT pg_catalog.format('ROUTINE %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
               FROM pg_catalog.pg_proc p
               JOIN members m
                 ON m.classid OPERATOR(pg_catalog.=) 'pg_proc'::pg_catalog.regclass
@@ -35,9 +35,9 @@ BEGIN
                AND t.typelem OPERATOR(pg_catalog.=) 0
                AND t.typrelid OPERATOR(pg_catalog.=) 0
             UNION ALL
-            SELECT 'SCHEMA cmk', n.nspacl, n.nspowner
+            SELECT pg_catalog.format('SCHEMA %I', n.nspname), n.nspacl, n.nspowner
               FROM pg_catalog.pg_namespace n
-             WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk')
+             WHERE n.nspname OPERATOR(pg_catalog.=) ANY ('{cmk, cmk_internal}'::pg_catalog.name[]))
         SELECT ours.object, 'PUBLIC'
           FROM ours
         UNION ALL
@@ -49,7 +49,7 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
     END LOOP;
 
-    -- Anyone may call them; the grants for tenants decide, at every call.
+    -- Anyone may call them; the grants for tenants decide, at every call, or the ownership of tables.
     FOR object IN
         SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
           FROM pg_catalog.pg_proc p
@@ -61,7 +61,7 @@ BEGIN
             ON d.refclassid OPERATOR(pg_catalog.=) 'pg_extension'::pg_catalog.regclass
            AND d.refobjid OPERATOR(pg_catalog.=) e.oid
          WHERE e.extname OPERATOR(pg_catalog.=) 'cmk_encrypt'
-           AND p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+           AND p.pronamespace OPERATOR(pg_catalog.=) ANY ('{pg_catalog, cmk_internal}'::pg_catalog.regnamespace[])
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', object);
     END LOOP;
@@ -91,7 +91,22 @@ GRANT EXECUTE ON FUNCTION
     cmk.seal_value(pg_catalog.bytea, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_value(pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text),
-    cmk.protections(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
+    cmk.show(pg_catalog.cmk_text), cmk.show(pg_catalog.cmk_bytea), cmk.show(pg_catalog.cmk_jsonb),
+    cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
+
+-- Who may protect columns: whoever owns the table. These run with the rights of their caller, and
+-- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs that
+-- everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the registry's
+-- affair, and for whoever reads it.
+GRANT USAGE ON SCHEMA cmk_internal TO PUBLIC;
+GRANT SELECT ON cmk.protected_columns TO PUBLIC;
+GRANT EXECUTE ON ROUTINE
+    cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text,
+        pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.int4),
+    cmk.unprotect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.text,
+        pg_catalog.interval, pg_catalog.int4),
+    cmk.seal_table(pg_catalog.regclass, pg_catalog.numeric, pg_catalog.int4),
+    cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name) TO PUBLIC;
 
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
@@ -100,8 +115,30 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
+COMMENT ON FUNCTION cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
+    'Protects a column: its values are sealed from now on; says what comes next';
+COMMENT ON FUNCTION cmk.unprotect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
+    'Opens all values of a column, and gives it back the type that it had';
+COMMENT ON PROCEDURE cmk.seal_table(pg_catalog.regclass, pg_catalog.numeric, pg_catalog.int4) IS
+    'Seals the values that a table had before protection, in batches, while it is in use';
+COMMENT ON FUNCTION cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name) IS
+    'How many values of a protected column are not sealed; reads the whole table';
+COMMENT ON FUNCTION cmk.dump_keys_needed(pg_catalog._regclass) IS
+    'Which data keys a dump of these tables, or of all, needs; tenant is null if the registry lacks one';
+COMMENT ON VIEW cmk.protected_columns IS
+    'The protected columns of this database, and what is wrong with them';
+COMMENT ON COLUMN cmk.protected_columns.tenant IS
+    'The SQL that tells a row''s tenant';
+COMMENT ON COLUMN cmk.protected_columns.trigger IS
+    'How the sealing trigger fires: always, as it must, origin, replica, disabled; or missing';
+COMMENT ON COLUMN cmk.protected_columns.validated IS
+    'PostgreSQL has seen that all values are sealed';
+COMMENT ON COLUMN cmk.protected_columns.problems IS
+    'What is wrong, and where; see docs/columns.md';
 COMMENT ON FUNCTION cmk.protections() IS
     'How the columns of this database are protected, as their CHECK constraints say it';
+COMMENT ON FUNCTION cmk.is_preloaded() IS
+    'Whether the library was loaded before this session''s first statement, by shared_preload_libraries or session_preload_libraries';
 COMMENT ON FUNCTION cmk.column_stats() IS
     'How many values of protected columns this session sealed and opened';
 COMMENT ON FUNCTION cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS

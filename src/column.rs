@@ -4,9 +4,10 @@
 //! A value comes in as plaintext ([`input`]), is sealed by a trigger before it is stored
 //! ([`seal`]), and is proven to be sealed by a CHECK constraint that takes no key ([`check`]). The
 //! constraint is also what says for which tenant a column's values are sealed: there is no other
-//! registry of protected columns that a restore could lose. A cast opens a value ([`open`]); sent to a client
-//! it is ciphertext unless the session asked for plaintext ([`output`]). Whatever compares values
-//! compares plaintexts ([`compare`], [`sort`]).
+//! registry of protected columns that a restore could lose. A cast opens a value ([`open`]). Sent
+//! to a client it is ciphertext unless the session asked for plaintext ([`output`]). Clients can be
+//! told the type that is protected, not ours ([`wire`]). Whatever compares values compares
+//! plaintexts ([`compare`], [`sort`]).
 
 mod analyze;
 mod catalog;
@@ -24,3 +25,4 @@ mod sort;
 pub mod stats;
 mod stored;
 mod tenants;
+pub mod wire;

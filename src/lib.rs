@@ -15,12 +15,68 @@ pgrx::extension_sql_file!("../sql/applications.sql", name = "applications");
 pgrx::extension_sql_file!("../sql/columns/types.sql", name = "types");
 pgrx::extension_sql_file!("../sql/columns/operators.sql", name = "operators", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/sealing.sql", name = "sealing", requires = ["types"]);
+pgrx::extension_sql_file!("../sql/columns/wire.sql", name = "wire", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/guards.sql", name = "guards");
 pgrx::extension_sql_file!("../sql/check.sql", name = "check");
 pgrx::extension_sql_file!(
     "../sql/views.sql",
     name = "views",
     requires = [envelope_header, key_status, key_copies, backend_cache, backend_cache_stats]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/names.sql",
+    name = "protect_names",
+    requires = ["sealing", protections, raise, is_preloaded]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/uses.sql",
+    name = "protect_uses",
+    requires = ["protect_names"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/views.sql",
+    name = "protect_views",
+    requires = ["protect_uses"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/obstacles.sql",
+    name = "protect_obstacles",
+    requires = ["protect_views"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/change.sql",
+    name = "protect_change",
+    requires = ["protect_obstacles"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/protect.sql",
+    name = "protect",
+    requires = ["protect_change"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/unprotect.sql",
+    name = "unprotect",
+    requires = ["protect"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/seal_table.sql",
+    name = "seal_table",
+    requires = ["protect", seal_batch]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/lint.sql",
+    name = "protect_lint",
+    requires = ["unprotect"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/keys.sql",
+    name = "protect_keys",
+    requires = ["protect", "views"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/comments.sql",
+    name = "protect_comments",
+    requires = ["seal_table", "protect_lint", "protect_keys"]
 );
 pgrx::extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 
@@ -35,6 +91,7 @@ static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 pub extern "C-unwind" fn _PG_init() {
     pg::cpu::require_features();
     pg::init();
+    pg::statement::install(column::wire::describe);
 }
 
 /// What `cargo pgrx test` asks for.

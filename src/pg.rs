@@ -30,7 +30,9 @@ pub mod report;
 pub mod settings;
 pub mod shared_memory;
 pub mod sort_support;
+pub mod statement;
 mod transaction;
+pub mod tree;
 mod undumpable;
 
 use report::IntoSql;
@@ -41,6 +43,7 @@ use report::IntoSql;
 #[inline(never)]
 pub extern "C-unwind" fn init() {
     let is_preloading = settings::guard::is_preloading();
+    settings::guard::note_load();
     report::disable_backtraces();
     undumpable::close(is_preloading);
     settings::declare::define().or_raise();

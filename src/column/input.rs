@@ -6,6 +6,7 @@
 //! taken for one.
 
 use super::kind::{Kind, c_string};
+use super::stored::PLAIN;
 use crate::pg::call::Call;
 use crate::pg::datum::Bytea;
 use crate::pg::identity::{is_apply_worker, is_superuser};
@@ -70,7 +71,7 @@ fn read(kind: Kind, text: &CStr) -> Result<Bytea> {
     match prefixed(text.to_bytes())? {
         Some(Prefixed::Envelope(envelope)) => Bytea::copy(&[&envelope]),
         Some(Prefixed::Plain(plain)) if kind == Kind::Text => kind.plain(plain),
-        _ => kind.read(text),
+        _ => take_armor(kind, kind.read(text)?),
     }
 }
 
@@ -80,7 +81,23 @@ fn receive(kind: Kind, message: &[u8]) -> Result<Bytea> {
         Some(Prefixed::Plain(plain)) if kind == Kind::Text => {
             kind.plain(c_string(plain)?.as_slice())
         }
-        _ => kind.receive(message),
+        _ => take_armor(kind, kind.receive(message)?),
+    }
+}
+
+/// Armor as a `bytea` or `jsonb` holds it, which is what `cmk.show` makes of an envelope. Of a text
+/// it was looked for before.
+fn take_armor(kind: Kind, value: Bytea) -> Result<Bytea> {
+    let (Kind::Bytea | Kind::Jsonb, [PLAIN, clear @ ..]) = (kind, value.as_slice()) else {
+        return Ok(value);
+    };
+    let held = kind.armor_in(clear);
+    if !has_prefix(held) || armor() != Armor::Counts {
+        return Ok(value);
+    }
+    match armor::decode(held)? {
+        Some(envelope) => Bytea::copy(&[&envelope]),
+        None => Ok(value),
     }
 }
 
@@ -91,7 +108,8 @@ fn receive(kind: Kind, message: &[u8]) -> Result<Bytea> {
 /// # Errors
 /// `armor_refused`.
 pub fn refuse_armor(kind: Kind, plain: &[u8]) -> Result<()> {
-    let is_armor = kind == Kind::Text && has_prefix(plain) && armor::decode(plain)?.is_some();
+    let held = kind.armor_in(plain);
+    let is_armor = has_prefix(held) && armor::decode(held)?.is_some();
     match is_armor && armor() == Armor::Refused {
         true => Err(Reason::ArmorRefused.into()),
         false => Ok(()),

@@ -6,6 +6,7 @@
 use super::stored::PLAIN;
 use crate::pg::call::PgCString;
 use crate::pg::datum::{Bytea, content};
+use cmk_envelope::armor;
 use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -111,6 +112,31 @@ impl Kind {
                 call_input(pg_sys::F_JSONB_IN, as_c_str(&PgCString::copy(&[clear.as_slice()])?))
             }
         })
+    }
+
+    /// The plaintext that stands for an envelope where ciphertext has to be of the type that is
+    /// protected: its armor, in a `jsonb` as a string. Not the envelope itself in a `bytea`: armor
+    /// is known as such when it comes back, by its checksum.
+    ///
+    /// # Errors
+    /// `too_large`, `out_of_memory`.
+    pub fn armor(self, envelope: &[u8]) -> Result<Bytea> {
+        let quote = usize::from(self == Self::Jsonb);
+        let len = armor::encoded_len(envelope.len());
+        let mut armored = Bytea::with_len(len + 2 * quote)?;
+        let room = armored.as_mut_slice();
+        room.fill(b'"');
+        armor::encode_into(envelope, &mut room[quote..quote + len])?;
+        Ok(armored)
+    }
+
+    /// Where in a plaintext armor would be.
+    pub fn armor_in(self, clear: &[u8]) -> &[u8] {
+        match (self, clear) {
+            (Self::Jsonb, [b'"', armor @ .., b'"']) => armor,
+            (Self::Jsonb, _) => &[],
+            (Self::Text | Self::Bytea, _) => clear,
+        }
     }
 
     /// The same of a `json`, which is text: as `jsonb` writes it.

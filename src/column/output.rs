@@ -91,11 +91,7 @@ fn send(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
         Shown::Opened(clear) => kind.send(clear.as_slice())?,
         Shown::Plain(plain) => kind.send(plain)?,
         Shown::Escaped(plain) => Bytea::copy(&[armor::ESCAPE.as_bytes(), plain])?,
-        Shown::Armored(envelope) => {
-            let mut armored = Bytea::with_len(armor::encoded_len(envelope.len()))?;
-            armor::encode_into(envelope, armored.as_mut_slice())?;
-            armored
-        }
+        Shown::Armored(envelope) => Kind::Text.armor(envelope)?,
     };
     Ok(sent.into_datum())
 }
@@ -113,8 +109,24 @@ column_function!(column_text_send, |call| send(Kind::Text, call));
 column_function!(column_bytea_send, |call| send(Kind::Bytea, call));
 column_function!(column_jsonb_send, |call| send(Kind::Jsonb, call));
 
-// What the wire hook puts around a column of a client's own statement: `cmk.show`.
-column_function!(column_text_show, |call| {
-    let shown = out(Kind::Text, call, Reader::Client)?;
-    Ok(Bytea::copy(&[shown.as_slice()])?.into_text()?.into_datum())
-});
+// `cmk.show`: what would be printed, as a value of the type that is protected.
+//
+// The wire hook puts it around the columns that a client's own statement returns, as a cast that
+// nobody wrote. There the value is on its way to the client, whatever the portal says: the portal
+// of a RETURNING is still writing. The hook does so to no statement that stores its rows. Written
+// by hand, in an INSERT, a view, a trigger or a function, `cmk.show` goes by the same rule as the
+// output functions: it gives nothing there that they don't, and less than a cast, which opens a
+// value anywhere. Nowhere does it open a value in a dump, in logical decoding or in a
+// security-restricted operation, or without the grant.
+fn show_value(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    let reader = if call.is_implicit_cast() { Reader::Client } else { Reader::OfStatement };
+    kind.reveal(match show(kind, call, call.bytes(0), reader)? {
+        Shown::Opened(clear) => clear,
+        Shown::Plain(plain) => Bytea::copy(&[plain])?,
+        Shown::Escaped(plain) => Bytea::copy(&[armor::ESCAPE.as_bytes(), plain])?,
+        Shown::Armored(envelope) => kind.armor(envelope)?,
+    })
+}
+column_function!(column_text_show, |call| show_value(Kind::Text, call));
+column_function!(column_bytea_show, |call| show_value(Kind::Bytea, call));
+column_function!(column_jsonb_show, |call| show_value(Kind::Jsonb, call));

@@ -36,7 +36,7 @@ struct Column {
     tenant: Option<RowTenant>,
     /// In characters.
     limit: Option<usize>,
-    /// An envelope could not be opened for want of a grant or of its key, so the next are not tried.
+    /// An envelope could not be opened for want of a grant or of its key: the next are not tried.
     keys_are_away: bool,
 }
 

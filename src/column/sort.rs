@@ -4,7 +4,8 @@
 //! type abbreviate a value to eight bytes while it is in memory; here these say where its plaintext
 //! lies ([`Run`]). Where PostgreSQL compares the values themselves (when it merges what it has
 //! spilled, and for the second key of ORDER BY), plaintexts are found by their envelope's nonce
-//! ([`Memo`]). Both are bounded by `work_mem`, and zeroed when they go, as all memory of the library.
+//! ([`Memo`]). Both are bounded by `work_mem`, and zeroed when they go, as is all memory of the
+//! library.
 
 use super::compare::is_deterministic;
 use super::kind::Kind;

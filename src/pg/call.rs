@@ -88,6 +88,20 @@ impl Call {
         unsafe { (*self.0).fncollation }
     }
 
+    /// Whether the call stands in the statement as a cast that nobody wrote.
+    #[inline]
+    pub fn is_implicit_cast(self) -> bool {
+        // SAFETY: the running call; a node's type is looked at before it is used as that.
+        unsafe {
+            let Some(function) = (*self.0).flinfo.as_ref() else { return false };
+            let Some(node) = function.fn_expr.cast::<pg_sys::FuncExpr>().as_ref() else {
+                return false;
+            };
+            node.xpr.type_ == pg_sys::NodeTag::T_FuncExpr
+                && node.funcformat == pg_sys::CoercionForm::COERCE_IMPLICIT_CAST
+        }
+    }
+
     /// Makes the result null.
     pub fn return_null(self) -> pg_sys::Datum {
         // SAFETY: the running call.

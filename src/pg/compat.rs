@@ -1,7 +1,7 @@
 //! What differs between the versions of PostgreSQL: the only file that asks which one it is.
 
 use pgrx::pg_sys;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_void};
 
 /// The arguments of `ExecutorRun` after the query, passed to a macro; PostgreSQL 18 has one less.
 #[cfg(not(feature = "pg18"))]
@@ -111,6 +111,7 @@ pub unsafe fn set_signal_handler(signal: c_int, handler: unsafe extern "C-unwind
 ///
 /// # Safety
 /// `stats` is what PostgreSQL passed to a type's analyze function.
+#[allow(clippy::unnecessary_cast, reason = "16 bits in PostgreSQL 16, 32 in the others")]
 pub unsafe fn statistics_target(stats: pg_sys::VacAttrStatsP) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
@@ -121,7 +122,7 @@ pub unsafe fn statistics_target(stats: pg_sys::VacAttrStatsP) -> c_int {
         if *target < 0 {
             *target = pg_sys::default_statistics_target as _;
         }
-        *target
+        *target as c_int
     }
 }
 
@@ -134,4 +135,56 @@ pub fn vacuum_delay_point() {
         #[cfg(not(feature = "pg18"))]
         pg_sys::vacuum_delay_point();
     }
+}
+
+/// A function that returns what is to stand in the place of a node.
+pub type Mutator = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> *mut pg_sys::Node;
+
+/// A copy of an expression with other parts.
+///
+/// # Safety
+/// `node` is a node that `mutator` may be called for the parts of, with `context`.
+pub unsafe fn mutate_expression(
+    node: *mut pg_sys::Node,
+    mutator: Mutator,
+    context: *mut c_void,
+) -> *mut pg_sys::Node {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let mutated =
+            pg_sys::expression_tree_mutator(node, Some(without_arguments(mutator)), context);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let mutated = pg_sys::expression_tree_mutator_impl(node, Some(mutator), context);
+        mutated
+    }
+}
+
+/// The same of a query, which is changed where it lies if the flags say so.
+///
+/// # Safety
+/// As [`mutate_expression`].
+pub unsafe fn mutate_query(
+    query: *mut pg_sys::Query,
+    mutator: Mutator,
+    context: *mut c_void,
+    flags: u32,
+) -> *mut pg_sys::Query {
+    let flags = flags as c_int;
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let mutated =
+            pg_sys::query_tree_mutator(query, Some(without_arguments(mutator)), context, flags);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let mutated = pg_sys::query_tree_mutator_impl(query, Some(mutator), context, flags);
+        mutated
+    }
+}
+
+/// As PostgreSQL 15 and earlier declare it; they call it with both arguments.
+#[cfg(any(feature = "pg14", feature = "pg15"))]
+fn without_arguments(mutator: Mutator) -> unsafe extern "C-unwind" fn() -> *mut pg_sys::Node {
+    // SAFETY: pointers to functions.
+    unsafe { std::mem::transmute(mutator) }
 }

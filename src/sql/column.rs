@@ -4,6 +4,7 @@ use crate::column::{seal_batch, stats};
 use crate::pg::datum::required;
 use crate::pg::protection;
 use crate::pg::report::{IntoSql, SqlResult};
+use crate::pg::settings;
 use cmk_error::{Error, Reason, Result};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -14,6 +15,13 @@ use std::ffi::CString;
 fn column_stats() -> TableIterator<'static, (name!(seals, i64), name!(opens, i64))> {
     let (seals, opens) = stats::totals();
     TableIterator::once((seals as i64, opens as i64))
+}
+
+/// Whether the library was loaded before the session's first statement: then its hooks see all of
+/// them.
+#[pg_extern(schema = "cmk", volatile, parallel_restricted)]
+fn is_preloaded() -> bool {
+    settings::guard::was_preloaded()
 }
 
 /// How the columns of this database are protected, as the sealing trigger reads it.

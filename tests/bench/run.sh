@@ -20,4 +20,5 @@ grep -m 1 'model name' /proc/cpuinfo || true
 "$("$PG_CONFIG" --bindir)/psql" -X -h "$server/socket" -U postgres -d postgres \
     -v rows="${ROWS:-1000000}" -v runs="${RUNS:-9}" -f tests/bench/bench.sql
 "$VENV/bin/python" tests/bench/calls.py
+"$VENV/bin/python" tests/bench/columns.py
 "$VENV/bin/python" tests/bench/drills.py

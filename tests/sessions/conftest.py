@@ -111,6 +111,14 @@ def app(session, role):
 
 
 @pytest.fixture
+def owner(dba, app):
+    """The application with a schema of its own, in which it makes tables, and which reads plaintext."""
+    dba.run(f"CREATE SCHEMA AUTHORIZATION {app.role}")
+    app.run("SET cmk_encrypt.output = plaintext")
+    return app
+
+
+@pytest.fixture
 def tenant(dba, app, kms):
     """Registers tenants, with a key in the fake KMS unless told otherwise, and lets `app` use them."""
 

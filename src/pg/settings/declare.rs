@@ -185,7 +185,7 @@ fn session_settings() {
     );
     GucRegistry::define_enum_guc(
         WIRE_TYPE,
-        c"Type that clients see of protected columns: native (cmk_text), or text.",
+        c"Types that clients see of protected columns: native (cmk_text, cmk_bytea, cmk_jsonb), or text (those that are protected).",
         c"Takes effect if the library is loaded before the statement, for instance by session_preload_libraries.",
         &COLUMN_WIRE_TYPE,
         GucContext::Userset,

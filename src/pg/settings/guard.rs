@@ -4,6 +4,7 @@ use crate::pg::compat;
 use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Settings that every session may make as it likes, and roles and databases may have their own of.
 pub(super) const ANYBODYS: [&CStr; 4] = [OUTPUT, INPUT, TENANT, WIRE_TYPE];
@@ -37,6 +38,20 @@ pub fn check_may_define() -> Result<()> {
             && source > pg_sys::GucSource::PGC_S_ARGV
     });
     if overridden { Err(Reason::SettingsOverridden.into()) } else { Ok(()) }
+}
+
+/// Whether this process had the library before its first statement, by `shared_preload_libraries`
+/// or `session_preload_libraries`.
+pub fn was_preloaded() -> bool {
+    WAS_PRELOADED.load(Relaxed)
+}
+
+static WAS_PRELOADED: AtomicBool = AtomicBool::new(false);
+
+/// When the library is loaded: remembers whether a statement is running.
+pub fn note_load() {
+    // SAFETY: a variable of this process, on the main thread: null or the statement's text.
+    WAS_PRELOADED.store(unsafe { pg_sys::debug_query_string.is_null() }, Relaxed);
 }
 
 /// True in the postmaster, while it loads `shared_preload_libraries`.

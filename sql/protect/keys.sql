@@ -1,0 +1,41 @@
+-- Which data keys a dump needs.
+
+-- Of the protected columns of these tables, or of all tables: how many values each data key seals.
+-- tenant is null where the registry lacks the data key. Reads the tables, and takes no key.
+CREATE FUNCTION cmk.dump_keys_needed(
+    VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
+    OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
+    OUT "table" pg_catalog.regclass, OUT column_name pg_catalog.name, OUT "values" pg_catalog.int8)
+RETURNS SETOF pg_catalog.record
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $$
+BEGIN
+    FOR "table", column_name IN
+        SELECT DISTINCT c.oid::pg_catalog.regclass, a.attname
+          FROM pg_catalog.pg_class c
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+           AND a.attnum OPERATOR(pg_catalog.>) 0
+           AND cmk_internal.is_protected_type(a.atttypid)
+         WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,m}'::pg_catalog."char"[])
+           AND (pg_catalog.cardinality(tables) OPERATOR(pg_catalog.=) 0
+                OR c.oid OPERATOR(pg_catalog.=) ANY (
+                       SELECT t.relation::pg_catalog.oid
+                         FROM pg_catalog.unnest(tables) given (relation)
+                        CROSS JOIN LATERAL cmk_internal.table_tree(given.relation) t))
+         ORDER BY 1, 2
+    LOOP
+        FOR tenant, version, dek_id, state, "values" IN EXECUTE pg_catalog.format(
+            'SELECT k.tenant, k.version, sealed.dek_id, k.state, sealed.number
+               FROM (SELECT (cmk.envelope_header(cmk.envelope(%1$I))).dek_id, pg_catalog.count(*) AS number
+                       FROM ONLY %2$s WHERE cmk.is_sealed(%1$I) GROUP BY 1) sealed
+               LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
+              ORDER BY k.tenant, k.version, sealed.dek_id',
+            column_name, "table")
+        LOOP
+            RETURN NEXT;
+        END LOOP;
+    END LOOP;
+END
+$$;
