@@ -9,7 +9,10 @@ trap 'rm -rf "$work"' EXIT
 for script; do
     # pgspot doesn't know psql's commands.
     grep -v '^\\' "$script" >"$work/script.sql"
-    "$VENV/bin/python" -m pgspot "$work/script.sql" || die "$script: qualify what is named above"
+    # A procedure that commits can't set search_path; all in it is qualified, as everywhere.
+    "$VENV/bin/python" -m pgspot --proc-without-search-path \
+        'cmk.seal_table("table" pg_catalog.regclass,pause numeric,batch_blocks integer)' \
+        "$work/script.sql" || die "$script: qualify what is named above"
     # It overlooks joins, whose "=" is looked up like any other.
     if grep -niE '\b(USING *\(|NATURAL +[A-Z ]*JOIN)' "$script"; then
         die "$script: join with ON and OPERATOR(pg_catalog.=)"

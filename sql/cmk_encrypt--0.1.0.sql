@@ -1018,6 +1018,2025 @@ CREATE VIEW cmk.cache AS
 
 CREATE VIEW cmk.cache_stats AS SELECT * FROM cmk.backend_cache_stats();
 
+-- requires:
+--   sealing
+--   protections
+--   raise
+--   is_preloaded
+
+-- How protection is written in the catalogs: what the functions around protected columns share.
+-- Nothing here changes anything, and it reads what everybody may read.
+
+-- Everybody may call what is in here, as it does nothing that its caller could not do, but nobody
+-- has to: cmk.protect_column(), cmk.seal_table() and their kin do.
+CREATE SCHEMA cmk_internal;
+COMMENT ON SCHEMA cmk_internal IS 'Parts of the functions of cmk_encrypt that protect columns; not for calling';
+
+-- A table with its partitions and inheritance children, parents before children.
+CREATE FUNCTION cmk_internal.table_tree(
+    "table" pg_catalog.regclass, OUT relation pg_catalog.regclass, OUT depth pg_catalog.int4)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE tree (relation, depth) AS (
+        SELECT table_tree."table"::pg_catalog.oid, 0
+        UNION ALL
+        SELECT i.inhrelid, tree.depth OPERATOR(pg_catalog.+) 1
+          FROM tree
+          JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) tree.relation)
+    SELECT tree.relation::pg_catalog.regclass, pg_catalog.max(tree.depth)
+      FROM tree GROUP BY tree.relation ORDER BY 2, tree.relation
+$$;
+
+CREATE FUNCTION cmk_internal.is_protected_type(type pg_catalog.oid) RETURNS pg_catalog.bool
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT is_protected_type.type OPERATOR(pg_catalog.=) ANY (
+        '{pg_catalog.cmk_text, pg_catalog.cmk_bytea, pg_catalog.cmk_jsonb}'::pg_catalog.regtype[]::pg_catalog.oid[])
+$$;
+
+-- The type that protects values of a type; null if none does. A length stays.
+CREATE FUNCTION cmk_internal.protecting_type(type pg_catalog.oid, typmod pg_catalog.int4) RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.format('pg_catalog.%s%s', known.ours,
+               CASE WHEN known.has_length
+                    THEN COALESCE(pg_catalog."substring"(
+                        pg_catalog.format_type(protecting_type.type, protecting_type.typmod), '\(\d+\)'), '')
+               END)
+      FROM (VALUES ('text', 'cmk_text', false), ('varchar', 'cmk_text', true), ('bpchar', 'cmk_text', true),
+                   ('bytea', 'cmk_bytea', false), ('jsonb', 'cmk_jsonb', false), ('json', 'cmk_jsonb', false)
+           ) known (theirs, ours, has_length)
+     WHERE known.theirs::pg_catalog.regtype::pg_catalog.oid OPERATOR(pg_catalog.=) protecting_type.type
+$$;
+
+-- What the comment on our constraint tells: the type before protection, and the files in which
+-- plaintext may be left. A comment may come from anywhere, so no more than a type's name is taken.
+CREATE FUNCTION cmk_internal.protection_note(
+    constraint_oid pg_catalog.oid, OUT former pg_catalog.text, OUT files pg_catalog.text[])
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog."substring"(note.text,
+               'was of type (text|character varying|character|bytea|jsonb|json)(?:\(\d+\))?\.'),
+           COALESCE(pg_catalog.string_to_array(
+               pg_catalog."substring"(note.text, 'may be left in files ([\d, ]+)'), ', '), '{}')
+      FROM pg_catalog.obj_description(protection_note.constraint_oid, 'pg_constraint') AS note (text)
+$$;
+
+-- The statement that writes such a comment. No files: nothing is left.
+CREATE FUNCTION cmk_internal.protection_comment(
+    relation pg_catalog.regclass, constraint_name pg_catalog.name, former pg_catalog.text,
+    files pg_catalog.text[]) RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.format('COMMENT ON CONSTRAINT %I ON %s IS %L',
+        protection_comment.constraint_name, protection_comment.relation,
+        pg_catalog.concat_ws(' ',
+            'Keeps plaintext out of the column.',
+            CASE WHEN protection_comment.former IS NOT NULL
+                 THEN pg_catalog.format('It was of type %s.', protection_comment.former) END,
+            CASE WHEN pg_catalog.cardinality(protection_comment.files) OPERATOR(pg_catalog.>) 0
+                 THEN pg_catalog.format('Plaintext may be left in files %s, until VACUUM FULL.',
+                          pg_catalog.array_to_string(protection_comment.files, ', ')) END))
+$$;
+
+-- The files in which plaintext of a column stays behind when the column is sealed row by row: the
+-- heap's, and those of the indexes that include the column.
+CREATE FUNCTION cmk_internal.files_of_column(
+    relation pg_catalog.regclass, attnum pg_catalog.int2,
+    OUT object pg_catalog.regclass, OUT is_index pg_catalog.bool, OUT file pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT kept.object, kept.is_index, pg_catalog.pg_relation_filenode(kept.object)::pg_catalog.text
+      FROM (SELECT files_of_column.relation, false
+            UNION ALL
+            SELECT i.indexrelid::pg_catalog.regclass, true
+              FROM pg_catalog.pg_index i
+             WHERE i.indrelid OPERATOR(pg_catalog.=) files_of_column.relation
+               AND files_of_column.attnum OPERATOR(pg_catalog.=) ANY (i.indkey)) kept (object, is_index)
+     WHERE pg_catalog.pg_relation_filenode(kept.object) IS NOT NULL
+       AND pg_catalog.pg_relation_size(kept.object) OPERATOR(pg_catalog.>) 0
+$$;
+
+-- A name for the constraint that no constraint of the table or of its children has. A name has up
+-- to 63 bytes.
+CREATE FUNCTION cmk_internal.unused_constraint_name("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.name
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    base pg_catalog.text;
+    number pg_catalog.text := '';
+BEGIN
+    FOR tried IN 1 .. 10000 LOOP
+        base := pg_catalog.concat('cmk_sealed_', "column");
+        WHILE pg_catalog.octet_length(pg_catalog.concat(base, number)) OPERATOR(pg_catalog.>) 63 LOOP
+            base := pg_catalog."left"(base, -1);
+        END LOOP;
+        PERFORM FROM pg_catalog.pg_constraint c
+                JOIN cmk_internal.table_tree("table") t ON c.conrelid OPERATOR(pg_catalog.=) t.relation
+               WHERE c.conname OPERATOR(pg_catalog.=) pg_catalog.concat(base, number)::pg_catalog.name;
+        EXIT WHEN NOT FOUND;
+        number := pg_catalog.concat('_', tried);
+    END LOOP;
+    RETURN pg_catalog.concat(base, number);
+END
+$$;
+
+-- What the trigger of a table seals, by the columns' labels, and who the tenant is: an expression
+-- in which the row is "new", NULL for the setting. PostgreSQL prints the WHEN that
+-- cmk_internal.seal_trigger() made as "((A AND B) OR true)", or as "(A OR true)".
+CREATE FUNCTION cmk_internal.seal_conditions(
+    relation pg_catalog.regclass, OUT label pg_catalog.text, OUT tenant pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+DECLARE
+    closing CONSTANT pg_catalog.text := ' OR true)) EXECUTE FUNCTION cmk.seal()';
+    -- A label, and a tenant with literals and names that may contain anything.
+    first_column CONSTANT pg_catalog.text := '^cmk\.seals\((E?''(?:[^'']|'''')*'')::text, ((?:[^''"]|''(?:[^'']|'''')*''|"(?:[^"]|"")*")*?)\)(?: AND (cmk\.seals\(E?''.*))?$';
+    opening pg_catalog.text;
+    printed pg_catalog.text;
+    item pg_catalog.record;
+    parts pg_catalog.text[];
+BEGIN
+    SELECT pg_catalog.pg_get_triggerdef(g.oid) AS definition, n.nspname, c.relname INTO item
+      FROM pg_catalog.pg_trigger g
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
+      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+     WHERE g.tgrelid OPERATOR(pg_catalog.=) relation
+       AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- PostgreSQL calls the schema of temporary tables by either name, as the version goes.
+    FOREACH opening IN ARRAY ARRAY[item.nspname::pg_catalog.text, 'pg_temp'] LOOP
+        opening := pg_catalog.format('CREATE TRIGGER "~cmk_seal" BEFORE INSERT OR UPDATE ON %I.%I FOR EACH ROW WHEN ((',
+                                     opening, item.relname);
+        printed := CASE WHEN pg_catalog.starts_with(item.definition, opening) THEN item.definition END;
+        EXIT WHEN printed IS NOT NULL;
+    END LOOP;
+    IF printed IS NULL OR NOT pg_catalog."right"(printed, pg_catalog.length(closing)) OPERATOR(pg_catalog.=) closing THEN
+        RETURN;
+    END IF;
+    printed := pg_catalog.substr(printed, pg_catalog.length(opening) OPERATOR(pg_catalog.+) 1);
+    printed := pg_catalog."left"(printed, OPERATOR(pg_catalog.-) pg_catalog.length(closing));
+    IF pg_catalog.starts_with(printed, '(') THEN
+        printed := pg_catalog.substr(pg_catalog."left"(printed, -1), 2);
+    END IF;
+    LOOP
+        parts := pg_catalog.regexp_match(printed, first_column);
+        EXIT WHEN parts IS NULL;
+        label := pg_catalog.replace(pg_catalog."substring"(parts[1], '^E?''(.*)''$'), '''''', '''');
+        IF pg_catalog.starts_with(parts[1], 'E') THEN
+            label := pg_catalog.replace(label, E'\\\\', E'\\');
+        END IF;
+        tenant := parts[2];
+        RETURN NEXT;
+        printed := parts[3];
+    END LOOP;
+END
+$$;
+
+-- The statement that makes the trigger. "OR true" lets the planner drop the condition, while
+-- PostgreSQL goes on guarding the columns that it names.
+CREATE FUNCTION cmk_internal.seal_trigger(relation pg_catalog.regclass, conditions pg_catalog.text[])
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.format('CREATE TRIGGER "~cmk_seal" BEFORE INSERT OR UPDATE ON %s FOR EACH ROW WHEN (%s OR true) EXECUTE FUNCTION cmk.seal()',
+        seal_trigger.relation, pg_catalog.array_to_string(seal_trigger.conditions, ' AND '))
+$$;
+
+-- Whether the column's values can stay where they are while its type changes to ours.
+CREATE FUNCTION cmk_internal.keeps_file(type pg_catalog.oid) RETURNS pg_catalog.bool
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT keeps_file.type OPERATOR(pg_catalog.=) ANY (
+        '{pg_catalog.text, pg_catalog.varchar}'::pg_catalog.regtype[]::pg_catalog.oid[])
+$$;
+
+-- A column's default as SQL, without a cast that makes our type of a literal.
+CREATE FUNCTION cmk_internal.plain_default(expression pg_catalog.pg_node_tree, relation pg_catalog.oid)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+    SELECT pg_catalog.regexp_replace(
+        pg_catalog.pg_get_expr(plain_default.expression, plain_default.relation),
+        '^(E?''(?:[^'']|'''')*'')::cmk_[a-z]+(\(\d+\))?$', '\1')
+$$;
+
+-- requires:
+--   protect_names
+
+-- What uses a column, found in the catalogs without a lock. PostgreSQL would name one use at a
+-- time, and some only under its lock.
+
+-- Tables that have a column of a table's row type, or of a type that is made of it.
+CREATE FUNCTION cmk_internal.row_type_holders(relation pg_catalog.regclass) RETURNS SETOF pg_catalog.oid
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE made_of (type, holder) AS (
+        SELECT c.reltype, NULL::pg_catalog.oid
+          FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) row_type_holders.relation
+        UNION
+        SELECT CASE WHEN d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass THEN d.objid
+                    WHEN c.relkind OPERATOR(pg_catalog.=) 'c' THEN c.reltype END,
+               CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,f}'::pg_catalog."char"[]) THEN c.oid END
+          FROM made_of
+          JOIN pg_catalog.pg_depend d
+            ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+           AND d.refobjid OPERATOR(pg_catalog.=) made_of.type
+          LEFT JOIN pg_catalog.pg_class c
+                 ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                AND c.oid OPERATOR(pg_catalog.=) d.objid)
+    SELECT DISTINCT made_of.holder FROM made_of WHERE made_of.holder IS NOT NULL
+$$;
+
+-- What uses a column of a table, or of its partitions and children, and how it is called.
+CREATE FUNCTION cmk_internal.column_uses(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    OUT kind pg_catalog.text, OUT object pg_catalog.oid, OUT line pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH place AS MATERIALIZED (
+        SELECT t.relation, t.relation::pg_catalog.oid AS oid, t.depth, a.attnum, a.atttypid
+          FROM cmk_internal.table_tree(column_uses."table") t
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) t.relation
+           AND a.attname OPERATOR(pg_catalog.=) column_uses."column"),
+    used AS MATERIALIZED (
+        SELECT d.classid::pg_catalog.regclass AS class, d.objid, d.objsubid, place.*
+          FROM place
+          JOIN pg_catalog.pg_depend d
+            ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+           AND d.refobjid OPERATOR(pg_catalog.=) place.oid
+           AND d.refobjsubid OPERATOR(pg_catalog.=) place.attnum)
+    -- Views, materialized views, and rules on tables: all are rewrite rules.
+    SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN 'view'
+                WHEN c.relkind OPERATOR(pg_catalog.=) 'm' THEN 'matview' ELSE 'rule' END,
+           c.oid,
+           CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v'
+                THEN pg_catalog.format('view %s uses it', c.oid::pg_catalog.regclass)
+                WHEN c.relkind OPERATOR(pg_catalog.=) 'm'
+                THEN pg_catalog.format('materialized view %s uses it', c.oid::pg_catalog.regclass)
+                ELSE pg_catalog.format('rule %I on %s uses it', r.rulename, c.oid::pg_catalog.regclass) END
+      FROM used
+      JOIN pg_catalog.pg_rewrite r ON r.oid OPERATOR(pg_catalog.=) used.objid
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.ev_class
+     WHERE used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+    UNION
+    SELECT 'policy', p.oid,
+           pg_catalog.format('policy %I on %s uses it', p.polname, p.polrelid::pg_catalog.regclass)
+      FROM used
+      JOIN pg_catalog.pg_policy p ON p.oid OPERATOR(pg_catalog.=) used.objid
+     WHERE used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
+    UNION
+    -- Of triggers cloned to partitions, the first one's name is enough.
+    SELECT CASE WHEN g.tgname OPERATOR(pg_catalog.=) '~cmk_seal' THEN 'tenant' ELSE 'trigger' END, g.oid,
+           CASE WHEN g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
+                THEN pg_catalog.format('it tells the tenant of other protected columns of %s', used.relation)
+                ELSE pg_catalog.format('trigger %I on %s names it in UPDATE OF or WHEN',
+                                       g.tgname, g.tgrelid::pg_catalog.regclass) END
+      FROM used
+      JOIN pg_catalog.pg_trigger g ON g.oid OPERATOR(pg_catalog.=) used.objid
+     WHERE used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass
+       AND g.tgparentid OPERATOR(pg_catalog.=) 0
+    UNION
+    -- Where a generated column depends on another, the column depends, or its expression.
+    SELECT 'generated', a.attrelid,
+           pg_catalog.format('generated column %I of %s uses it', a.attname, used.relation)
+      FROM used
+      LEFT JOIN pg_catalog.pg_attrdef d
+             ON d.oid OPERATOR(pg_catalog.=) used.objid
+            AND used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+      JOIN pg_catalog.pg_attribute a
+        ON a.attrelid OPERATOR(pg_catalog.=) used.oid
+       AND a.attnum OPERATOR(pg_catalog.=) COALESCE(d.adnum, used.objsubid::pg_catalog.int2)
+     WHERE a.attnum OPERATOR(pg_catalog.>) 0
+       AND a.attnum OPERATOR(pg_catalog.<>) used.attnum
+       AND (d.oid IS NOT NULL
+            OR used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND used.objid OPERATOR(pg_catalog.=) used.oid)
+    UNION
+    SELECT 'partition key', p.partrelid,
+           pg_catalog.format('%s is partitioned by it', p.partrelid::pg_catalog.regclass)
+      FROM place
+      JOIN pg_catalog.pg_partitioned_table p ON p.partrelid OPERATOR(pg_catalog.=) place.oid
+     WHERE place.attnum OPERATOR(pg_catalog.=) ANY (p.partattrs)
+        -- Columns of expressions hang on the table, and not the other way round.
+        OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND d.objid OPERATOR(pg_catalog.=) place.oid
+                      AND d.objsubid OPERATOR(pg_catalog.=) place.attnum
+                      AND d.refclassid OPERATOR(pg_catalog.=) d.classid
+                      AND d.refobjid OPERATOR(pg_catalog.=) place.oid
+                      AND d.refobjsubid OPERATOR(pg_catalog.=) 0)
+    UNION
+    SELECT 'foreign key', c.oid,
+           pg_catalog.format('foreign key %I of %s %s it', c.conname, c.conrelid::pg_catalog.regclass,
+               CASE WHEN c.conrelid OPERATOR(pg_catalog.=) place.oid
+                     AND place.attnum OPERATOR(pg_catalog.=) ANY (c.conkey)
+                    THEN 'contains' ELSE 'refers to' END)
+      FROM place
+      JOIN pg_catalog.pg_constraint c
+        ON c.contype OPERATOR(pg_catalog.=) 'f'
+       AND c.conparentid OPERATOR(pg_catalog.=) 0
+       AND (c.conrelid OPERATOR(pg_catalog.=) place.oid
+            AND place.attnum OPERATOR(pg_catalog.=) ANY (c.conkey)
+            OR c.confrelid OPERATOR(pg_catalog.=) place.oid
+            AND place.attnum OPERATOR(pg_catalog.=) ANY (c.confkey))
+    UNION
+    -- An index that only INCLUDEs the column needs no operator class, and stays.
+    SELECT CASE WHEN position.is_key THEN 'index' ELSE 'index expression' END, c.oid,
+           CASE WHEN NOT position.is_key
+                THEN pg_catalog.format('index %s uses it in an expression or in WHERE', c.oid::pg_catalog.regclass)
+                WHEN i.indisprimary THEN pg_catalog.format('primary key %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
+                WHEN i.indisexclusion
+                THEN pg_catalog.format('exclusion constraint %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
+                WHEN i.indisunique THEN pg_catalog.format('unique index %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
+                ELSE pg_catalog.format('index %s contains it: no index can, so far', c.oid::pg_catalog.regclass) END
+      FROM place
+      JOIN pg_catalog.pg_index i ON i.indrelid OPERATOR(pg_catalog.=) place.oid
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
+     CROSS JOIN LATERAL (
+           SELECT place.attnum OPERATOR(pg_catalog.=) ANY (i.indkey::pg_catalog.int2[]),
+                  place.attnum OPERATOR(pg_catalog.=) ANY (
+                      (pg_catalog.string_to_array(i.indkey::pg_catalog.text, ' ')::pg_catalog.int2[])[1:i.indnkeyatts]),
+                  pg_catalog.strpos(pg_catalog.concat(pg_catalog.pg_get_expr(i.indexprs, i.indrelid), ' ',
+                                                      pg_catalog.pg_get_expr(i.indpred, i.indrelid)),
+                                    pg_catalog.quote_ident(column_uses."column")) OPERATOR(pg_catalog.>) 0,
+                  EXISTS (SELECT FROM used
+                           WHERE used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                             AND used.objid OPERATOR(pg_catalog.=) c.oid)
+           ) position (is_column, is_key, is_named, is_used)
+     WHERE NOT c.relispartition
+       AND (position.is_key OR position.is_used AND (NOT position.is_column OR position.is_named))
+    UNION
+    SELECT 'row type', holder.oid,
+           pg_catalog.format('%s has a column of the row type of %s', holder.oid::pg_catalog.regclass, place.relation)
+      FROM place CROSS JOIN LATERAL cmk_internal.row_type_holders(place.relation) holder (oid)
+    UNION
+    -- Whatever else there is: publications, extended statistics, functions written in SQL.
+    SELECT 'other', used.objid,
+           pg_catalog.format('%s uses it', pg_catalog.pg_describe_object(used.class, used.objid, used.objsubid))
+      FROM used
+     WHERE NOT used.class OPERATOR(pg_catalog.=) ANY (
+           '{pg_catalog.pg_class, pg_catalog.pg_attrdef, pg_catalog.pg_constraint, pg_catalog.pg_rewrite,
+             pg_catalog.pg_policy, pg_catalog.pg_trigger}'::pg_catalog.regclass[])
+$$;
+
+-- requires:
+--   protect_uses
+
+-- Views on a column whose type changes: dropped, and made again as they were. PostgreSQL changes no
+-- type beneath a view, and CREATE OR REPLACE VIEW no type of a view's column.
+
+-- The views that use the column, and those that use these, in an order in which they can be made.
+CREATE FUNCTION cmk_internal.views_of_column(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    OUT view pg_catalog.regclass, OUT kind pg_catalog."char", OUT level pg_catalog.int4)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE used (view, level) AS (
+        SELECT u.object, 1
+          FROM cmk_internal.column_uses(views_of_column."table", views_of_column."column") u
+         WHERE u.kind OPERATOR(pg_catalog.=) ANY ('{view, matview}')
+        UNION
+        SELECT r.ev_class, used.level OPERATOR(pg_catalog.+) 1
+          FROM used
+          JOIN pg_catalog.pg_depend d
+            ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+           AND d.refobjid OPERATOR(pg_catalog.=) used.view
+           AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+          JOIN pg_catalog.pg_rewrite r ON r.oid OPERATOR(pg_catalog.=) d.objid
+          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.ev_class
+         WHERE r.ev_class OPERATOR(pg_catalog.<>) used.view
+           AND c.relkind OPERATOR(pg_catalog.=) ANY ('{v,m}'::pg_catalog."char"[])
+           AND used.level OPERATOR(pg_catalog.<) 100)
+    SELECT c.oid::pg_catalog.regclass, c.relkind, pg_catalog.max(used.level)
+      FROM used
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) used.view
+     GROUP BY c.oid, c.relkind
+     ORDER BY 3, c.oid
+$$;
+
+-- Why these views cannot be dropped and made again without a loss.
+CREATE FUNCTION cmk_internal.view_obstacles("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS SETOF pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH views AS MATERIALIZED (
+        SELECT v.view, v.kind, c.relowner, c.relnamespace, c.relacl, c.reltype, t.typarray
+          FROM cmk_internal.views_of_column(view_obstacles."table", view_obstacles."column") v
+          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) v.view
+          JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) c.reltype)
+    SELECT pg_catalog.format('materialized view %s uses it', views.view)
+      FROM views WHERE views.kind OPERATOR(pg_catalog.=) 'm'
+    UNION
+    SELECT pg_catalog.format('you do not own view %s', views.view)
+      FROM views WHERE NOT pg_catalog.pg_has_role(views.relowner, 'USAGE')
+    UNION
+    SELECT pg_catalog.format('you may not create view %s', views.view)
+      FROM views
+     WHERE NOT (pg_catalog.has_schema_privilege(views.relnamespace, 'CREATE')
+                AND pg_catalog.has_schema_privilege(views.relowner, views.relnamespace, 'CREATE'))
+    UNION
+    SELECT pg_catalog.format('view %s belongs to an extension', views.view)
+      FROM views
+      JOIN pg_catalog.pg_depend d
+        ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+       AND d.objid OPERATOR(pg_catalog.=) views.view
+       AND d.deptype OPERATOR(pg_catalog.=) 'e'
+    UNION
+    SELECT pg_catalog.format('view %s has a security label', views.view)
+      FROM views
+      JOIN pg_catalog.pg_seclabel l
+        ON l.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+       AND l.objoid OPERATOR(pg_catalog.=) views.view
+    UNION
+    SELECT pg_catalog.format('role %I granted rights on view %s, and you are not a member of it',
+                             pg_catalog.pg_get_userbyid(granted.grantor), views.view)
+      FROM views
+     CROSS JOIN LATERAL (
+           SELECT x.grantor FROM pg_catalog.aclexplode(views.relacl) x
+           UNION
+           SELECT x.grantor
+             FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) x
+            WHERE a.attrelid OPERATOR(pg_catalog.=) views.view) granted
+     WHERE NOT pg_catalog.pg_has_role(granted.grantor, 'MEMBER')
+    UNION
+    -- What goes down with a view and is not made again: rules of tables, policies, functions.
+    SELECT pg_catalog.format('%s uses view %s', pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid), views.view)
+      FROM views
+      JOIN pg_catalog.pg_depend d
+        ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+       AND d.refobjid OPERATOR(pg_catalog.=) views.view
+        OR d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+       AND d.refobjid OPERATOR(pg_catalog.=) ANY (ARRAY[views.reltype, views.typarray])
+      LEFT JOIN pg_catalog.pg_rewrite r
+             ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+            AND r.oid OPERATOR(pg_catalog.=) d.objid
+      LEFT JOIN pg_catalog.pg_trigger g
+             ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass
+            AND g.oid OPERATOR(pg_catalog.=) d.objid
+      LEFT JOIN pg_catalog.pg_attrdef f
+             ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+            AND f.oid OPERATOR(pg_catalog.=) d.objid
+     WHERE d.deptype OPERATOR(pg_catalog.<>) 'i'
+       AND NOT COALESCE(r.ev_class OPERATOR(pg_catalog.=) ANY (SELECT v.view::pg_catalog.oid FROM views v), false)
+       AND NOT COALESCE(g.tgrelid OPERATOR(pg_catalog.=) views.view::pg_catalog.oid, false)
+       AND NOT COALESCE(f.adrelid OPERATOR(pg_catalog.=) views.view::pg_catalog.oid, false)
+$$;
+
+-- The statements that grant what an ACL says, to nobody else, by whom it was granted: first what
+-- the owner did, then in the order in which it came. as_role: who has to say it.
+CREATE FUNCTION cmk_internal.view_grants(
+    view pg_catalog.regclass, OUT as_role pg_catalog.name, OUT statement pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN granted.grantor OPERATOR(pg_catalog.<>) c.relowner
+                THEN pg_catalog.pg_get_userbyid(granted.grantor) END,
+           pg_catalog.format('GRANT %s%s ON %s TO %s%s', granted.privilege_type,
+               CASE WHEN granted.attname IS NOT NULL THEN pg_catalog.format(' (%I)', granted.attname) END,
+               view_grants.view,
+               CASE WHEN granted.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                    ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(granted.grantee)) END,
+               CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' END)
+      FROM pg_catalog.pg_class c
+     CROSS JOIN LATERAL (
+           SELECT 0, NULL, x.*
+             FROM pg_catalog.aclexplode(c.relacl)
+                  WITH ORDINALITY x (grantor, grantee, privilege_type, is_grantable, number)
+           UNION ALL
+           SELECT a.attnum, a.attname, x.*
+             FROM pg_catalog.pg_attribute a
+            CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl)
+                  WITH ORDINALITY x (grantor, grantee, privilege_type, is_grantable, number)
+            WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
+           ) granted (attnum, attname, grantor, grantee, privilege_type, is_grantable, number)
+     WHERE c.oid OPERATOR(pg_catalog.=) view_grants.view
+     ORDER BY granted.grantor OPERATOR(pg_catalog.<>) c.relowner, granted.attnum, granted.number
+$$;
+
+-- Everything that makes a view again. as_role: who has to say it, else null.
+CREATE FUNCTION cmk_internal.view_script(
+    view pg_catalog.regclass, OUT as_role pg_catalog.name, OUT statement pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    SELECT c.relowner, c.relpersistence, c.relacl IS NOT NULL AS is_granted,
+           CASE WHEN c.reloptions IS NOT NULL
+                THEN (SELECT pg_catalog.format(' WITH (%s)', pg_catalog.string_agg(pg_catalog.format('%I = %L',
+                             pg_catalog.split_part(o.option, '=', 1), pg_catalog.split_part(o.option, '=', 2)), ', '))
+                        FROM pg_catalog.unnest(c.reloptions) o (option)) END AS options
+      INTO item
+      FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) view_script.view;
+    statement := pg_catalog.format('CREATE %sVIEW %s%s AS %s',
+        CASE WHEN item.relpersistence OPERATOR(pg_catalog.=) 't' THEN 'TEMPORARY ' END,
+        view, item.options, pg_catalog.pg_get_viewdef(view));
+    RETURN NEXT;
+    statement := pg_catalog.format('ALTER VIEW %s OWNER TO %I', view, pg_catalog.pg_get_userbyid(item.relowner));
+    RETURN NEXT;
+    statement := pg_catalog.format('SELECT cmk_internal.clear_grants(%L, %L)', view, item.is_granted);
+    RETURN NEXT;
+    RETURN QUERY SELECT g.as_role, g.statement FROM cmk_internal.view_grants(view) g;
+    RETURN QUERY
+        SELECT NULL::pg_catalog.name,
+               CASE WHEN d.objsubid OPERATOR(pg_catalog.=) 0
+                    THEN pg_catalog.format('COMMENT ON VIEW %s IS %L', view, d.description)
+                    ELSE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', view, a.attname, d.description) END
+          FROM pg_catalog.pg_description d
+          LEFT JOIN pg_catalog.pg_attribute a
+                 ON a.attrelid OPERATOR(pg_catalog.=) d.objoid
+                AND a.attnum OPERATOR(pg_catalog.=) d.objsubid
+                AND a.attnum OPERATOR(pg_catalog.>) 0
+         WHERE d.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+           AND d.objoid OPERATOR(pg_catalog.=) view_script.view;
+    RETURN QUERY
+        SELECT NULL::pg_catalog.name,
+               pg_catalog.format('ALTER VIEW %s ALTER COLUMN %I SET DEFAULT %s', view, a.attname,
+                                 cmk_internal.plain_default(f.adbin, f.adrelid))
+          FROM pg_catalog.pg_attrdef f
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) f.adrelid AND a.attnum OPERATOR(pg_catalog.=) f.adnum
+         WHERE f.adrelid OPERATOR(pg_catalog.=) view_script.view;
+    FOR item IN
+        SELECT g.tgname AS name, pg_catalog.pg_get_triggerdef(g.oid) AS definition,
+               'TRIGGER' AS kind, pg_catalog.obj_description(g.oid, 'pg_trigger') AS comment
+          FROM pg_catalog.pg_trigger g
+         WHERE g.tgrelid OPERATOR(pg_catalog.=) view_script.view AND NOT g.tgisinternal
+        UNION ALL
+        SELECT r.rulename, pg_catalog.pg_get_ruledef(r.oid),
+               'RULE', pg_catalog.obj_description(r.oid, 'pg_rewrite')
+          FROM pg_catalog.pg_rewrite r
+         WHERE r.ev_class OPERATOR(pg_catalog.=) view_script.view
+           AND r.rulename OPERATOR(pg_catalog.<>) '_RETURN'
+    LOOP
+        statement := item.definition;
+        RETURN NEXT;
+        IF item.comment IS NOT NULL THEN
+            statement := pg_catalog.format('COMMENT ON %s %I ON %s IS %L', item.kind, item.name, view, item.comment);
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Default privileges of whoever made the view, or of its owner, are none that it had. The owner's
+-- own go, too, if they are granted again.
+CREATE FUNCTION cmk_internal.clear_grants(view pg_catalog.regclass, also_owner pg_catalog.bool)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    holder pg_catalog.oid;
+BEGIN
+    FOR holder IN
+        SELECT DISTINCT x.grantee
+          FROM pg_catalog.pg_class c
+         CROSS JOIN LATERAL pg_catalog.aclexplode(COALESCE(c.relacl, pg_catalog.acldefault('r', c.relowner))) x
+         WHERE c.oid OPERATOR(pg_catalog.=) view
+           AND (also_owner OR x.grantee OPERATOR(pg_catalog.<>) c.relowner)
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', view,
+            CASE WHEN holder OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                 ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(holder)) END);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION cmk_internal.run_as(as_roles pg_catalog.name[], statements pg_catalog.text[])
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before CONSTANT pg_catalog.text := pg_catalog.current_setting('role');
+BEGIN
+    FOR number IN 1 .. COALESCE(pg_catalog.cardinality(statements), 0) LOOP
+        PERFORM pg_catalog.set_config('role', COALESCE(as_roles[number], before), true);
+        EXECUTE statements[number];
+    END LOOP;
+    PERFORM pg_catalog.set_config('role', before, true);
+END
+$$;
+
+-- requires:
+--   protect_views
+
+-- Why the type of a column cannot be changed, and why a column cannot be protected: all reasons at
+-- once, a line each.
+
+-- What forbids any change of a column's type, whatever the new type is.
+CREATE FUNCTION cmk_internal.column_obstacles(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, recreate_views pg_catalog.bool)
+RETURNS SETOF pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH place AS MATERIALIZED (
+        SELECT t.relation, t.depth, c.relkind, c.relowner, a.attinhcount,
+               (SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits i
+                  JOIN cmk_internal.table_tree(column_obstacles."table") p
+                    ON i.inhparent OPERATOR(pg_catalog.=) p.relation
+                 WHERE i.inhrelid OPERATOR(pg_catalog.=) t.relation) AS parents
+          FROM cmk_internal.table_tree(column_obstacles."table") t
+          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+           AND a.attname OPERATOR(pg_catalog.=) column_obstacles."column")
+    SELECT pg_catalog.format('you do not own %s', place.relation)
+      FROM place WHERE NOT pg_catalog.pg_has_role(place.relowner, 'USAGE')
+    UNION ALL
+    SELECT pg_catalog.format('partition or child %s is a foreign table', place.relation)
+      FROM place WHERE place.relkind OPERATOR(pg_catalog.=) 'f'
+    UNION ALL
+    SELECT CASE place.depth::pg_catalog.bool WHEN false
+                THEN pg_catalog.format('%s inherits the column: do it in the parent, %s', place.relation, parent.inhparent::pg_catalog.regclass)
+                ELSE pg_catalog.format('%s inherits the column from %s, too', place.relation, parent.inhparent::pg_catalog.regclass) END
+      FROM place
+      JOIN pg_catalog.pg_inherits parent ON parent.inhrelid OPERATOR(pg_catalog.=) place.relation
+      JOIN pg_catalog.pg_attribute a
+        ON a.attrelid OPERATOR(pg_catalog.=) parent.inhparent
+       AND a.attname OPERATOR(pg_catalog.=) column_obstacles."column"
+     WHERE place.attinhcount OPERATOR(pg_catalog.>) place.parents
+       AND NOT parent.inhparent OPERATOR(pg_catalog.=) ANY (SELECT p.relation FROM place p)
+    UNION ALL
+    SELECT u.line
+      FROM cmk_internal.column_uses(column_obstacles."table", column_obstacles."column") u
+     WHERE NOT (column_obstacles.recreate_views AND u.kind OPERATOR(pg_catalog.=) ANY ('{view, matview}'))
+    UNION ALL
+    SELECT v.line
+      FROM cmk_internal.view_obstacles(column_obstacles."table", column_obstacles."column") v (line)
+     WHERE column_obstacles.recreate_views
+$$;
+
+-- The same, in order, and what is wrong with the argument views.
+CREATE FUNCTION cmk_internal.common_obstacles(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, views pg_catalog.text)
+RETURNS SETOF pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'views can be refuse or recreate'
+     WHERE NOT common_obstacles.views OPERATOR(pg_catalog.=) ANY ('{refuse, recreate}')
+    UNION ALL
+    (SELECT o.line
+       FROM cmk_internal.column_obstacles(common_obstacles."table", common_obstacles."column",
+                                 common_obstacles.views OPERATOR(pg_catalog.=) 'recreate') o (line)
+      ORDER BY o.line)
+$$;
+
+-- The expression with "new." before the row's columns, as a trigger's WHEN wants it. PostgreSQL
+-- itself prints the columns with the table's alias, for a view of two tables; nothing that is made
+-- for that stays.
+CREATE FUNCTION cmk_internal.row_expression("table" pg_catalog.regclass, expression pg_catalog.text)
+RETURNS pg_catalog.text
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+DECLARE
+    printed pg_catalog.text;
+BEGIN
+    BEGIN
+        -- A CHECK takes no subquery, and no aggregate; nor does a WHEN.
+        EXECUTE pg_catalog.format(
+            'CREATE TEMPORARY TABLE "~cmk_row" (LIKE %s, CHECK ((%s) IS NULL OR true))', "table", expression);
+        EXECUTE pg_catalog.format(
+            'CREATE TEMPORARY VIEW "~cmk_view" AS SELECT (%s)::pg_catalog.text AS "~cmk" FROM pg_temp."~cmk_row" AS "~cmk_new" CROSS JOIN (SELECT) AS "~cmk_other"',
+            expression);
+        printed := pg_catalog."substring"(
+            pg_catalog.pg_get_viewdef('pg_temp."~cmk_view"'::pg_catalog.regclass),
+            '^\s*SELECT (.*) AS "~cmk"\s+FROM');
+        RAISE EXCEPTION USING ERRCODE = 'CMKRB';
+    EXCEPTION WHEN SQLSTATE 'CMKRB' THEN
+        RETURN pg_catalog.replace(printed, '"~cmk_new".', 'new.');
+    END;
+END
+$$;
+
+-- Which of the ways to tell the tenant is meant, and what is wrong with it.
+CREATE FUNCTION cmk_internal.tenant_obstacles(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    tenant_column pg_catalog.name, tenant_expression pg_catalog.text)
+RETURNS SETOF pg_catalog.text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    IF tenant_column IS NOT NULL AND tenant_expression IS NOT NULL THEN
+        RETURN QUERY SELECT 'tenant_column and tenant_expression are both given';
+    END IF;
+    IF tenant_column IS NOT NULL THEN
+        -- The tenant's name must read the same whatever a session has set, as that of a date does
+        -- not.
+        SELECT a.attnum, a.attgenerated, a.atttypid, t.typname, t.typnamespace,
+               t.typcategory OPERATOR(pg_catalog.=) ANY ('{S,E,B}'::pg_catalog."char"[])
+               OR t.oid OPERATOR(pg_catalog.=) ANY (
+                  '{int2, int4, int8, numeric, uuid, oid}'::pg_catalog.regtype[]::pg_catalog.oid[]) AS names
+          INTO item
+          FROM pg_catalog.pg_attribute a
+          JOIN pg_catalog.pg_type declared ON declared.oid OPERATOR(pg_catalog.=) a.atttypid
+          JOIN pg_catalog.pg_type t
+            ON t.oid OPERATOR(pg_catalog.=) COALESCE(NULLIF(declared.typbasetype, 0::pg_catalog.oid), declared.oid)
+         WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
+           AND a.attname OPERATOR(pg_catalog.=) tenant_column
+           AND a.attnum OPERATOR(pg_catalog.>) 0;
+        IF NOT FOUND THEN
+            RETURN QUERY SELECT pg_catalog.format('there is no tenant column %I', tenant_column);
+        ELSIF tenant_column OPERATOR(pg_catalog.=) "column" THEN
+            RETURN QUERY SELECT 'the tenant column is the column itself';
+        ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is protected', tenant_column);
+        ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is generated after the value is sealed', tenant_column);
+        ELSIF NOT item.names THEN
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is of type %s, which names no tenant',
+                tenant_column, pg_catalog.format_type(item.atttypid, NULL));
+        END IF;
+    END IF;
+    IF tenant_expression IS NOT NULL THEN
+        BEGIN
+            PERFORM cmk_internal.row_expression("table", tenant_expression);
+        EXCEPTION WHEN syntax_error_or_access_rule_violation OR feature_not_supported
+                    OR data_exception OR insufficient_privilege THEN
+            RETURN QUERY SELECT pg_catalog.format('tenant_expression: %s', SQLERRM);
+        END;
+    END IF;
+END
+$$;
+
+-- Whether what the constraint and the trigger of a protected column do is in place for a table, its
+-- partitions and its children.
+CREATE FUNCTION cmk_internal.is_protected("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.bool
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT NOT EXISTS (
+        SELECT FROM cmk_internal.table_tree(is_protected."table") t
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) t.relation
+           AND a.attname OPERATOR(pg_catalog.=) is_protected."column"
+         WHERE NOT EXISTS (SELECT FROM cmk.protections() p
+                             JOIN cmk_internal.seal_conditions(t.relation) s
+                               ON s.label OPERATOR(pg_catalog.=) p.label
+                            WHERE p.relation OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
+                              AND p.attnum OPERATOR(pg_catalog.=) a.attnum)
+            OR NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g
+                            WHERE g.tgrelid OPERATOR(pg_catalog.=) t.relation
+                              AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
+                              AND g.tgenabled OPERATOR(pg_catalog.=) 'A'))
+$$;
+
+CREATE FUNCTION cmk_internal.protect_obstacles(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    tenant_column pg_catalog.name, tenant_expression pg_catalog.text,
+    rewrite pg_catalog.bool, views pg_catalog.text, label pg_catalog.text)
+RETURNS SETOF pg_catalog.text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    SELECT c.relkind, c.relnamespace, n.nspname INTO item
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+     WHERE c.oid OPERATOR(pg_catalog.=) "table";
+    IF NOT FOUND OR NOT item.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[]) THEN
+        RETURN QUERY SELECT pg_catalog.format('%s is not a table', "table");
+        RETURN;
+    ELSIF item.nspname OPERATOR(pg_catalog.=) ANY ('{pg_catalog, information_schema, pg_toast, cmk}'::pg_catalog.name[]) THEN
+        RETURN QUERY SELECT pg_catalog.format('%s belongs to the system, or to cmk_encrypt', "table");
+        RETURN;
+    END IF;
+
+    SELECT a.attnum, a.atttypid, a.atttypmod, a.attidentity, a.attgenerated, t.typtype,
+           pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+           cmk_internal.protecting_type(a.atttypid, a.atttypmod) AS target,
+           (SELECT l.collisdeterministic FROM pg_catalog.pg_collation l
+             WHERE l.oid OPERATOR(pg_catalog.=) a.attcollation) AS deterministic
+      INTO item
+      FROM pg_catalog.pg_attribute a
+      JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid
+     WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
+       AND a.attname OPERATOR(pg_catalog.=) "column"
+       AND a.attnum OPERATOR(pg_catalog.>) 0;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT pg_catalog.format('there is no column %I in %s', "column", "table");
+        RETURN;
+    ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
+        -- Else something of it was lost, and is made again.
+        IF cmk_internal.is_protected("table", "column") THEN
+            RETURN QUERY SELECT 'it is protected already';
+        END IF;
+    ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
+        RETURN QUERY SELECT 'it is a generated column';
+    ELSIF item.attidentity OPERATOR(pg_catalog.<>) '' THEN
+        RETURN QUERY SELECT 'it is an identity column';
+    ELSIF item.typtype OPERATOR(pg_catalog.=) 'd' THEN
+        RETURN QUERY SELECT pg_catalog.format('its type %s is a domain: change it to the type beneath, with the checks on the column', item.type);
+    ELSIF item.target IS NULL THEN
+        RETURN QUERY SELECT pg_catalog.format('its type is %s: of what can be protected, text is nearest', item.type);
+    ELSIF NOT cmk_internal.keeps_file(item.atttypid) AND rewrite IS NOT TRUE
+          AND (rewrite IS NOT NULL OR item.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.bpchar'::pg_catalog.regtype::pg_catalog.oid) THEN
+        RETURN QUERY SELECT pg_catalog.format('its type %s needs rewrite => true', item.type);
+    END IF;
+    IF NOT item.deterministic THEN
+        RETURN QUERY SELECT 'its collation is not deterministic';
+    END IF;
+    RETURN QUERY SELECT * FROM cmk_internal.tenant_obstacles("table", "column", tenant_column, tenant_expression);
+    IF label OPERATOR(pg_catalog.=) '' THEN
+        RETURN QUERY SELECT 'the label is empty';
+    END IF;
+    RETURN QUERY
+        SELECT pg_catalog.format('the label %L is that of column %I, too', p.label, a.attname)
+          FROM cmk.protections() p
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
+         WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
+           AND p.label OPERATOR(pg_catalog.=) protect_obstacles.label
+           AND a.attname OPERATOR(pg_catalog.<>) "column";
+    RETURN QUERY SELECT * FROM cmk_internal.common_obstacles("table", "column", views);
+END
+$$;
+
+-- requires:
+--   protect_obstacles
+
+-- The change of a protected column's type, constraint and trigger, in one transaction: what
+-- cmk.protect_column(), cmk.unprotect_column() and cmk.set_column_length() have in common.
+
+CREATE TYPE cmk_internal.column_change AS (
+    "table"           pg_catalog.regclass,
+    "column"          pg_catalog.name,
+    -- The type before; another one now means that somebody was faster.
+    type              pg_catalog.oid,
+    -- The type afterwards; null if it stays.
+    target            pg_catalog.text,
+    -- Makes the new values, if the table is rewritten.
+    using_expression  pg_catalog.text,
+    -- What our constraint says from now on; null if none is added.
+    check_name        pg_catalog.name,
+    check_expression  pg_catalog.text,
+    check_valid       pg_catalog.bool,
+    label             pg_catalog.text,
+    -- The column's part of the trigger's WHEN; null if the trigger is to leave it alone.
+    condition         pg_catalog.text,
+    recreate_views    pg_catalog.bool
+);
+
+-- The constraints of a table and its children that the column is in, ours among them.
+CREATE FUNCTION cmk_internal.checks_of_column(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    OUT relation pg_catalog.regclass, OUT depth pg_catalog.int4, OUT name pg_catalog.name,
+    OUT is_ours pg_catalog.bool, OUT is_local pg_catalog.bool,
+    OUT definition pg_catalog.text, OUT comment pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.relation, t.depth, c.conname,
+           EXISTS (SELECT FROM cmk.protections() p
+                    WHERE p.constraint_oid OPERATOR(pg_catalog.=) c.oid
+                      AND p.attnum OPERATOR(pg_catalog.=) a.attnum),
+           c.conislocal, pg_catalog.pg_get_constraintdef(c.oid),
+           pg_catalog.obj_description(c.oid, 'pg_constraint')
+      FROM cmk_internal.table_tree(checks_of_column."table") t
+      JOIN pg_catalog.pg_attribute a
+        ON a.attrelid OPERATOR(pg_catalog.=) t.relation
+       AND a.attname OPERATOR(pg_catalog.=) checks_of_column."column"
+      JOIN pg_catalog.pg_constraint c
+        ON c.conrelid OPERATOR(pg_catalog.=) t.relation
+       AND c.contype OPERATOR(pg_catalog.=) 'c'
+       AND a.attnum OPERATOR(pg_catalog.=) ANY (c.conkey)
+     ORDER BY t.depth, t.relation::pg_catalog.oid, c.conname
+$$;
+
+-- Takes the lock last: readers who come through a view lock the view first, too.
+CREATE FUNCTION cmk_internal.change_column(change cmk_internal.column_change) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    "table" CONSTANT pg_catalog.regclass := change."table";
+    "column" CONSTANT pg_catalog.name := change."column";
+    views pg_catalog.regclass[] := '{}';
+    as_roles pg_catalog.name[];
+    script pg_catalog.text[];
+    relations pg_catalog.regclass[];
+    lines pg_catalog.text[];
+    conditions pg_catalog.jsonb := '{}';
+    checks pg_catalog.jsonb := '[]';
+    item pg_catalog.record;
+    actions pg_catalog.text[] := '{}';
+BEGIN
+    IF change.recreate_views THEN
+        views := ARRAY(SELECT v.view FROM cmk_internal.views_of_column("table", "column") v);
+    END IF;
+    IF pg_catalog.cardinality(views) OPERATOR(pg_catalog.>) 0 THEN
+        -- A comment locks a view against other changes of it, and nobody else out.
+        FOR item IN
+            SELECT v.view, pg_catalog.obj_description(v.view, 'pg_class') AS comment FROM pg_catalog.unnest(views) v (view)
+        LOOP
+            EXECUTE pg_catalog.format('COMMENT ON VIEW %s IS %L', item.view, item.comment);
+        END LOOP;
+        SELECT pg_catalog.array_agg(s.as_role ORDER BY v.number, s.number),
+               pg_catalog.array_agg(s.statement ORDER BY v.number, s.number)
+          INTO as_roles, script
+          FROM pg_catalog.unnest(views) WITH ORDINALITY v (view, number)
+         CROSS JOIN LATERAL cmk_internal.view_script(v.view) WITH ORDINALITY s (as_role, statement, number);
+        EXECUTE pg_catalog.format('DROP VIEW %s', pg_catalog.array_to_string(views, ', '));
+    END IF;
+
+    EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', "table");
+    relations := ARRAY(SELECT t.relation FROM cmk_internal.table_tree("table") t);
+    lines := ARRAY(SELECT o.line FROM cmk_internal.column_obstacles("table", "column", false) o (line) ORDER BY 1);
+    PERFORM FROM pg_catalog.pg_attribute a
+           WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
+             AND a.attname OPERATOR(pg_catalog.=) "column"
+             AND a.atttypid OPERATOR(pg_catalog.=) change.type;
+    IF NOT FOUND THEN
+        lines := pg_catalog.array_append(lines, 'its type has just been changed by somebody else');
+    END IF;
+    PERFORM cmk_internal.refuse(lines);
+
+    -- Partitions have clones of their parent's trigger.
+    SELECT pg_catalog.jsonb_object_agg(t.relation::pg_catalog.oid::pg_catalog.text,
+               pg_catalog.to_jsonb(ARRAY(
+                   SELECT pg_catalog.format('cmk.seals(%L, %s)', s.label, s.tenant)
+                     FROM cmk_internal.seal_conditions(t.relation) WITH ORDINALITY s (label, tenant, number)
+                    WHERE s.label OPERATOR(pg_catalog.=) change.label IS NOT TRUE
+                    ORDER BY s.number)))
+      INTO conditions
+      FROM pg_catalog.unnest(relations) t (relation);
+    FOR item IN
+        SELECT g.tgrelid::pg_catalog.regclass AS relation
+          FROM pg_catalog.pg_trigger g
+         WHERE g.tgrelid OPERATOR(pg_catalog.=) ANY (relations::pg_catalog.oid[])
+           AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
+           AND g.tgparentid OPERATOR(pg_catalog.=) 0
+    LOOP
+        EXECUTE pg_catalog.format('DROP TRIGGER "~cmk_seal" ON %s', item.relation);
+    END LOOP;
+
+    -- PostgreSQL would check every row again, under the lock, and open each value to do so.
+    SELECT COALESCE(pg_catalog.jsonb_agg(c.*), '[]') INTO checks
+      FROM cmk_internal.checks_of_column("table", "column") c
+     WHERE change.target IS NOT NULL AND (c.is_ours OR change.condition IS NOT NULL);
+    FOR item IN SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (relation pg_catalog.regclass, name pg_catalog.name, is_local pg_catalog.bool) LOOP
+        IF item.is_local THEN
+            EXECUTE pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', item.relation, item.name);
+        END IF;
+    END LOOP;
+
+    IF change.target IS NOT NULL THEN
+        SELECT pg_catalog.array_append(actions, pg_catalog.format('ALTER COLUMN %I TYPE %s%s%s', "column", change.target,
+                   (SELECT pg_catalog.format(' COLLATE %s', l.oid::pg_catalog.regcollation)
+                      FROM pg_catalog.pg_collation l WHERE l.oid OPERATOR(pg_catalog.=) a.attcollation),
+                   CASE WHEN change.using_expression IS NOT NULL
+                        THEN pg_catalog.concat(' USING ', change.using_expression) END))
+          INTO actions
+          FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
+    END IF;
+    IF change.check_expression IS NOT NULL THEN
+        actions := pg_catalog.array_append(actions, pg_catalog.format('ADD CONSTRAINT %I CHECK (%s)%s',
+            change.check_name, change.check_expression,
+            CASE WHEN NOT change.check_valid AND EXISTS (
+                          SELECT FROM pg_catalog.unnest(relations) t (relation)
+                           WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0)
+                 THEN ' NOT VALID' END));
+    END IF;
+    IF pg_catalog.cardinality(actions) OPERATOR(pg_catalog.>) 0 THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
+    END IF;
+    IF change.condition IS NULL THEN
+        PERFORM cmk_internal.clean_defaults(relations, "column");
+    END IF;
+
+    -- Children first: what their parents add is merged with what they have.
+    FOR item IN
+        SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (
+                   relation pg_catalog.regclass, depth pg_catalog.int4, name pg_catalog.name, is_ours pg_catalog.bool,
+                   is_local pg_catalog.bool, definition pg_catalog.text)
+         WHERE c.is_local AND NOT c.is_ours ORDER BY c.depth DESC
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I %s%s', item.relation, item.name, item.definition,
+            CASE WHEN item.definition OPERATOR(pg_catalog.!~) ' NOT (VALID|ENFORCED)$' THEN ' NOT VALID' END);
+    END LOOP;
+    FOR item IN
+        SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (
+                   relation pg_catalog.regclass, name pg_catalog.name, is_ours pg_catalog.bool, comment pg_catalog.text)
+         WHERE c.comment IS NOT NULL AND NOT c.is_ours
+    LOOP
+        EXECUTE pg_catalog.format('COMMENT ON CONSTRAINT %I ON %s IS %L', item.name, item.relation, item.comment);
+    END LOOP;
+
+    PERFORM cmk_internal.make_seal_triggers(relations, conditions, change.condition);
+    PERFORM cmk_internal.run_as(as_roles, script);
+END
+$$;
+
+-- A default went through the casts to our type and back. Set again as it reads, it forgets them.
+CREATE FUNCTION cmk_internal.clean_defaults(relations pg_catalog.regclass[], "column" pg_catalog.name)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT d.adrelid::pg_catalog.regclass AS relation,
+               cmk_internal.plain_default(d.adbin, d.adrelid) AS expression
+          FROM pg_catalog.pg_attrdef d
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) d.adrelid AND a.attnum OPERATOR(pg_catalog.=) d.adnum
+         WHERE d.adrelid OPERATOR(pg_catalog.=) ANY (relations::pg_catalog.oid[])
+           AND a.attname OPERATOR(pg_catalog.=) "column"
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE ONLY %s ALTER COLUMN %I SET DEFAULT %s',
+                                  item.relation, "column", item.expression);
+    END LOOP;
+END
+$$;
+
+-- conditions: what the triggers sealed before, without the column that changes.
+CREATE FUNCTION cmk_internal.make_seal_triggers(
+    relations pg_catalog.regclass[], conditions pg_catalog.jsonb, condition pg_catalog.text)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT c.oid::pg_catalog.regclass AS relation, c.relispartition,
+               pg_catalog.array_remove(pg_catalog.array_append(
+                   ARRAY(SELECT pg_catalog.jsonb_array_elements_text(
+                             conditions OPERATOR(pg_catalog.->) c.oid::pg_catalog.text)), condition), NULL) AS all_conditions
+          FROM pg_catalog.unnest(relations) WITH ORDINALITY t (relation, number)
+          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
+         ORDER BY t.number
+    LOOP
+        CONTINUE WHEN pg_catalog.cardinality(item.all_conditions) OPERATOR(pg_catalog.=) 0;
+        -- The first of the relations may be a partition whose parent is not among them.
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g
+                        WHERE g.tgrelid OPERATOR(pg_catalog.=) item.relation
+                          AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal') THEN
+            EXECUTE cmk_internal.seal_trigger(item.relation, item.all_conditions);
+        END IF;
+        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ALWAYS TRIGGER "~cmk_seal"', item.relation);
+    END LOOP;
+END
+$$;
+
+-- Raises an error that names all obstacles, if there are any.
+CREATE FUNCTION cmk_internal.refuse(obstacles pg_catalog.text[]) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF pg_catalog.cardinality(obstacles) OPERATOR(pg_catalog.>) 0 THEN
+        PERFORM cmk.raise('not_protectable', pg_catalog.format(E'obstacles=%s\n%s',
+            pg_catalog.cardinality(obstacles), pg_catalog.array_to_string(obstacles, E'\n')));
+    END IF;
+END
+$$;
+
+-- Makes the change, and waits for its locks no longer than lock_timeout at a time: whoever comes
+-- later waits behind us. Between two tries everybody else gets through, for a time by chance, so
+-- that two such changes do not meet again and again.
+CREATE FUNCTION cmk_internal.change_column_politely(
+    change cmk_internal.column_change, lock_timeout pg_catalog.interval, lock_attempts pg_catalog.int4)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before CONSTANT pg_catalog.text := pg_catalog.current_setting('lock_timeout');
+    milliseconds CONSTANT pg_catalog.int8 := GREATEST(1,
+        pg_catalog.date_part('epoch', COALESCE(lock_timeout, '2s')) OPERATOR(pg_catalog.*) 1000);
+BEGIN
+    FOR attempt IN 1 .. GREATEST(1, COALESCE(lock_attempts, 10)) LOOP
+        BEGIN
+            PERFORM pg_catalog.set_config('lock_timeout', milliseconds::pg_catalog.text, true);
+            PERFORM cmk_internal.change_column(change);
+            PERFORM pg_catalog.set_config('lock_timeout', before, true);
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt OPERATOR(pg_catalog.>=) COALESCE(lock_attempts, 10) THEN
+                RAISE;
+            END IF;
+        END;
+        PERFORM pg_catalog.pg_sleep(pg_catalog.random() OPERATOR(pg_catalog.*) LEAST(attempt, 5) OPERATOR(pg_catalog.*) 0.4);
+    END LOOP;
+END
+$$;
+
+-- requires:
+--   protect_change
+
+-- Protection of a column of a table that may be full, and in use.
+
+-- What values of the column are bound to, for good: no rename changes it. The schema is in it only
+-- where two tables would share a label.
+CREATE FUNCTION cmk_internal.default_label("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN EXISTS (SELECT FROM cmk.protections() p
+                              WHERE p.label OPERATOR(pg_catalog.=) short.label
+                                AND NOT p.relation OPERATOR(pg_catalog.=) ANY (
+                                        SELECT t.relation::pg_catalog.oid FROM cmk_internal.table_tree(default_label."table") t))
+                THEN pg_catalog.concat(n.nspname, '.', short.label) ELSE short.label END
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+     CROSS JOIN LATERAL pg_catalog.concat(c.relname, '.', default_label."column") AS short (label)
+     WHERE c.oid OPERATOR(pg_catalog.=) default_label."table"
+$$;
+
+-- Seals something for each tenant that has values in the column: what is refused, is refused before
+-- the lock, and what waits for KMS, waits before the lock. False, and nothing done, if there are
+-- more tenants than at_most.
+CREATE FUNCTION cmk_internal.try_tenants(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, tenant pg_catalog.text,
+    at_most pg_catalog.int8) RETURNS pg_catalog.bool
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    tenants pg_catalog.text[];
+BEGIN
+    EXECUTE pg_catalog.format(
+        'SELECT pg_catalog.array_agg(t.tenant) FROM (SELECT DISTINCT %s AS tenant FROM %s WHERE %I IS NOT NULL LIMIT %L) t',
+        tenant, "table", "column", at_most OPERATOR(pg_catalog.+) 1)
+        INTO tenants;
+    IF pg_catalog.cardinality(tenants) OPERATOR(pg_catalog.>) at_most THEN
+        RETURN false;
+    END IF;
+    PERFORM cmk.is_sealed(cmk.seal_value(''::pg_catalog.text, t.name, 'cmk_internal.try_tenants', NULL::pg_catalog.text))
+       FROM pg_catalog.unnest(tenants) AS t (name);
+    RETURN true;
+END
+$$;
+
+-- Protects a column: new values are sealed from now on. Old ones are sealed at once where the table
+-- is rewritten; else cmk.seal_table() does it.
+--
+-- rewrite: null means yes for types whose values change their form, and for tables of up to 10 MB
+-- whose tenants (up to 100) can all be sealed for: that takes no longer than a second or so, and
+-- leaves no plaintext in the table's files.
+CREATE FUNCTION cmk.protect_column(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    tenant_column pg_catalog.name DEFAULT NULL, tenant_expression pg_catalog.text DEFAULT NULL,
+    rewrite pg_catalog.bool DEFAULT NULL, views pg_catalog.text DEFAULT 'refuse',
+    label pg_catalog.text DEFAULT NULL,
+    lock_timeout pg_catalog.interval DEFAULT '2s', lock_attempts pg_catalog.int4 DEFAULT 10)
+RETURNS pg_catalog.text
+-- No compiling while others wait for the lock.
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+DECLARE
+    small CONSTANT pg_catalog.int8 := 10485760;
+    few CONSTANT pg_catalog.int8 := 100;
+    obstacles pg_catalog.text[];
+    subject pg_catalog.record;
+    existing pg_catalog.record;
+    using_expression pg_catalog.text;
+    check_name pg_catalog.name;
+    check_expression pg_catalog.text;
+    condition pg_catalog.text;
+    -- The tenant, over the columns of a row, and as the constraint has it.
+    tenant pg_catalog.text;
+    tenant_in_check pg_catalog.text := 'NULL';
+    tenant_in_trigger pg_catalog.text := 'NULL::pg_catalog.text';
+    bytes pg_catalog.int8;
+    detail pg_catalog.text;
+BEGIN
+    PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
+    PERFORM cmk_internal.refuse_null(views, 'views');
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.protect_obstacles(
+        "table", "column", tenant_column, tenant_expression, rewrite, views, label) o (line));
+    PERFORM cmk_internal.refuse(obstacles);
+
+    SELECT a.attnum, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+           cmk_internal.protecting_type(a.atttypid, a.atttypmod) AS target, cmk_internal.keeps_file(a.atttypid) AS keeps_file
+      INTO subject
+      FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
+    SELECT p.label, c.conname, c.conkey, p.tenant INTO existing
+      FROM cmk.protections() p
+      JOIN pg_catalog.pg_constraint c ON c.oid OPERATOR(pg_catalog.=) p.constraint_oid
+     WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
+       AND p.attnum OPERATOR(pg_catalog.=) subject.attnum;
+    IF existing.tenant IS NOT NULL THEN
+        SELECT a.attname INTO tenant_column
+          FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
+           AND a.attnum OPERATOR(pg_catalog.=) ANY (existing.conkey)
+           AND a.attnum OPERATOR(pg_catalog.<>) subject.attnum;
+        tenant_expression := NULL;
+    END IF;
+
+    IF tenant_column IS NOT NULL THEN
+        tenant := pg_catalog.format('%I::pg_catalog.text', tenant_column);
+        tenant_in_check := tenant;
+        tenant_in_trigger := pg_catalog.format('new.%I', tenant_column);
+    ELSIF tenant_expression IS NOT NULL THEN
+        tenant := pg_catalog.format('(%s)::pg_catalog.text', tenant_expression);
+        tenant_in_trigger := pg_catalog.format('(%s)::pg_catalog.text', cmk_internal.row_expression("table", tenant_expression));
+    ELSE
+        tenant := 'pg_catalog.current_setting(''cmk_encrypt.tenant'')';
+    END IF;
+    label := COALESCE(existing.label, label, cmk_internal.default_label("table", "column"));
+
+    SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.relation)), 0)::pg_catalog.int8 INTO bytes
+      FROM cmk_internal.table_tree("table") t;
+    IF subject.target IS NULL THEN
+        rewrite := false;
+    ELSIF tenant_column IS NULL AND tenant_expression IS NULL
+          AND COALESCE(pg_catalog.current_setting('cmk_encrypt.tenant', true), '') OPERATOR(pg_catalog.=) '' THEN
+        -- Nobody to seal for, which is no matter while nothing is to be sealed.
+        IF rewrite OR NOT subject.keeps_file THEN
+            PERFORM cmk.raise('tenant_unset', pg_catalog.concat('column=', label));
+        END IF;
+        rewrite := false;
+    ELSIF rewrite IS NULL AND subject.keeps_file THEN
+        BEGIN
+            rewrite := bytes OPERATOR(pg_catalog.>) 0 AND bytes OPERATOR(pg_catalog.<=) small
+                       AND cmk_internal.try_tenants("table", "column", tenant, few);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+            RAISE NOTICE 'the table is not rewritten: %', SQLERRM USING DETAIL = detail;
+            rewrite := false;
+        END;
+    ELSIF rewrite OR NOT subject.keeps_file THEN
+        rewrite := true;
+        PERFORM cmk_internal.try_tenants("table", "column", tenant, 9223372036854775806);
+    END IF;
+
+    IF rewrite THEN
+        using_expression := pg_catalog.format(
+            'CASE WHEN %1$I IS NOT NULL THEN cmk.seal_value(%1$I::%2$s, %3$s, %4$L, NULL::pg_catalog.text) END',
+            "column",
+            CASE WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_bytea' THEN 'pg_catalog.bytea'
+                 WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_jsonb' THEN 'pg_catalog.jsonb'
+                 ELSE 'pg_catalog.text' END,
+            tenant, label);
+    END IF;
+    IF existing.conname IS NULL THEN
+        check_name := cmk_internal.unused_constraint_name("table", "column");
+        check_expression := pg_catalog.format(
+            'cmk.sealed(%I, %L, %s, NULL)', "column", label, tenant_in_check);
+    END IF;
+    condition := pg_catalog.format('cmk.seals(%L, %s)', label, tenant_in_trigger);
+    PERFORM cmk_internal.change_column_politely(
+        ROW("table", "column", subject.atttypid, subject.target, using_expression, check_name, check_expression,
+            rewrite, label, condition, views OPERATOR(pg_catalog.=) 'recreate')::cmk_internal.column_change,
+        lock_timeout, lock_attempts);
+
+    IF existing.conname IS NULL THEN
+        PERFORM cmk_internal.write_notes("table", check_name, "column",
+                                CASE WHEN subject.target IS NOT NULL THEN subject.type END);
+    END IF;
+    PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c
+                    WHERE c.conrelid OPERATOR(pg_catalog.=) "table"
+                      AND c.conname OPERATOR(pg_catalog.=) COALESCE(existing.conname, check_name)
+                      AND NOT c.convalidated) THEN
+        IF bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL THEN
+            RAISE NOTICE 'plaintext may be left in old statistics, in WAL and in backups'
+                USING HINT = 'VACUUM FULL pg_catalog.pg_statistic removes it from the statistics.';
+        END IF;
+        RETURN pg_catalog.format('%I of %s is protected, with the label %L; all its values are sealed', "column", "table", label);
+    END IF;
+    RETURN pg_catalog.format('%I of %s is protected, with the label %L; next, seal its old values: CALL cmk.seal_table(%L)',
+                             "column", "table", label, "table");
+END
+$$;
+
+-- What protection of this column brings with it, and its owner may not expect.
+CREATE FUNCTION cmk_internal.tell_of_protection(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, tenant_column pg_catalog.name)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT c.relation, c.name FROM cmk_internal.checks_of_column("table", "column") c WHERE NOT c.is_ours AND c.is_local
+    LOOP
+        RAISE NOTICE 'constraint % of % opens the value at each write from now on', pg_catalog.quote_ident(item.name), item.relation
+            USING HINT = 'It holds for new rows, and is NOT VALID: old rows are not checked.';
+    END LOOP;
+    IF NOT cmk.is_preloaded() THEN
+        RAISE WARNING 'cmk_encrypt is not among the preloaded libraries'
+            USING HINT = 'Sessions that load it late cannot read protected columns in their first parallel query; add it to shared_preload_libraries or session_preload_libraries.';
+    END IF;
+    PERFORM FROM pg_catalog.pg_attribute a
+           WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
+             AND a.attname OPERATOR(pg_catalog.=) tenant_column
+             AND NOT a.attnotnull;
+    IF FOUND THEN
+        RAISE WARNING 'tenant column % of % may be null', pg_catalog.quote_ident(tenant_column), "table"
+            USING HINT = 'A row without a tenant can hold no value; SET NOT NULL tells so earlier.';
+    END IF;
+END
+$$;
+
+CREATE FUNCTION cmk_internal.refuse_null(value pg_catalog.text, argument pg_catalog.text) RETURNS pg_catalog.void
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF value IS NULL THEN
+        PERFORM cmk.raise('null_argument', pg_catalog.concat('argument=', argument));
+    END IF;
+END
+$$;
+
+-- Comments on our constraint, in the table and its children: what the type was, and in which files
+-- plaintext may be left. None where all values were sealed while the table was rewritten.
+CREATE FUNCTION cmk_internal.write_notes(
+    "table" pg_catalog.regclass, check_name pg_catalog.name, "column" pg_catalog.name, former pg_catalog.text)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    statement pg_catalog.text;
+BEGIN
+    FOR statement IN
+        SELECT cmk_internal.protection_comment(t.relation, check_name, former, CASE WHEN NOT c.convalidated
+                   THEN ARRAY(SELECT f.file FROM cmk_internal.files_of_column(t.relation, a.attnum) f) END)
+          FROM cmk_internal.table_tree("table") t
+          JOIN pg_catalog.pg_constraint c
+            ON c.conrelid OPERATOR(pg_catalog.=) t.relation
+           AND c.conname OPERATOR(pg_catalog.=) check_name
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) t.relation
+           AND a.attname OPERATOR(pg_catalog.=) "column"
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$$;
+
+-- requires:
+--   protect
+
+-- The way back.
+
+-- The type that a protected column had before.
+CREATE FUNCTION cmk_internal.former_type(type pg_catalog.oid, typmod pg_catalog.int4, former pg_catalog.text)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE former_type.type
+           WHEN 'pg_catalog.cmk_bytea'::pg_catalog.regtype::pg_catalog.oid THEN 'pg_catalog.bytea'
+           WHEN 'pg_catalog.cmk_jsonb'::pg_catalog.regtype::pg_catalog.oid THEN
+               CASE WHEN former_type.former OPERATOR(pg_catalog.=) 'json' THEN 'pg_catalog.json' ELSE 'pg_catalog.jsonb' END
+           WHEN 'pg_catalog.cmk_text'::pg_catalog.regtype::pg_catalog.oid THEN
+               CASE WHEN length.text IS NOT NULL
+                    THEN pg_catalog.concat(CASE WHEN former_type.former OPERATOR(pg_catalog.=) 'character' THEN 'pg_catalog.bpchar' ELSE 'pg_catalog.varchar' END, length.text)
+                    WHEN former_type.former OPERATOR(pg_catalog.=) 'character varying' THEN 'pg_catalog.varchar'
+                    ELSE 'pg_catalog.text' END
+           END
+      FROM pg_catalog."substring"(pg_catalog.format_type(former_type.type, former_type.typmod), '\(\d+\)') AS length (text)
+$$;
+
+CREATE FUNCTION cmk_internal.refuse_unprotected("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM pg_catalog.pg_attribute a
+           WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
+             AND a.attname OPERATOR(pg_catalog.=) "column"
+             AND a.attnum OPERATOR(pg_catalog.>) 0
+             AND cmk_internal.is_protected_type(a.atttypid);
+    IF NOT FOUND THEN
+        PERFORM cmk.raise('not_protected', pg_catalog.format('table=%s column=%I', "table", "column"));
+    END IF;
+END
+$$;
+
+-- Opens every value while it rewrites the table, in one transaction. If one cannot be opened,
+-- nothing has happened.
+CREATE FUNCTION cmk.unprotect_column(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, views pg_catalog.text DEFAULT 'refuse',
+    lock_timeout pg_catalog.interval DEFAULT '2s', lock_attempts pg_catalog.int4 DEFAULT 10)
+RETURNS pg_catalog.text
+-- No compiling while others wait for the lock.
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+DECLARE
+    obstacles pg_catalog.text[];
+    subject pg_catalog.record;
+    using_expression pg_catalog.text;
+BEGIN
+    PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
+    PERFORM cmk_internal.refuse_null(views, 'views');
+    PERFORM cmk_internal.refuse_unprotected("table", "column");
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views) o (line));
+    PERFORM cmk_internal.refuse(obstacles);
+    SELECT a.atttypid, p.label,
+           cmk_internal.former_type(a.atttypid, a.atttypmod, n.former) AS target
+      INTO subject
+      FROM pg_catalog.pg_attribute a
+      LEFT JOIN cmk.protections() p
+             ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
+      LEFT JOIN LATERAL cmk_internal.protection_note(p.constraint_oid) n ON true
+     WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
+    using_expression := pg_catalog.format('%I::%s', "column",
+        CASE WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.bytea' THEN subject.target
+             WHEN pg_catalog.starts_with(subject.target, 'pg_catalog.json') THEN 'pg_catalog.jsonb'
+             ELSE 'pg_catalog.text' END);
+    IF subject.target OPERATOR(pg_catalog.=) 'pg_catalog.json' THEN
+        using_expression := pg_catalog.concat(using_expression, '::pg_catalog.json');
+    END IF;
+    PERFORM cmk_internal.change_column_politely(
+        ROW("table", "column", subject.atttypid, subject.target, using_expression, NULL, NULL,
+            false, subject.label, NULL, views OPERATOR(pg_catalog.=) 'recreate')::cmk_internal.column_change,
+        lock_timeout, lock_attempts);
+    RETURN pg_catalog.format('%I of %s holds plaintext again, in a column of type %s', "column", "table",
+        (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
+          WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column"));
+END
+$$;
+
+-- requires:
+--   protect
+--   seal_batch
+
+-- Seals the values that were there before protection, a few blocks at a time, while the table is in
+-- use. Each batch is a transaction of its own, so that it can be stopped at any time, and called
+-- again to go on.
+
+-- What of a table, its partitions and its children is to be sealed, and who the tenant is: an
+-- expression over a row that is called "new".
+CREATE FUNCTION cmk_internal.columns_to_seal(
+    "table" pg_catalog.regclass,
+    OUT relation pg_catalog.regclass, OUT attnum pg_catalog.int2, OUT "column" pg_catalog.name,
+    OUT tenant pg_catalog.text, OUT constraint_oid pg_catalog.oid, OUT validated pg_catalog.bool)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.relation, a.attnum, a.attname,
+           CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
+                THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
+           p.constraint_oid, p.validated
+      FROM cmk_internal.table_tree(columns_to_seal."table") t
+      JOIN cmk.protections() p ON p.relation OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
+      JOIN pg_catalog.pg_attribute a
+        ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
+      LEFT JOIN cmk_internal.seal_conditions(t.relation) s ON s.label OPERATOR(pg_catalog.=) p.label
+     ORDER BY t.depth, t.relation::pg_catalog.oid, a.attnum
+$$;
+
+CREATE FUNCTION cmk_internal.seal_obstacles("table" pg_catalog.regclass) RETURNS SETOF pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.format('you do not own %s', t.relation)
+      FROM cmk_internal.table_tree(seal_obstacles."table") t
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
+     WHERE NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
+    UNION ALL
+    SELECT pg_catalog.format('row-level security hides rows of %s from you', t.relation)
+      FROM cmk_internal.table_tree(seal_obstacles."table") t
+     WHERE pg_catalog.row_security_active(t.relation::pg_catalog.oid)
+    UNION ALL
+    SELECT pg_catalog.format('no column of %s is protected', seal_obstacles."table")
+     WHERE NOT EXISTS (SELECT FROM cmk_internal.columns_to_seal(seal_obstacles."table"))
+    UNION ALL
+    SELECT DISTINCT pg_catalog.format('the trigger of %s does not seal column %I: call cmk.protect_column() again', s.relation, s."column")
+      FROM cmk_internal.columns_to_seal(seal_obstacles."table") s
+     WHERE NOT cmk_internal.is_protected(s.relation, s."column")
+$$;
+
+-- Notes which files the plaintext is in while it is sealed, unless that is known. They are others
+-- after a VACUUM FULL.
+CREATE FUNCTION cmk_internal.note_files(relation pg_catalog.regclass, attnum pg_catalog.int2, constraint_oid pg_catalog.oid)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    current_files CONSTANT pg_catalog.text[] := ARRAY(
+        SELECT f.file FROM cmk_internal.files_of_column(note_files.relation, note_files.attnum) f);
+    statement pg_catalog.text;
+BEGIN
+    SELECT cmk_internal.protection_comment(note_files.relation, c.conname, n.former, current_files) INTO statement
+      FROM pg_catalog.pg_constraint c
+     CROSS JOIN LATERAL cmk_internal.protection_note(c.oid) n
+     WHERE c.oid OPERATOR(pg_catalog.=) note_files.constraint_oid
+       AND n.files OPERATOR(pg_catalog.<>) current_files;
+    IF FOUND THEN
+        EXECUTE statement;
+    END IF;
+END
+$$;
+
+-- Seals the values of some blocks, tenant by tenant, and goes past those whose values cannot be
+-- sealed. unavailable: tenants that need not be tried again; failures: what went wrong, by tenant.
+CREATE FUNCTION cmk_internal.seal_by_tenant(
+    relation pg_catalog.regclass, attnum pg_catalog.int2, "column" pg_catalog.name, tenant pg_catalog.text,
+    first_block pg_catalog.int8, last_block pg_catalog.int8, skip pg_catalog.text[],
+    OUT sealed pg_catalog.int8, OUT unavailable pg_catalog.text[], OUT failures pg_catalog.jsonb)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    tenants pg_catalog.text[];
+    one pg_catalog.text;
+    detail pg_catalog.text;
+BEGIN
+    sealed := 0;
+    unavailable := '{}';
+    failures := '{}';
+    EXECUTE pg_catalog.format(
+        'SELECT pg_catalog.array_agg(DISTINCT t.tenant) FROM (SELECT (%s)::pg_catalog.text AS tenant FROM ONLY %s AS "new" WHERE "new".ctid OPERATOR(pg_catalog.>=) %L AND "new".ctid OPERATOR(pg_catalog.<) %L AND NOT cmk.is_sealed("new".%I)) t',
+        tenant, relation, pg_catalog.format('(%s,0)', first_block), pg_catalog.format('(%s,0)', last_block), "column")
+        INTO tenants;
+    FOREACH one IN ARRAY COALESCE(tenants, '{}') LOOP
+        CONTINUE WHEN pg_catalog.array_position(skip, one) IS NOT NULL;
+        BEGIN
+            sealed := sealed OPERATOR(pg_catalog.+) cmk.seal_batch(relation, attnum, first_block, last_block,
+                skip OPERATOR(pg_catalog.||) pg_catalog.array_remove(tenants, one));
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+            IF NOT cmk_internal.concerns_tenant(SQLSTATE, detail) THEN
+                RAISE;
+            END IF;
+            failures := failures OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(
+                COALESCE(one, ''), pg_catalog.concat_ws(', ', SQLERRM, pg_catalog."substring"(detail, 'reason=\w+')));
+            -- A value that breaks a rule of the table is its own affair.
+            IF NOT pg_catalog."left"(SQLSTATE, 2) OPERATOR(pg_catalog.=) ANY ('{22, 23}') OR one IS NULL THEN
+                unavailable := pg_catalog.array_append(unavailable, one);
+            END IF;
+        END;
+    END LOOP;
+END
+$$;
+
+-- Whether an error is about a tenant, its key or one of its values, so that others can go on.
+CREATE FUNCTION cmk_internal.concerns_tenant(sqlstate_text pg_catalog.text, detail pg_catalog.text)
+RETURNS pg_catalog.bool
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog."left"(concerns_tenant.sqlstate_text, 2) OPERATOR(pg_catalog.=) ANY ('{22, 23}')
+        OR concerns_tenant.detail OPERATOR(pg_catalog.~) '^reason='
+       AND concerns_tenant.sqlstate_text OPERATOR(pg_catalog.<>) '53200'
+$$;
+
+-- A procedure that commits can have no SET clause: so all names are qualified, and helpers do what
+-- depends on search_path.
+--
+-- pause: how long to sleep after a batch, in times of what the batch took.
+CREATE PROCEDURE cmk.seal_table(
+    "table" pg_catalog.regclass, pause pg_catalog.numeric DEFAULT 1.0, batch_blocks pg_catalog.int4 DEFAULT 64)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    obstacles pg_catalog.text[];
+    item pg_catalog.record;
+    batch pg_catalog.record;
+    first_block pg_catalog.int8;
+    blocks pg_catalog.int8;
+    sealed pg_catalog.int8;
+    total pg_catalog.int8 := 0;
+    skip pg_catalog.text[] := '{}';
+    failures pg_catalog.jsonb := '{}';
+    started pg_catalog.timestamptz;
+    told pg_catalog.timestamptz := pg_catalog.clock_timestamp();
+    busy pg_catalog.int4 := 0;
+    detail pg_catalog.text;
+    error pg_catalog.text;
+BEGIN
+    PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.seal_obstacles("table") o (line));
+    PERFORM cmk_internal.refuse(obstacles);
+    COMMIT;
+    FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s LOOP
+        CONTINUE WHEN item.validated;
+        PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
+        COMMIT;
+        first_block := 0;
+        -- What comes later, the trigger seals.
+        blocks := pg_catalog.pg_relation_size(item.relation)
+                  OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
+        WHILE first_block OPERATOR(pg_catalog.<) blocks LOOP
+            started := pg_catalog.clock_timestamp();
+            error := NULL;
+            BEGIN
+                sealed := cmk.seal_batch(item.relation, item.attnum, first_block,
+                    first_block OPERATOR(pg_catalog.+) GREATEST(COALESCE(batch_blocks, 64), 1), skip);
+            EXCEPTION
+                WHEN serialization_failure OR deadlock_detected OR lock_not_available THEN
+                    busy := busy OPERATOR(pg_catalog.+) 1;
+                    IF busy OPERATOR(pg_catalog.>) 10 THEN
+                        RAISE;
+                    END IF;
+                    error := SQLERRM;
+                WHEN OTHERS THEN
+                    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+                    IF NOT cmk_internal.concerns_tenant(SQLSTATE, detail) THEN
+                        RAISE;
+                    END IF;
+                    SELECT b.* INTO batch
+                      FROM cmk_internal.seal_by_tenant(item.relation, item.attnum, item."column", item.tenant, first_block,
+                               first_block OPERATOR(pg_catalog.+) GREATEST(COALESCE(batch_blocks, 64), 1), skip) b;
+                    sealed := batch.sealed;
+                    skip := skip OPERATOR(pg_catalog.||) batch.unavailable;
+                    failures := batch.failures OPERATOR(pg_catalog.||) failures;
+            END;
+            IF error IS NULL THEN
+                busy := 0;
+                IF sealed OPERATOR(pg_catalog.>) 0 THEN
+                    PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
+                END IF;
+                total := total OPERATOR(pg_catalog.+) sealed;
+                first_block := first_block OPERATOR(pg_catalog.+) GREATEST(COALESCE(batch_blocks, 64), 1);
+            END IF;
+            COMMIT;
+            IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) told OPERATOR(pg_catalog.>) '5 seconds'::pg_catalog.interval THEN
+                told := pg_catalog.clock_timestamp();
+                RAISE NOTICE '% of %: % of % blocks, % rows sealed', pg_catalog.quote_ident(item."column"),
+                    item.relation, LEAST(first_block, blocks), blocks, total;
+            END IF;
+            PERFORM pg_catalog.pg_sleep(GREATEST(COALESCE(pause, 1.0), 0)::pg_catalog.float8
+                OPERATOR(pg_catalog.*) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started));
+        END LOOP;
+    END LOOP;
+    PERFORM cmk_internal.tell_failures(failures);
+    COMMIT;
+    IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
+        FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s WHERE NOT s.validated LOOP
+            PERFORM cmk_internal.validate_sealed(item.constraint_oid);
+            COMMIT;
+        END LOOP;
+    END IF;
+    IF total OPERATOR(pg_catalog.>) 0 THEN
+        EXECUTE pg_catalog.format('ANALYZE %s', "table");
+    END IF;
+    PERFORM cmk_internal.tell_remnants("table", total);
+END
+$$;
+
+CREATE FUNCTION cmk_internal.tell_failures(failures pg_catalog.jsonb) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN SELECT f.key, f.value FROM pg_catalog.jsonb_each_text(failures) f ORDER BY f.key LIMIT 50 LOOP
+        RAISE WARNING 'values of tenant % are not sealed: %',
+            CASE WHEN item.key OPERATOR(pg_catalog.=) '' THEN 'NULL' ELSE pg_catalog.to_json(item.key)::pg_catalog.text END, item.value
+            USING HINT = 'Once that is mended, CALL cmk.seal_table() again; it goes on where it must.';
+    END LOOP;
+    IF failures OPERATOR(pg_catalog.<>) '{}'::pg_catalog.jsonb THEN
+        RAISE WARNING 'values of % tenants are not sealed, and the constraint is not validated',
+            (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys(failures));
+    END IF;
+END
+$$;
+
+-- Lets PostgreSQL check every row, without a key and without keeping writers out.
+CREATE FUNCTION cmk_internal.validate_sealed(constraint_oid pg_catalog.oid) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    detail pg_catalog.text;
+    item pg_catalog.record;
+BEGIN
+    SELECT c.conname, c.conrelid::pg_catalog.regclass AS relation INTO item
+      FROM pg_catalog.pg_constraint c
+     WHERE c.oid OPERATOR(pg_catalog.=) constraint_oid AND NOT c.convalidated;
+    IF FOUND THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', item.relation, item.conname);
+    END IF;
+EXCEPTION WHEN check_violation THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    RAISE WARNING '% of % is not valid: %', pg_catalog.quote_ident(item.conname), item.relation, SQLERRM USING DETAIL = detail;
+END
+$$;
+
+-- Says where plaintext is left, and how to remove it.
+CREATE FUNCTION cmk_internal.tell_remnants("table" pg_catalog.regclass, sealed pg_catalog.int8) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    places pg_catalog.text;
+    statements pg_catalog.text;
+BEGIN
+    SELECT pg_catalog.string_agg(DISTINCT f.object::pg_catalog.text, ', '),
+           pg_catalog.string_agg(DISTINCT CASE WHEN f.is_index
+               THEN pg_catalog.format('REINDEX INDEX CONCURRENTLY %s;', f.object)
+               ELSE pg_catalog.format('VACUUM FULL %s;', f.object) END, ' ')
+      INTO places, statements
+      FROM cmk_internal.columns_to_seal("table") s
+     CROSS JOIN LATERAL cmk_internal.protection_note(s.constraint_oid) n
+     CROSS JOIN LATERAL cmk_internal.files_of_column(s.relation, s.attnum) f
+     WHERE f.file OPERATOR(pg_catalog.=) ANY (n.files);
+    RAISE NOTICE '% rows of % sealed', sealed, "table";
+    IF places IS NOT NULL THEN
+        RAISE NOTICE 'plaintext may be left in the files of %, in old statistics, in WAL and in backups', places
+            USING HINT = pg_catalog.concat(statements, ' VACUUM FULL pg_catalog.pg_statistic;');
+    END IF;
+END
+$$;
+
+-- requires:
+--   unprotect
+
+-- What is protected in this database, and what is wrong with it: read from the catalogs, so that
+-- nothing can get lost.
+
+-- Rows whose value isn't sealed, in a table with its partitions and children. Reads all of it, and
+-- takes no key.
+CREATE FUNCTION cmk.unsealed_rows("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.int8
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $$
+DECLARE
+    rows pg_catalog.int8;
+BEGIN
+    PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
+    PERFORM cmk_internal.refuse_unprotected("table", "column");
+    EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE NOT cmk.is_sealed(%I)', "table", "column") INTO rows;
+    RETURN rows;
+END
+$$;
+
+-- What is wrong with a protected column of one table, its partitions and children, a line each:
+-- the problem, then where it is.
+CREATE FUNCTION cmk_internal.column_problems("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS SETOF pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH place AS MATERIALIZED (
+        SELECT t.relation, a.attnum, c.relkind, p.constraint_oid, p.label, p.validated,
+               g.tgenabled, d.adbin, d.adrelid
+          FROM cmk_internal.table_tree(column_problems."table") t
+          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) t.relation
+           AND a.attname OPERATOR(pg_catalog.=) column_problems."column"
+          LEFT JOIN cmk.protections() p
+                 ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
+          LEFT JOIN pg_catalog.pg_trigger g
+                 ON g.tgrelid OPERATOR(pg_catalog.=) a.attrelid
+                AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
+                AND g.tgfoid OPERATOR(pg_catalog.=) 'cmk.seal()'::pg_catalog.regprocedure
+          LEFT JOIN pg_catalog.pg_attrdef d
+                 ON d.adrelid OPERATOR(pg_catalog.=) a.attrelid AND d.adnum OPERATOR(pg_catalog.=) a.attnum)
+    SELECT pg_catalog.format('constraint_missing: %s', place.relation)
+      FROM place WHERE place.constraint_oid IS NULL
+    UNION ALL
+    SELECT pg_catalog.format('not_validated: %s', place.relation)
+      FROM place WHERE NOT place.validated
+    UNION ALL
+    SELECT pg_catalog.format('trigger_missing: %s', place.relation)
+      FROM place WHERE place.tgenabled IS NULL
+    UNION ALL
+    SELECT pg_catalog.format('trigger_not_always: %s', place.relation)
+      FROM place WHERE place.tgenabled OPERATOR(pg_catalog.<>) 'A'
+    UNION ALL
+    SELECT pg_catalog.format('trigger_without_column: %s', place.relation)
+      FROM place
+     WHERE place.tgenabled IS NOT NULL AND place.label IS NOT NULL
+       AND NOT EXISTS (SELECT FROM cmk_internal.seal_conditions(place.relation) s
+                        WHERE s.label OPERATOR(pg_catalog.=) place.label)
+    UNION ALL
+    SELECT pg_catalog.format('plaintext_default: %s', place.relation)
+      FROM place
+     WHERE pg_catalog.pg_get_expr(place.adbin, place.adrelid) OPERATOR(pg_catalog.~) ''''
+    UNION ALL
+    SELECT pg_catalog.format(CASE WHEN f.is_index THEN 'plaintext_in_index: %s' ELSE 'remnants: %s' END, f.object)
+      FROM place
+     CROSS JOIN LATERAL cmk_internal.protection_note(place.constraint_oid) n
+     CROSS JOIN LATERAL cmk_internal.files_of_column(place.relation, place.attnum) f
+     WHERE f.file OPERATOR(pg_catalog.=) ANY (n.files)
+    UNION ALL
+    SELECT DISTINCT pg_catalog.format('extended_statistics: %s', pg_catalog.format('%I.%I', n.nspname, s.stxname))
+      FROM place
+      JOIN pg_catalog.pg_depend d
+        ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+       AND d.refobjid OPERATOR(pg_catalog.=) place.relation
+       AND d.refobjsubid OPERATOR(pg_catalog.=) place.attnum
+       AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass
+      JOIN pg_catalog.pg_statistic_ext s ON s.oid OPERATOR(pg_catalog.=) d.objid
+      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) s.stxnamespace
+    UNION ALL
+    SELECT pg_catalog.format('materialized_view: %s', v.view)
+      FROM cmk_internal.views_of_column(column_problems."table", column_problems."column") v
+     WHERE v.kind OPERATOR(pg_catalog.=) 'm'
+$$;
+
+-- Every column of our types, in tables that inherit it from no other. Partitions and children are
+-- in the problems of the table that they belong to.
+CREATE VIEW cmk.protected_columns AS
+    SELECT pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+           c.oid::pg_catalog.regclass AS "table",
+           a.attname AS "column",
+           pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+           p.label,
+           CASE WHEN p.constraint_oid IS NOT NULL
+                THEN COALESCE(p.tenant,
+                              CASE WHEN s.tenant OPERATOR(pg_catalog.<>) 'NULL::text' THEN s.tenant END,
+                              'current_setting(''cmk_encrypt.tenant'')')
+                END AS tenant,
+           p.options,
+           CASE WHEN g.tgenabled OPERATOR(pg_catalog.=) 'A' THEN 'always'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'O' THEN 'origin'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'R' THEN 'replica'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'D' THEN 'disabled'
+                ELSE 'missing' END AS trigger,
+           COALESCE(p.validated, false) AS validated,
+           ARRAY(SELECT x.problem FROM cmk_internal.column_problems(c.oid, a.attname) x (problem) ORDER BY x.problem) AS problems
+      FROM pg_catalog.pg_attribute a
+      JOIN pg_catalog.pg_class c
+        ON c.oid OPERATOR(pg_catalog.=) a.attrelid
+       AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[])
+      LEFT JOIN cmk.protections() p
+             ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
+      LEFT JOIN LATERAL cmk_internal.seal_conditions(c.oid) s ON s.label OPERATOR(pg_catalog.=) p.label
+      LEFT JOIN pg_catalog.pg_trigger g
+             ON g.tgrelid OPERATOR(pg_catalog.=) c.oid
+            AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
+            AND g.tgfoid OPERATOR(pg_catalog.=) 'cmk.seal()'::pg_catalog.regprocedure
+     WHERE cmk_internal.is_protected_type(a.atttypid)
+       AND a.attnum OPERATOR(pg_catalog.>) 0
+       AND a.attinhcount OPERATOR(pg_catalog.=) 0;
+
+-- requires:
+--   protect
+--   views
+
+-- Which data keys a dump needs.
+
+-- Reads the registry and the tables with the rights of its caller, and takes no key.
+CREATE FUNCTION cmk_internal.dump_keys(
+    tables pg_catalog.regclass[],
+    OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
+    OUT relation pg_catalog.regclass, OUT column_name pg_catalog.name, OUT number pg_catalog.int8)
+RETURNS SETOF pg_catalog.record
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT c.oid::pg_catalog.regclass AS relation, a.attname
+          FROM pg_catalog.pg_class c
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+           AND a.attnum OPERATOR(pg_catalog.>) 0
+           AND cmk_internal.is_protected_type(a.atttypid)
+         WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,m}'::pg_catalog."char"[])
+           AND (pg_catalog.cardinality(tables) OPERATOR(pg_catalog.=) 0
+                OR c.oid OPERATOR(pg_catalog.=) ANY (
+                       SELECT t.relation::pg_catalog.oid
+                         FROM pg_catalog.unnest(tables) given (relation)
+                        CROSS JOIN LATERAL cmk_internal.table_tree(given.relation) t))
+         ORDER BY c.oid::pg_catalog.regclass::pg_catalog.text, a.attnum
+    LOOP
+        RETURN QUERY EXECUTE pg_catalog.format(
+            'SELECT k.tenant, k.version, sealed.dek_id, k.state, %2$L::pg_catalog.regclass, %1$L::pg_catalog.name, sealed.number
+               FROM (SELECT h.dek_id, pg_catalog.count(*) AS number
+                       FROM ONLY %2$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%1$I)) h
+                      WHERE cmk.is_sealed(%1$I) GROUP BY h.dek_id) sealed
+               LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
+              ORDER BY k.tenant, k.version, sealed.dek_id',
+            item.attname, item.relation);
+    END LOOP;
+END
+$$;
+
+-- Of the protected columns of these tables, or of all tables: how many values each data key seals.
+-- tenant is null where the registry lacks the data key.
+CREATE FUNCTION cmk.dump_keys_needed(
+    VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
+    OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
+    OUT "table" pg_catalog.regclass, OUT column_name pg_catalog.name, OUT "values" pg_catalog.int8)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.tenant, d.version, d.dek_id, d.state, d.relation, d.column_name, d.number
+      FROM cmk_internal.dump_keys(dump_keys_needed.tables) d
+$$;
+
+-- requires:
+--   seal_table
+--   protect_lint
+--   protect_keys
+
+-- What the parts are for, as \df+ shows it.
+COMMENT ON FUNCTION cmk_internal.change_column(cmk_internal.column_change) IS
+    'Changes type, constraint and trigger of a column, in one transaction';
+COMMENT ON FUNCTION cmk_internal.change_column_politely(cmk_internal.column_change, pg_catalog.interval, pg_catalog.int4) IS
+    'The same, waiting for its locks for a short time only, and again';
+COMMENT ON FUNCTION cmk_internal.checks_of_column(pg_catalog.regclass, pg_catalog.name) IS
+    'The CHECK constraints that a column is in, of a table and its children';
+COMMENT ON FUNCTION cmk_internal.clean_defaults(pg_catalog._regclass, pg_catalog.name) IS
+    'Sets defaults again as they read, without casts to our types';
+COMMENT ON FUNCTION cmk_internal.clear_grants(pg_catalog.regclass, pg_catalog.bool) IS
+    'Revokes what default privileges gave on a view';
+COMMENT ON FUNCTION cmk_internal.column_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool) IS
+    'What forbids to change a columns type, a line each';
+COMMENT ON FUNCTION cmk_internal.column_problems(pg_catalog.regclass, pg_catalog.name) IS
+    'What is wrong with a protected column, a line each';
+COMMENT ON FUNCTION cmk_internal.column_uses(pg_catalog.regclass, pg_catalog.name) IS
+    'What uses a column, in a table and its children';
+COMMENT ON FUNCTION cmk_internal.columns_to_seal(pg_catalog.regclass) IS
+    'The protected columns of a table and its children, and who their tenants are';
+COMMENT ON FUNCTION cmk_internal.common_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
+    'What forbids to protect or to unprotect a column, in order';
+COMMENT ON FUNCTION cmk_internal.concerns_tenant(pg_catalog.text, pg_catalog.text) IS
+    'Whether an error is about one tenant, so that others can be sealed';
+COMMENT ON FUNCTION cmk_internal.default_label(pg_catalog.regclass, pg_catalog.name) IS
+    'The label of a column for which none is given';
+COMMENT ON FUNCTION cmk_internal.dump_keys(pg_catalog._regclass) IS
+    'What cmk.dump_keys_needed() tells';
+COMMENT ON FUNCTION cmk_internal.files_of_column(pg_catalog.regclass, pg_catalog.int2) IS
+    'The files in which plaintext of a column stays behind';
+COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg_catalog.text) IS
+    'The type that a protected column had before';
+COMMENT ON FUNCTION cmk_internal.is_protected(pg_catalog.regclass, pg_catalog.name) IS
+    'Whether constraint and trigger of a column are in place, in a table and its children';
+COMMENT ON FUNCTION cmk_internal.is_protected_type(pg_catalog.oid) IS
+    'Whether a type is one of protected columns';
+COMMENT ON FUNCTION cmk_internal.keeps_file(pg_catalog.oid) IS
+    'Whether values of a type can stay where they are while a column becomes protected';
+COMMENT ON FUNCTION cmk_internal.make_seal_triggers(pg_catalog._regclass, pg_catalog.jsonb, pg_catalog.text) IS
+    'Makes the sealing triggers of a table and its children';
+COMMENT ON FUNCTION cmk_internal.note_files(pg_catalog.regclass, pg_catalog.int2, pg_catalog.oid) IS
+    'Notes in which files plaintext may be left';
+COMMENT ON FUNCTION cmk_internal.plain_default(pg_catalog.pg_node_tree, pg_catalog.oid) IS
+    'A default as SQL, without a cast of a literal to our types';
+COMMENT ON FUNCTION cmk_internal.protect_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text) IS
+    'What forbids to protect a column, a line each';
+COMMENT ON FUNCTION cmk_internal.protecting_type(pg_catalog.oid, pg_catalog.int4) IS
+    'The type that protects values of a type';
+COMMENT ON FUNCTION cmk_internal.protection_comment(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog._text) IS
+    'The statement that writes what cmk_internal.protection_note() reads';
+COMMENT ON FUNCTION cmk_internal.protection_note(pg_catalog.oid) IS
+    'What the comment on our constraint tells: the former type, and where plaintext may be left';
+COMMENT ON FUNCTION cmk_internal.refuse(pg_catalog._text) IS
+    'Raises not_protectable, if there are obstacles';
+COMMENT ON FUNCTION cmk_internal.refuse_null(pg_catalog.text, pg_catalog.text) IS
+    'Raises null_argument, if the value is null';
+COMMENT ON FUNCTION cmk_internal.refuse_unprotected(pg_catalog.regclass, pg_catalog.name) IS
+    'Raises not_protected, if the column is of none of our types';
+COMMENT ON FUNCTION cmk_internal.row_expression(pg_catalog.regclass, pg_catalog.text) IS
+    'An expression with "new." before the columns of a row';
+COMMENT ON FUNCTION cmk_internal.row_type_holders(pg_catalog.regclass) IS
+    'Tables with a column of a tables row type';
+COMMENT ON FUNCTION cmk_internal.run_as(pg_catalog._name, pg_catalog._text) IS
+    'Runs statements, some as another role';
+COMMENT ON FUNCTION cmk_internal.seal_by_tenant(pg_catalog.regclass, pg_catalog.int2, pg_catalog.name, pg_catalog.text, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS
+    'Seals some blocks of a table tenant by tenant, and goes past those that cannot be sealed';
+COMMENT ON FUNCTION cmk_internal.seal_conditions(pg_catalog.regclass) IS
+    'The labels and tenants in the condition of a sealing trigger';
+COMMENT ON FUNCTION cmk_internal.seal_obstacles(pg_catalog.regclass) IS
+    'What forbids to seal a table, a line each';
+COMMENT ON FUNCTION cmk_internal.seal_trigger(pg_catalog.regclass, pg_catalog._text) IS
+    'The statement that makes a sealing trigger';
+COMMENT ON FUNCTION cmk_internal.table_tree(pg_catalog.regclass) IS
+    'A table with its partitions and children';
+COMMENT ON FUNCTION cmk_internal.tell_failures(pg_catalog.jsonb) IS
+    'Warns of tenants whose values are not sealed';
+COMMENT ON FUNCTION cmk_internal.tell_of_protection(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
+    'Tells what protection of a column brings with it';
+COMMENT ON FUNCTION cmk_internal.tell_remnants(pg_catalog.regclass, pg_catalog.int8) IS
+    'Tells where plaintext is left, and how to remove it';
+COMMENT ON FUNCTION cmk_internal.tenant_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS
+    'What is wrong with how the tenant of a column is told';
+COMMENT ON FUNCTION cmk_internal.try_tenants(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int8) IS
+    'Seals something for each tenant of a table, before anything is locked';
+COMMENT ON FUNCTION cmk_internal.unused_constraint_name(pg_catalog.regclass, pg_catalog.name) IS
+    'A name for the constraint of a column';
+COMMENT ON FUNCTION cmk_internal.validate_sealed(pg_catalog.oid) IS
+    'Validates our constraint, and warns if it does not hold';
+COMMENT ON FUNCTION cmk_internal.view_grants(pg_catalog.regclass) IS
+    'The statements that grant what is granted on a view';
+COMMENT ON FUNCTION cmk_internal.view_obstacles(pg_catalog.regclass, pg_catalog.name) IS
+    'Why views on a column cannot be made again without a loss';
+COMMENT ON FUNCTION cmk_internal.view_script(pg_catalog.regclass) IS
+    'The statements that make a view again';
+COMMENT ON FUNCTION cmk_internal.views_of_column(pg_catalog.regclass, pg_catalog.name) IS
+    'The views that use a column, in an order in which they can be made';
+COMMENT ON FUNCTION cmk_internal.write_notes(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS
+    'Comments on the constraint of a column that is protected now';
+COMMENT ON TYPE cmk_internal.column_change IS 'What cmk_internal.change_column() does';
+
 -- Privileges and comments, when everything is there.
 
 -- Default privileges (ALTER DEFAULT PRIVILEGES) may have granted more, or less, than is meant here.
@@ -1043,7 +3062,7 @@ BEGIN
              WHERE c.relnamespace OPERATOR(pg_catalog.=) 'cmk'::pg_catalog.regnamespace
                AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v}'::pg_catalog."char"[])
             UNION ALL
-            SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
+            SELECT pg_catalog.format('ROUTINE %s', p.oid::pg_catalog.regprocedure), p.proacl, p.proowner
               FROM pg_catalog.pg_proc p
               JOIN members m
                 ON m.classid OPERATOR(pg_catalog.=) 'pg_proc'::pg_catalog.regclass
@@ -1055,9 +3074,9 @@ BEGIN
                AND t.typelem OPERATOR(pg_catalog.=) 0
                AND t.typrelid OPERATOR(pg_catalog.=) 0
             UNION ALL
-            SELECT 'SCHEMA cmk', n.nspacl, n.nspowner
+            SELECT pg_catalog.format('SCHEMA %I', n.nspname), n.nspacl, n.nspowner
               FROM pg_catalog.pg_namespace n
-             WHERE n.nspname OPERATOR(pg_catalog.=) 'cmk')
+             WHERE n.nspname OPERATOR(pg_catalog.=) ANY ('{cmk, cmk_internal}'::pg_catalog.name[]))
         SELECT ours.object, 'PUBLIC'
           FROM ours
         UNION ALL
@@ -1069,7 +3088,7 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
     END LOOP;
 
-    -- Anyone may call them; the grants for tenants decide, at every call.
+    -- Anyone may call them; the grants for tenants decide, at every call, or who owns the table.
     FOR object IN
         SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
           FROM pg_catalog.pg_proc p
@@ -1081,7 +3100,7 @@ BEGIN
             ON d.refclassid OPERATOR(pg_catalog.=) 'pg_extension'::pg_catalog.regclass
            AND d.refobjid OPERATOR(pg_catalog.=) e.oid
          WHERE e.extname OPERATOR(pg_catalog.=) 'cmk_encrypt'
-           AND p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+           AND p.pronamespace OPERATOR(pg_catalog.=) ANY ('{pg_catalog, cmk_internal}'::pg_catalog.regnamespace[])
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', object);
     END LOOP;
@@ -1114,6 +3133,20 @@ GRANT EXECUTE ON FUNCTION
     cmk.show(pg_catalog.cmk_text), cmk.show(pg_catalog.cmk_bytea), cmk.show(pg_catalog.cmk_jsonb),
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
+-- Who may protect columns: whoever owns the table. These run with the rights of their caller, and
+-- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs
+-- that everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the
+-- registry's affair, and for whoever reads it.
+GRANT USAGE ON SCHEMA cmk_internal TO PUBLIC;
+GRANT SELECT ON cmk.protected_columns TO PUBLIC;
+GRANT EXECUTE ON ROUTINE
+    cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text,
+        pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.int4),
+    cmk.unprotect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.text,
+        pg_catalog.interval, pg_catalog.int4),
+    cmk.seal_table(pg_catalog.regclass, pg_catalog.numeric, pg_catalog.int4),
+    cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name) TO PUBLIC;
+
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
 GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
@@ -1121,6 +3154,26 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
+COMMENT ON FUNCTION cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
+    'Protects a column: its values are sealed from now on; says what comes next';
+COMMENT ON FUNCTION cmk.unprotect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
+    'Opens all values of a column, and gives it back the type that it had';
+COMMENT ON PROCEDURE cmk.seal_table(pg_catalog.regclass, pg_catalog.numeric, pg_catalog.int4) IS
+    'Seals the values that a table had before protection, in batches, while it is in use';
+COMMENT ON FUNCTION cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name) IS
+    'How many values of a protected column are not sealed; reads the whole table';
+COMMENT ON FUNCTION cmk.dump_keys_needed(pg_catalog._regclass) IS
+    'Which data keys a dump of these tables, or of all, needs; tenant is null if the registry lacks one';
+COMMENT ON VIEW cmk.protected_columns IS
+    'The protected columns of this database, and what is wrong with them';
+COMMENT ON COLUMN cmk.protected_columns.tenant IS
+    'The SQL that tells a row''s tenant';
+COMMENT ON COLUMN cmk.protected_columns.trigger IS
+    'How the sealing trigger fires: always, as it must, origin, replica, disabled; or missing';
+COMMENT ON COLUMN cmk.protected_columns.validated IS
+    'PostgreSQL has seen that all values are sealed';
+COMMENT ON COLUMN cmk.protected_columns.problems IS
+    'What is wrong, and where; see docs/columns.md';
 COMMENT ON FUNCTION cmk.protections() IS
     'How the columns of this database are protected, as their CHECK constraints say it';
 COMMENT ON FUNCTION cmk.is_preloaded() IS

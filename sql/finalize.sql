@@ -49,7 +49,7 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', object, grantee);
     END LOOP;
 
-    -- Anyone may call them; the grants for tenants decide, at every call, or the ownership of tables.
+    -- Anyone may call them; the grants for tenants decide, at every call, or who owns the table.
     FOR object IN
         SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text
           FROM pg_catalog.pg_proc p
@@ -95,9 +95,9 @@ GRANT EXECUTE ON FUNCTION
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
 -- Who may protect columns: whoever owns the table. These run with the rights of their caller, and
--- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs that
--- everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the registry's
--- affair, and for whoever reads it.
+-- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs
+-- that everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the
+-- registry's affair, and for whoever reads it.
 GRANT USAGE ON SCHEMA cmk_internal TO PUBLIC;
 GRANT SELECT ON cmk.protected_columns TO PUBLIC;
 GRANT EXECUTE ON ROUTINE

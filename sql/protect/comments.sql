@@ -23,6 +23,8 @@ COMMENT ON FUNCTION cmk_internal.concerns_tenant(pg_catalog.text, pg_catalog.tex
     'Whether an error is about one tenant, so that others can be sealed';
 COMMENT ON FUNCTION cmk_internal.default_label(pg_catalog.regclass, pg_catalog.name) IS
     'The label of a column for which none is given';
+COMMENT ON FUNCTION cmk_internal.dump_keys(pg_catalog._regclass) IS
+    'What cmk.dump_keys_needed() tells';
 COMMENT ON FUNCTION cmk_internal.files_of_column(pg_catalog.regclass, pg_catalog.int2) IS
     'The files in which plaintext of a column stays behind';
 COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg_catalog.text) IS

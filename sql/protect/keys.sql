@@ -1,18 +1,19 @@
 -- Which data keys a dump needs.
 
--- Of the protected columns of these tables, or of all tables: how many values each data key seals.
--- tenant is null where the registry lacks the data key. Reads the tables, and takes no key.
-CREATE FUNCTION cmk.dump_keys_needed(
-    VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
+-- Reads the registry and the tables with the rights of its caller, and takes no key.
+CREATE FUNCTION cmk_internal.dump_keys(
+    tables pg_catalog.regclass[],
     OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
-    OUT "table" pg_catalog.regclass, OUT column_name pg_catalog.name, OUT "values" pg_catalog.int8)
+    OUT relation pg_catalog.regclass, OUT column_name pg_catalog.name, OUT number pg_catalog.int8)
 RETURNS SETOF pg_catalog.record
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
+DECLARE
+    item pg_catalog.record;
 BEGIN
-    FOR "table", column_name IN
-        SELECT DISTINCT c.oid::pg_catalog.regclass, a.attname
+    FOR item IN
+        SELECT c.oid::pg_catalog.regclass AS relation, a.attname
           FROM pg_catalog.pg_class c
           JOIN pg_catalog.pg_attribute a
             ON a.attrelid OPERATOR(pg_catalog.=) c.oid
@@ -24,18 +25,29 @@ BEGIN
                        SELECT t.relation::pg_catalog.oid
                          FROM pg_catalog.unnest(tables) given (relation)
                         CROSS JOIN LATERAL cmk_internal.table_tree(given.relation) t))
-         ORDER BY 1, 2
+         ORDER BY c.oid::pg_catalog.regclass::pg_catalog.text, a.attnum
     LOOP
-        FOR tenant, version, dek_id, state, "values" IN EXECUTE pg_catalog.format(
-            'SELECT k.tenant, k.version, sealed.dek_id, k.state, sealed.number
-               FROM (SELECT (cmk.envelope_header(cmk.envelope(%1$I))).dek_id, pg_catalog.count(*) AS number
-                       FROM ONLY %2$s WHERE cmk.is_sealed(%1$I) GROUP BY 1) sealed
+        RETURN QUERY EXECUTE pg_catalog.format(
+            'SELECT k.tenant, k.version, sealed.dek_id, k.state, %2$L::pg_catalog.regclass, %1$L::pg_catalog.name, sealed.number
+               FROM (SELECT h.dek_id, pg_catalog.count(*) AS number
+                       FROM ONLY %2$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%1$I)) h
+                      WHERE cmk.is_sealed(%1$I) GROUP BY h.dek_id) sealed
                LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
               ORDER BY k.tenant, k.version, sealed.dek_id',
-            column_name, "table")
-        LOOP
-            RETURN NEXT;
-        END LOOP;
+            item.attname, item.relation);
     END LOOP;
 END
+$$;
+
+-- Of the protected columns of these tables, or of all tables: how many values each data key seals.
+-- tenant is null where the registry lacks the data key.
+CREATE FUNCTION cmk.dump_keys_needed(
+    VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
+    OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
+    OUT "table" pg_catalog.regclass, OUT column_name pg_catalog.name, OUT "values" pg_catalog.int8)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.tenant, d.version, d.dek_id, d.state, d.relation, d.column_name, d.number
+      FROM cmk_internal.dump_keys(dump_keys_needed.tables) d
 $$;

@@ -93,11 +93,16 @@ CREATE VIEW cmk.protected_columns AS
            pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
            p.label,
            CASE WHEN p.constraint_oid IS NOT NULL
-                THEN COALESCE(p.tenant, NULLIF(s.tenant, 'NULL::text'), 'current_setting(''cmk_encrypt.tenant'')')
+                THEN COALESCE(p.tenant,
+                              CASE WHEN s.tenant OPERATOR(pg_catalog.<>) 'NULL::text' THEN s.tenant END,
+                              'current_setting(''cmk_encrypt.tenant'')')
                 END AS tenant,
            p.options,
-           CASE g.tgenabled WHEN 'A' THEN 'always' WHEN 'O' THEN 'origin' WHEN 'R' THEN 'replica'
-                            WHEN 'D' THEN 'disabled' ELSE 'missing' END AS trigger,
+           CASE WHEN g.tgenabled OPERATOR(pg_catalog.=) 'A' THEN 'always'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'O' THEN 'origin'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'R' THEN 'replica'
+                WHEN g.tgenabled OPERATOR(pg_catalog.=) 'D' THEN 'disabled'
+                ELSE 'missing' END AS trigger,
            COALESCE(p.validated, false) AS validated,
            ARRAY(SELECT x.problem FROM cmk_internal.column_problems(c.oid, a.attname) x (problem) ORDER BY x.problem) AS problems
       FROM pg_catalog.pg_attribute a

@@ -118,8 +118,8 @@ BEGIN
 END
 $$;
 
--- What the trigger of a table seals, by the columns' labels, and who the tenant is: an expression in
--- which the row is "new", NULL for the setting. PostgreSQL prints the WHEN that
+-- What the trigger of a table seals, by the columns' labels, and who the tenant is: an expression
+-- in which the row is "new", NULL for the setting. PostgreSQL prints the WHEN that
 -- cmk_internal.seal_trigger() made as "((A AND B) OR true)", or as "(A OR true)".
 CREATE FUNCTION cmk_internal.seal_conditions(
     relation pg_catalog.regclass, OUT label pg_catalog.text, OUT tenant pg_catalog.text)

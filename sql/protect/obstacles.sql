@@ -98,7 +98,7 @@ DECLARE
     item pg_catalog.record;
 BEGIN
     IF tenant_column IS NOT NULL AND tenant_expression IS NOT NULL THEN
-        RETURN NEXT 'tenant_column and tenant_expression are both given';
+        RETURN QUERY SELECT 'tenant_column and tenant_expression are both given';
     END IF;
     IF tenant_column IS NOT NULL THEN
         -- The tenant's name must read the same whatever a session has set, as that of a date does
@@ -116,15 +116,15 @@ BEGIN
            AND a.attname OPERATOR(pg_catalog.=) tenant_column
            AND a.attnum OPERATOR(pg_catalog.>) 0;
         IF NOT FOUND THEN
-            RETURN NEXT pg_catalog.format('there is no tenant column %I', tenant_column);
+            RETURN QUERY SELECT pg_catalog.format('there is no tenant column %I', tenant_column);
         ELSIF tenant_column OPERATOR(pg_catalog.=) "column" THEN
-            RETURN NEXT 'the tenant column is the column itself';
+            RETURN QUERY SELECT 'the tenant column is the column itself';
         ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
-            RETURN NEXT pg_catalog.format('the tenant column %I is protected', tenant_column);
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is protected', tenant_column);
         ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
-            RETURN NEXT pg_catalog.format('the tenant column %I is generated after the value is sealed', tenant_column);
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is generated after the value is sealed', tenant_column);
         ELSIF NOT item.names THEN
-            RETURN NEXT pg_catalog.format('the tenant column %I is of type %s, which names no tenant',
+            RETURN QUERY SELECT pg_catalog.format('the tenant column %I is of type %s, which names no tenant',
                 tenant_column, pg_catalog.format_type(item.atttypid, NULL));
         END IF;
     END IF;
@@ -133,7 +133,7 @@ BEGIN
             PERFORM cmk_internal.row_expression("table", tenant_expression);
         EXCEPTION WHEN syntax_error_or_access_rule_violation OR feature_not_supported
                     OR data_exception OR insufficient_privilege THEN
-            RETURN NEXT pg_catalog.format('tenant_expression: %s', SQLERRM);
+            RETURN QUERY SELECT pg_catalog.format('tenant_expression: %s', SQLERRM);
         END;
     END IF;
 END
@@ -176,10 +176,10 @@ BEGIN
       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
      WHERE c.oid OPERATOR(pg_catalog.=) "table";
     IF NOT FOUND OR NOT item.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[]) THEN
-        RETURN NEXT pg_catalog.format('%s is not a table', "table");
+        RETURN QUERY SELECT pg_catalog.format('%s is not a table', "table");
         RETURN;
     ELSIF item.nspname OPERATOR(pg_catalog.=) ANY ('{pg_catalog, information_schema, pg_toast, cmk}'::pg_catalog.name[]) THEN
-        RETURN NEXT pg_catalog.format('%s belongs to the system, or to cmk_encrypt', "table");
+        RETURN QUERY SELECT pg_catalog.format('%s belongs to the system, or to cmk_encrypt', "table");
         RETURN;
     END IF;
 
@@ -195,31 +195,31 @@ BEGIN
        AND a.attname OPERATOR(pg_catalog.=) "column"
        AND a.attnum OPERATOR(pg_catalog.>) 0;
     IF NOT FOUND THEN
-        RETURN NEXT pg_catalog.format('there is no column %I in %s', "column", "table");
+        RETURN QUERY SELECT pg_catalog.format('there is no column %I in %s', "column", "table");
         RETURN;
     ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
         -- Else something of it was lost, and is made again.
         IF cmk_internal.is_protected("table", "column") THEN
-            RETURN NEXT 'it is protected already';
+            RETURN QUERY SELECT 'it is protected already';
         END IF;
     ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
-        RETURN NEXT 'it is a generated column';
+        RETURN QUERY SELECT 'it is a generated column';
     ELSIF item.attidentity OPERATOR(pg_catalog.<>) '' THEN
-        RETURN NEXT 'it is an identity column';
+        RETURN QUERY SELECT 'it is an identity column';
     ELSIF item.typtype OPERATOR(pg_catalog.=) 'd' THEN
-        RETURN NEXT pg_catalog.format('its type %s is a domain: change it to the type beneath, with the checks on the column', item.type);
+        RETURN QUERY SELECT pg_catalog.format('its type %s is a domain: change it to the type beneath, with the checks on the column', item.type);
     ELSIF item.target IS NULL THEN
-        RETURN NEXT pg_catalog.format('its type is %s: of what can be protected, text is nearest', item.type);
+        RETURN QUERY SELECT pg_catalog.format('its type is %s: of what can be protected, text is nearest', item.type);
     ELSIF NOT cmk_internal.keeps_file(item.atttypid) AND rewrite IS NOT TRUE
           AND (rewrite IS NOT NULL OR item.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.bpchar'::pg_catalog.regtype::pg_catalog.oid) THEN
-        RETURN NEXT pg_catalog.format('its type %s needs rewrite => true', item.type);
+        RETURN QUERY SELECT pg_catalog.format('its type %s needs rewrite => true', item.type);
     END IF;
     IF NOT item.deterministic THEN
-        RETURN NEXT 'its collation is not deterministic';
+        RETURN QUERY SELECT 'its collation is not deterministic';
     END IF;
     RETURN QUERY SELECT * FROM cmk_internal.tenant_obstacles("table", "column", tenant_column, tenant_expression);
     IF label OPERATOR(pg_catalog.=) '' THEN
-        RETURN NEXT 'the label is empty';
+        RETURN QUERY SELECT 'the label is empty';
     END IF;
     RETURN QUERY
         SELECT pg_catalog.format('the label %L is that of column %I, too', p.label, a.attname)

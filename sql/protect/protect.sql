@@ -63,7 +63,10 @@ DECLARE
     obstacles pg_catalog.text[];
     subject pg_catalog.record;
     existing pg_catalog.record;
-    change cmk_internal.column_change;
+    using_expression pg_catalog.text;
+    check_name pg_catalog.name;
+    check_expression pg_catalog.text;
+    condition pg_catalog.text;
     -- The tenant, over the columns of a row, and as the constraint has it.
     tenant pg_catalog.text;
     tenant_in_check pg_catalog.text := 'NULL';
@@ -134,12 +137,8 @@ BEGIN
         PERFORM cmk_internal.try_tenants("table", "column", tenant, 9223372036854775806);
     END IF;
 
-    change."table" := "table";
-    change."column" := "column";
-    change.type := subject.atttypid;
-    change.target := subject.target;
     IF rewrite THEN
-        change.using_expression := pg_catalog.format(
+        using_expression := pg_catalog.format(
             'CASE WHEN %1$I IS NOT NULL THEN cmk.seal_value(%1$I::%2$s, %3$s, %4$L, NULL::pg_catalog.text) END',
             "column",
             CASE WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_bytea' THEN 'pg_catalog.bytea'
@@ -148,24 +147,24 @@ BEGIN
             tenant, label);
     END IF;
     IF existing.conname IS NULL THEN
-        change.check_name := cmk_internal.unused_constraint_name("table", "column");
-        change.check_expression := pg_catalog.format(
+        check_name := cmk_internal.unused_constraint_name("table", "column");
+        check_expression := pg_catalog.format(
             'cmk.sealed(%I, %L, %s, NULL)', "column", label, tenant_in_check);
     END IF;
-    change.check_valid := rewrite;
-    change.label := label;
-    change.condition := pg_catalog.format('cmk.seals(%L, %s)', label, tenant_in_trigger);
-    change.recreate_views := views OPERATOR(pg_catalog.=) 'recreate';
-    PERFORM cmk_internal.change_column_politely(change, lock_timeout, lock_attempts);
+    condition := pg_catalog.format('cmk.seals(%L, %s)', label, tenant_in_trigger);
+    PERFORM cmk_internal.change_column_politely(
+        ROW("table", "column", subject.atttypid, subject.target, using_expression, check_name, check_expression,
+            rewrite, label, condition, views OPERATOR(pg_catalog.=) 'recreate')::cmk_internal.column_change,
+        lock_timeout, lock_attempts);
 
     IF existing.conname IS NULL THEN
-        PERFORM cmk_internal.write_notes("table", change.check_name, "column",
+        PERFORM cmk_internal.write_notes("table", check_name, "column",
                                 CASE WHEN subject.target IS NOT NULL THEN subject.type END);
     END IF;
     PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c
                     WHERE c.conrelid OPERATOR(pg_catalog.=) "table"
-                      AND c.conname OPERATOR(pg_catalog.=) COALESCE(existing.conname, change.check_name)
+                      AND c.conname OPERATOR(pg_catalog.=) COALESCE(existing.conname, check_name)
                       AND NOT c.convalidated) THEN
         IF bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL THEN
             RAISE NOTICE 'plaintext may be left in old statistics, in WAL and in backups'

@@ -45,7 +45,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp 
 AS $$
 DECLARE
     obstacles pg_catalog.text[];
-    change cmk_internal.column_change;
+    subject pg_catalog.record;
+    using_expression pg_catalog.text;
 BEGIN
     PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
     PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
@@ -53,24 +54,25 @@ BEGIN
     PERFORM cmk_internal.refuse_unprotected("table", "column");
     obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views) o (line));
     PERFORM cmk_internal.refuse(obstacles);
-    SELECT a.atttypid, cmk_internal.former_type(a.atttypid, a.atttypmod, n.former), p.label
-      INTO change.type, change.target, change.label
+    SELECT a.atttypid, p.label,
+           cmk_internal.former_type(a.atttypid, a.atttypmod, n.former) AS target
+      INTO subject
       FROM pg_catalog.pg_attribute a
       LEFT JOIN cmk.protections() p
              ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
       LEFT JOIN LATERAL cmk_internal.protection_note(p.constraint_oid) n ON true
      WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
-    change."table" := "table";
-    change."column" := "column";
-    change.using_expression := pg_catalog.format('%I::%s', "column",
-        CASE WHEN change.target OPERATOR(pg_catalog.=) 'pg_catalog.bytea' THEN change.target
-             WHEN pg_catalog.starts_with(change.target, 'pg_catalog.json') THEN 'pg_catalog.jsonb'
+    using_expression := pg_catalog.format('%I::%s', "column",
+        CASE WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.bytea' THEN subject.target
+             WHEN pg_catalog.starts_with(subject.target, 'pg_catalog.json') THEN 'pg_catalog.jsonb'
              ELSE 'pg_catalog.text' END);
-    IF change.target OPERATOR(pg_catalog.=) 'pg_catalog.json' THEN
-        change.using_expression := pg_catalog.concat(change.using_expression, '::pg_catalog.json');
+    IF subject.target OPERATOR(pg_catalog.=) 'pg_catalog.json' THEN
+        using_expression := pg_catalog.concat(using_expression, '::pg_catalog.json');
     END IF;
-    change.recreate_views := views OPERATOR(pg_catalog.=) 'recreate';
-    PERFORM cmk_internal.change_column_politely(change, lock_timeout, lock_attempts);
+    PERFORM cmk_internal.change_column_politely(
+        ROW("table", "column", subject.atttypid, subject.target, using_expression, NULL, NULL,
+            false, subject.label, NULL, views OPERATOR(pg_catalog.=) 'recreate')::cmk_internal.column_change,
+        lock_timeout, lock_attempts);
     RETURN pg_catalog.format('%I of %s holds plaintext again, in a column of type %s', "column", "table",
         (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
           WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column"));

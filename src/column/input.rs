@@ -9,7 +9,8 @@ use super::kind::{Kind, c_string};
 use super::stored::PLAIN;
 use crate::pg::call::Call;
 use crate::pg::datum::Bytea;
-use crate::pg::identity::{is_apply_worker, is_superuser};
+use crate::pg::destination::is_dump_or_restore;
+use crate::pg::identity::{is_apply_worker, is_superuser, is_superusers_session};
 use crate::pg::raw::column_function;
 use crate::pg::settings::values::{Input, column_input};
 use cmk_envelope::armor;
@@ -27,12 +28,19 @@ pub enum Armor {
     Refused,
 }
 
+/// Whether a superuser restores a dump: pg_dump's scripts and pg_restore switch row security off.
+/// An application that runs as a superuser, or calls one's function, does not: what its users type
+/// must not become an envelope.
+fn is_restoring() -> bool {
+    is_dump_or_restore() && is_superuser() && is_superusers_session()
+}
+
 pub fn armor() -> Armor {
     match column_input() {
         _ if is_apply_worker() => Armor::Counts,
         Input::Envelope => Armor::Counts,
         Input::Text => Armor::IsText,
-        Input::Auto if is_superuser() => Armor::Counts,
+        Input::Auto if is_restoring() => Armor::Counts,
         Input::Auto => Armor::Refused,
     }
 }

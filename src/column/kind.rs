@@ -95,8 +95,9 @@ impl Kind {
     /// `too_large`, `out_of_memory`.
     pub fn send(self, clear: &[u8]) -> Result<Bytea> {
         match self {
-            Self::Text | Self::Bytea => Bytea::copy(&[clear]),
-            Self::Jsonb => Bytea::copy(&[&[JSONB_VERSION], clear]),
+            Self::Bytea => Bytea::copy(&[clear]),
+            Self::Text => Bytea::copy(&[to_client(clear)?]),
+            Self::Jsonb => Bytea::copy(&[&[JSONB_VERSION], to_client(clear)?]),
         }
     }
 
@@ -184,6 +185,23 @@ pub fn c_string(bytes: &[u8]) -> Result<PgCString> {
         return Err(Reason::NotText.into());
     }
     PgCString::copy(&[converted])
+}
+
+/// A text in the client's encoding. Raises PostgreSQL's ERROR for what that has no characters for.
+///
+/// # Errors
+/// `too_large`.
+fn to_client(text: &[u8]) -> Result<&[u8]> {
+    // SAFETY: reads `len` bytes; returns its argument, or a copy that ends with a zero in the
+    // current memory context, if the client uses another encoding.
+    unsafe {
+        let len = i32::try_from(text.len()).map_err(|_| Reason::TooLarge)?;
+        let converted = pg_sys::pg_server_to_client(text.as_ptr().cast(), len);
+        Ok(match std::ptr::eq(converted.cast(), text.as_ptr()) {
+            true => text,
+            false => CStr::from_ptr(converted).to_bytes(),
+        })
+    }
 }
 
 fn call_input(function: u32, text: &CStr) -> pg_sys::Datum {

@@ -90,7 +90,10 @@ fn send(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     let sent = match show(kind, call, call.bytes(0), Reader::OfStatement)? {
         Shown::Opened(clear) => kind.send(clear.as_slice())?,
         Shown::Plain(plain) => kind.send(plain)?,
-        Shown::Escaped(plain) => Bytea::copy(&[armor::ESCAPE.as_bytes(), plain])?,
+        Shown::Escaped(plain) => {
+            let escaped = Bytea::copy(&[armor::ESCAPE.as_bytes(), plain])?;
+            kind.send(escaped.as_slice())?
+        }
         Shown::Armored(envelope) => Kind::Text.armor(envelope)?,
     };
     Ok(sent.into_datum())

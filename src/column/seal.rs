@@ -36,8 +36,9 @@ struct Column {
     tenant: Option<RowTenant>,
     /// In characters.
     limit: Option<usize>,
-    /// An envelope could not be opened for want of a grant or of its key: the next are not tried.
-    keys_are_away: bool,
+    /// The tenant of which an envelope could not be opened, for want of a grant or of its key: the
+    /// next of that tenant are not tried.
+    key_is_away: Option<TenantTag>,
 }
 
 /// What is the same for all rows of a statement.
@@ -70,7 +71,7 @@ impl Plan {
                 label: protection.label,
                 tenant,
                 limit: catalog::limit(kind, modifier),
-                keys_are_away: false,
+                key_is_away: None,
             });
         }
         Ok(Self(columns))
@@ -114,7 +115,7 @@ impl Column {
 
         if let Some(header) = header {
             if header.tenant == tenant.tag && header.column == self.tag {
-                return self.keep(call, row, value).map(|()| None);
+                return self.keep(call, row, value, header.tenant).map(|()| None);
             }
             if is_replica() {
                 return Err(self.error(Reason::ForeignEnvelope));
@@ -154,14 +155,16 @@ impl Column {
     /// # Errors
     /// `not_authentic`, `unknown_data_key`.
     #[inline]
-    fn keep(&mut self, call: Call, row: Row, value: pg_sys::Datum) -> Result<()> {
-        if self.had(row, value) || self.keys_are_away || is_replica() {
+    fn keep(
+        &mut self,
+        call: Call,
+        row: Row,
+        value: pg_sys::Datum,
+        tenant: TenantTag,
+    ) -> Result<()> {
+        if self.had(row, value) || self.key_is_away == Some(tenant) || is_replica() {
             return Ok(());
         }
-        self.authenticate(call, value)
-    }
-
-    fn authenticate(&mut self, call: Call, value: pg_sys::Datum) -> Result<()> {
         // SAFETY: a value of one of our types.
         let stored = unsafe { content(value) };
         if recent::contains(stored) {
@@ -172,7 +175,7 @@ impl Column {
             Err(error) if error.reason == Reason::UnknownDataKey && is_superuser() => Ok(()),
             Err(error) if error.reason.concerns_one_value() => Err(error),
             Err(_) => {
-                self.keys_are_away = true;
+                self.key_is_away = Some(tenant);
                 Ok(())
             }
         }
@@ -243,7 +246,7 @@ fn seal_value(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
         tag: tag(label.as_bytes()),
         tenant: None,
         limit: None,
-        keys_are_away: false,
+        key_is_away: None,
     };
     column.seal_for(call, &Tenant { name, tag: tenants::tag(name.as_bytes()) }, clear)
 }

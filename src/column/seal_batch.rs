@@ -1,7 +1,7 @@
 //! `cmk.seal_batch`: seals what is still plaintext in some blocks of a table.
 
 use super::catalog;
-use crate::pg::executor::utility::set_for_level;
+use crate::pg::executor::utility::{set_for_level, set_for_level_if_allowed};
 use crate::pg::protection;
 use crate::pg::registry::lock;
 use cmk_error::{Error, Reason, Result};
@@ -13,8 +13,9 @@ use std::ffi::CStr;
 /// without its partitions and children, and returns how many rows that were. Rows of the tenants in
 /// `skip` stay as they are; null there stands for rows without a tenant.
 ///
-/// The rows are updated to themselves, as a replica does it: the sealing trigger fires, those of
-/// users don't, and no foreign key is looked up, since nothing changes.
+/// The rows are updated to themselves. If the caller may set `session_replication_role`, as a
+/// superuser may, that is done as a replica does it: the sealing trigger fires, those of users
+/// don't, so that no `updated_at` changes.
 ///
 /// # Errors
 /// `not_protected`, `not_owner`, `read_only`; as sealing does.
@@ -33,7 +34,9 @@ pub fn seal_batch(
     let update = statement(&relation, column)?;
     // SAFETY: on the main thread. An ERROR ends the level with the transaction.
     let level = unsafe { pg_sys::NewGUCNestLevel() };
-    set_for_level(c"session_replication_role", c"replica");
+    // Only for who may do so anyway: it switches off triggers and foreign keys, also those of other
+    // tables that code of this table's owner gets to.
+    set_for_level_if_allowed(c"session_replication_role", c"replica");
     // Rows that are there are text, also those that look like armor.
     set_for_level(c"cmk_encrypt.input", c"text");
     // An ERROR is better than rows that a policy hides, and that stay as they are.
@@ -90,8 +93,11 @@ fn tenant_of(relation: &PgRelation, column: pg_sys::AttrNumber) -> Option<Option
         // SAFETY: an open table.
         true => unsafe { protection::tenant_in_trigger(relation.as_ptr(), &found.label) },
     };
-    // SAFETY: an expression over the table's rows.
-    Some(tenant.map(|node| unsafe { protection::sql_of(node, relation.oid()) }))
+    match tenant {
+        None => Some(None),
+        // SAFETY: an expression over the table's rows.
+        Some(node) => unsafe { protection::sql_of(node, relation.oid()) }.map(Some),
+    }
 }
 
 fn quoted(name: *const std::ffi::c_char) -> String {

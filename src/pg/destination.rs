@@ -28,6 +28,12 @@ pub fn is_elsewhere() -> bool {
         || is_dump()
 }
 
+/// Whether row security is off, as pg_dump and what it writes set it.
+pub fn is_dump_or_restore() -> bool {
+    // SAFETY: a variable of this process, on the main thread.
+    unsafe { !pg_sys::row_security }
+}
+
 /// pg_dump by its name, for the one case where it leaves row security on.
 fn is_dump() -> bool {
     // SAFETY: a setting: null or a C string.
@@ -46,7 +52,7 @@ pub fn is_client() -> bool {
     use pg_sys::PortalStrategy::{
         PORTAL_ONE_MOD_WITH, PORTAL_ONE_RETURNING, PORTAL_ONE_SELECT, PORTAL_UTIL_SELECT,
     };
-    if executor::is_writing() {
+    if !executor::may_be_shown() {
         return false;
     }
     // SAFETY: variables of this process, on the main thread; a live portal or null.

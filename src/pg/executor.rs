@@ -19,17 +19,20 @@
 //! them. An ERROR jumps over the frames of the hooks, so they hold nothing that has to be dropped.
 
 mod around;
+mod running;
 pub mod utility;
-mod writing;
 
 pub use around::around;
-pub use writing::is_writing;
+pub use running::may_be_shown;
 
 use super::compat::with_run_arguments;
 use super::datum::alloc;
+use super::destination;
 use super::identity::current_role;
+use super::settings::values::{Output, column_output};
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
+use running::Rows;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -74,7 +77,7 @@ pub fn install() {
         pg_sys::ExecutorFinish_hook = Some(on_finish);
         utility::install();
         utility::enter_at_load();
-        writing::enter_at_load();
+        running::enter_at_load();
         // The library may be loaded by a query that is just starting and calls our functions.
         let mut context = pg_sys::CurrentMemoryContext;
         while !context.is_null() {
@@ -161,7 +164,7 @@ extern "C-unwind" fn forget(context: *mut c_void) {
         started.borrow_mut().retain(|(of, _)| *of != context);
     });
     around::forget(context);
-    writing::forget(context);
+    running::forget(context);
     LAST_CONTEXT.store(0, Relaxed);
 }
 
@@ -211,38 +214,58 @@ unsafe extern "C-unwind" fn on_finish(query: Query) {
 #[derive(Clone, Copy)]
 struct Entered {
     is_foreign: bool,
-    is_writing: bool,
+    /// A level of settings that was begun for it.
+    settings: Option<i32>,
 }
 
 impl Entered {
     fn leave(self, here: usize) {
+        if let Some(level) = self.settings {
+            // SAFETY: the level that was begun; an ERROR ends it with the transaction.
+            unsafe { pg_sys::AtEOXact_GUC(true, level) };
+        }
+        running::pop(here);
         if self.is_foreign {
             around::pop(here);
-        }
-        if self.is_writing {
-            writing::pop(here);
         }
     }
 }
 
-/// Remembers a query that writes, and one that is being run as another role than it was started as:
-/// all that happens in the latter needs that role's grant too.
+/// Remembers a query that is being run: where its rows go; and whether it runs as another role than
+/// it was started as: all that happens in it needs that role's grant too.
 ///
 /// # Safety
 /// `query` was started.
 unsafe fn enter(query: Query, here: usize) -> Entered {
     // SAFETY: the caller's promise.
-    let (state, operation) = unsafe { ((*query).estate.as_ref(), (*query).operation) };
+    let (state, rows) = unsafe { ((*query).estate.as_ref(), Rows::of(query)) };
     let context = state.map_or(std::ptr::null_mut(), |state| state.es_query_cxt);
-    let is_writing = operation != pg_sys::CmdType::CMD_SELECT;
-    if is_writing {
-        writing::push(here, context);
-    }
+    running::push(here, context, rows);
     let starter = started_as(context).filter(|starter| *starter != current_role());
     if let Some(starter) = starter {
         around::push(here, context, starter);
     }
-    Entered { is_foreign: starter.is_some(), is_writing }
+    // SAFETY: the caller's promise.
+    let settings = unsafe { hide_from_workers(query) };
+    Entered { is_foreign: starter.is_some(), settings }
+}
+
+/// Parallel workers don't know what their leader is doing, but have its settings: where nothing may
+/// be shown, they print ciphertext.
+///
+/// # Safety
+/// `query` was started.
+unsafe fn hide_from_workers(query: Query) -> Option<i32> {
+    // SAFETY: the caller's promise; on the main thread.
+    unsafe {
+        let is_parallel = (*query).plannedstmt.as_ref().is_some_and(|it| it.parallelModeNeeded);
+        let is_elsewhere = || destination::is_elsewhere() || !destination::is_client();
+        (is_parallel && column_output() == Output::Plaintext && is_elsewhere()).then(|| {
+            let level = pg_sys::NewGUCNestLevel();
+            utility::set_for_level(c"cmk_encrypt.output", c"ciphertext");
+            level
+        })
+    }
 }
 
 /// The role that the query was started as which calls a function. `None` if it isn't called by an

@@ -36,6 +36,12 @@ pub fn is_superuser() -> bool {
     unsafe { pg_sys::superuser() }
 }
 
+/// Whether the session is a superuser's, whoever is the current role.
+pub fn is_superusers_session() -> bool {
+    // SAFETY: a catalog look-up in a transaction on the main thread.
+    unsafe { pg_sys::superuser_arg(pg_sys::GetSessionUserId()) }
+}
+
 /// Whether this process applies what a logical replication subscription receives.
 pub fn is_apply_worker() -> bool {
     // SAFETY: looks at the state of this process.

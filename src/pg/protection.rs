@@ -78,21 +78,26 @@ pub unsafe fn tenant_in_trigger(relation: pg_sys::Relation, label: &str) -> Opti
     }
 }
 
-/// The SQL of an expression over rows of a table, which names its columns without the table.
+/// The SQL of an expression over rows of a table, which names its columns without the table. `None`
+/// if there is no such table any more: an older snapshot may still show its constraints.
 ///
 /// # Safety
 /// `node` is such an expression, or that of a trigger's WHEN over the new row; in a transaction on
 /// the main thread.
-pub unsafe fn sql_of(node: Node, table: pg_sys::Oid) -> String {
+pub unsafe fn sql_of(node: Node, table: pg_sys::Oid) -> Option<String> {
     // In a trigger's WHEN, the old row is the first table and the new one the second.
     const NEW: i32 = 2;
     // SAFETY: the caller's promise; a copy is changed.
     unsafe {
         let node = pg_sys::copyObjectImpl(node.cast()).cast::<pg_sys::Node>();
         pg_sys::ChangeVarNodes(node, NEW, 1, 0);
-        let context = pg_sys::deparse_context_for(pg_sys::get_rel_name(table), table);
+        let name = pg_sys::get_rel_name(table);
+        if name.is_null() {
+            return None;
+        }
+        let context = pg_sys::deparse_context_for(name, table);
         let sql = pg_sys::deparse_expression(node, context, false, false);
-        CStr::from_ptr(sql).to_string_lossy().into_owned()
+        Some(CStr::from_ptr(sql).to_string_lossy().into_owned())
     }
 }
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from column import armor
 from protected import Table, make_table
 from support import fails, fails_with, unique
 
@@ -130,10 +131,12 @@ def test_the_keys_that_a_dump_needs(dba, owner, local_tenant):
     ])
     assert set(dba.all(needed)) <= set(dba.all(needed.replace(f"'{full}'", "")))
     # A data key that the registry lacks is named by its id alone.
-    dba.run("SELECT cmk.suspend_tenant(%s)", second.name)
-    with dba.connection.transaction(force_rollback=True):
-        dba.run("DELETE FROM cmk.data_key WHERE tenant = %s", second.name)
-        unknown = dba.all(f"SELECT tenant, dek_id IS NOT NULL, \"values\" FROM cmk.dump_keys_needed('{full}')")
-        assert (None, True, 20) in unknown
+    envelope = owner.one(f"SELECT cmk.envelope(ssn) FROM {table} WHERE id = 1")
+    foreign = armor(envelope[:2] + bytes(16) + envelope[18:])
+    dba.run("SET cmk_encrypt.input = envelope")
+    dba.run(f"INSERT INTO {full} VALUES (31, %s, %s)", second.name, foreign)
+    assert dba.all(f'SELECT tenant, version, dek_id, "values" FROM cmk.dump_keys_needed(\'{full}\') WHERE tenant IS NULL') == [
+        (None, None, bytes(16), 1)
+    ]
     with fails_with("42501"):
         owner.run(needed)

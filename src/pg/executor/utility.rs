@@ -2,10 +2,9 @@
 //! fetched from. In a SECURITY DEFINER function it may be the caller's, so all that happens in it
 //! needs the caller's grant too.
 
-use super::around;
+use super::{around, running};
 use crate::pg::datum::alloc;
-use crate::pg::identity::current_role;
-use crate::pg::settings::values::{Output, column_output};
+use crate::pg::identity::{current_role, is_superuser};
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{CStr, c_char, c_void};
@@ -77,7 +76,10 @@ unsafe extern "C-unwind" fn on_utility(
     // SAFETY: a statement that is about to run.
     let is_foreign = unsafe { enter(statement, (&raw const here) as usize) };
     // SAFETY: the same.
-    let forced = unsafe { force_ciphertext(statement) };
+    let may_store = unsafe { may_store(statement) };
+    if may_store {
+        running::push_command((&raw const here) as usize);
+    }
     // SAFETY: called in place of, and calling, PostgreSQL's own function with its arguments.
     unsafe {
         let next: UtilityHook = match PREVIOUS.load(Relaxed) {
@@ -95,52 +97,65 @@ unsafe extern "C-unwind" fn on_utility(
             completion,
         );
     }
-    if let Some(level) = forced {
-        // SAFETY: the level that was begun above; an ERROR ends it with the transaction.
-        unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    if may_store {
+        running::pop((&raw const here) as usize);
     }
     if is_foreign {
         around::pop((&raw const here) as usize);
     }
 }
 
-/// COPY TO, CREATE TABLE AS and REFRESH MATERIALIZED VIEW store or export what they read, so that
-/// protected columns are ciphertext in them. As a setting, because parallel workers get those.
+/// Whether a command may store or export what it evaluates, or runs code that may: any but those
+/// whose rows go where the portal says. The row that CALL returns is sent after it is done; COMMIT
+/// materializes WITH HOLD cursors, which are the client's.
 ///
 /// # Safety
 /// `statement` is about to run.
-unsafe fn force_ciphertext(statement: *mut pg_sys::PlannedStmt) -> Option<i32> {
-    if column_output() == Output::Ciphertext {
-        return None;
-    }
-    // SAFETY: a utility statement; its type is looked at before it is used as that.
-    unsafe {
-        let node = (*statement).utilityStmt;
-        let stores = match (*node).type_ {
-            pg_sys::NodeTag::T_CopyStmt => !(*node.cast::<pg_sys::CopyStmt>()).is_from,
-            pg_sys::NodeTag::T_CreateTableAsStmt | pg_sys::NodeTag::T_RefreshMatViewStmt => true,
-            _ => false,
-        };
-        stores.then(|| {
-            let level = pg_sys::NewGUCNestLevel();
-            set_for_level(c"cmk_encrypt.output", c"ciphertext");
-            level
-        })
-    }
+unsafe fn may_store(statement: *mut pg_sys::PlannedStmt) -> bool {
+    use pg_sys::NodeTag::{
+        T_DeclareCursorStmt, T_ExecuteStmt, T_FetchStmt, T_PrepareStmt, T_TransactionStmt,
+        T_VariableSetStmt, T_VariableShowStmt,
+    };
+    // SAFETY: the caller's promise.
+    let tag = unsafe { (*(*statement).utilityStmt).type_ };
+    !matches!(
+        tag,
+        T_DeclareCursorStmt
+            | T_ExecuteStmt
+            | T_FetchStmt
+            | T_PrepareStmt
+            | T_TransactionStmt
+            | T_VariableSetStmt
+            | T_VariableShowStmt
+    )
 }
 
-/// Makes a setting until the level of settings ends, whoever may make it.
+/// Makes a setting that anybody may make, until the level of settings ends.
 pub fn set_for_level(name: &CStr, value: &CStr) {
-    // SAFETY: C strings; on the main thread.
+    set(name, value, pg_sys::GucContext::PGC_USERSET);
+}
+
+/// Makes a setting until the level of settings ends, unless the current role may not make it.
+pub fn set_for_level_if_allowed(name: &CStr, value: &CStr) {
+    let context = match is_superuser() {
+        true => pg_sys::GucContext::PGC_SUSET,
+        false => pg_sys::GucContext::PGC_USERSET,
+    };
+    set(name, value, context);
+}
+
+fn set(name: &CStr, value: &CStr, context: pg_sys::GucContext::Type) {
+    // SAFETY: C strings; on the main thread. What isn't allowed is said at a level that nobody
+    // sees.
     unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
+            context,
             pg_sys::GucSource::PGC_S_SESSION,
             pg_sys::GucAction::GUC_ACTION_SAVE,
             true,
-            0,
+            pg_sys::DEBUG5 as i32,
             false,
         );
     }
