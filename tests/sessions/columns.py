@@ -4,7 +4,6 @@ tables and their twins of plain text, clients that count, and the format of colu
 import base64
 import contextlib
 import hashlib
-import re
 
 import pytest
 from psycopg.types.string import StrDumper, StrDumperUnknown, StrDumperVarchar
@@ -18,7 +17,6 @@ ROWS = [
     (9, "bolt", "222", "b"), (10, "acme", "abc", "ABC"), (11, "bolt", "ABC", "abc"), (12, "acme", "x%y_z", "%"),
 ]
 SHAPE = "id int PRIMARY KEY, tenant_id text, ssn text, note text"
-TYPES = {"text": "cmk_text", "character varying": "cmk_text", "bytea": "cmk_bytea", "jsonb": "cmk_jsonb"}
 TRIGGER = "~cmk_seal"
 
 
@@ -159,29 +157,16 @@ class World:
         self.server.execute(f"DROP DATABASE {self.dbname} WITH (FORCE)")
 
 
-def protect(dba, table, *columns, tenant="tenant_id", valid=True, label=None):
-    """Protects columns of a table with the objects that cmk.protect_column() makes.
+def protect(dba, table, *columns, tenant="tenant_id", label=None, rewrite=None):
+    """Protects columns of a table. `tenant` is a column, an expression of the row, or None: the setting.
 
-    `tenant` is a column, an expression of the row (`f(new.parent)`), or None, which is the setting."""
-    name = table.rpartition(".")[2].strip('"')
-    is_column = tenant is not None and "(" not in tenant
-    kinds = dict(dba.all(
-        "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute"
-        " WHERE attrelid = %s::regclass AND attnum > 0", table
-    ))
-    changes, labels = [], []
+    The label of a column is TABLE.COLUMN unless given, without the schema, as the tests expect it."""
+    name = table.rpartition(".")[2]
+    source = {} if tenant is None else {"tenant_expression" if "(" in tenant else "tenant_column": tenant}
     for column in columns:
-        base, modifier = re.fullmatch(r"([a-z ]+)(\(\d+\))?", kinds[column]).groups()
-        check = quoted(f"cmk_sealed_{column}")
-        in_check = f"{quoted(tenant)}::text" if is_column else "NULL"
-        labels.append((label or f"{name}.{column}").replace("'", "''"))
-        changes += [
-            f"ALTER {quoted(column)} TYPE {TYPES[base]}{modifier or ''}",
-            f"ADD CONSTRAINT {check} CHECK (cmk.sealed({quoted(column)}, '{labels[-1]}', {in_check}, NULL))"
-            + ("" if valid else " NOT VALID"),
-        ]
-    dba.run(f"ALTER TABLE {table} {', '.join(changes)}")
-    seal(dba, table, *labels, tenant=f"new.{quoted(tenant)}" if is_column else tenant)
+        arguments = {"label": label or f"{name}.{column}", "rewrite": rewrite, **source}
+        named = "".join(f", {argument} => %s" for argument in arguments)
+        dba.run(f"SELECT cmk.protect_column(%s, %s{named})", table, column, *arguments.values())
 
 
 def seal(dba, table, *labels, tenant):

@@ -40,7 +40,7 @@ def half(world, u):
     dba.run("CREATE TABLE half (id int PRIMARY KEY, tenant_id text, ssn text, note text)")
     world.fill("half", [(1, "acme", "sealed", None), (2, "bolt", "sealed", None), (3, "acme", "plain", None),
                         (4, "acme", armor(envelopes(dba, u)[1]), None)])
-    protect(dba, "half", "ssn", "note", valid=False)
+    protect(dba, "half", "ssn", "note", rewrite=False)
     dba.run("UPDATE half SET ssn = ssn WHERE id < 3")
     dba.run("GRANT ALL ON half TO PUBLIC")
     return "half"

@@ -163,7 +163,7 @@ def test_plain_values_of_a_half_sealed_table_survive_too(world, dba, reader, giv
     name = unique("half")
     dba.run(f"CREATE TABLE {name} (id int, tenant_id text, ssn text)")
     world.fill(name, [(id, "acme", value) for id, value in enumerate(values)])
-    protect(dba, name, "ssn", valid=False)
+    protect(dba, name, "ssn", rewrite=False)
     dba.run(f"GRANT ALL ON {name} TO PUBLIC")
     printed = [ssn for (ssn,) in dba.all(f"SELECT ssn FROM {name} ORDER BY id")]
     assert printed == [f"cmk0:{v}" if v.startswith(("cmk1:", "cmk0:")) else v for v in values]

@@ -30,7 +30,7 @@ def tables(world):
     for name, rows in (("h", ROWS), ("ho", OTHER)):
         world.dba.run(f"CREATE TABLE {name} ({SHAPE})")
         world.fill(name, rows)
-        protect(world.dba, name, "ssn", "note", valid=False)
+        protect(world.dba, name, "ssn", "note", rewrite=False)
         world.dba.run(f"UPDATE {name} SET ssn = ssn, note = note WHERE id % 2 = 0")
         world.dba.run(f"GRANT ALL ON {name} TO PUBLIC")
         half.append(name)

@@ -82,7 +82,7 @@ def family(world, dba):
     dba.run(f"CREATE FUNCTION {of}(int) RETURNS text STABLE LANGUAGE sql"
             f" AS 'SELECT tenant_id FROM public.{orders} WHERE id = $1'")
     shape = f"id int PRIMARY KEY, order_id int REFERENCES {orders}, ssn text, note text"
-    return world.make(items, shape=shape, tenant=f"public.{of}(new.order_id)")
+    return world.make(items, shape=shape, tenant=f"public.{of}(order_id)")
 
 
 def test_the_tenant_of_a_parent_row(dba, app, reader, family):
