@@ -577,6 +577,22 @@ CREATE FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) RETURNS pg_catalog.json
     AS 'MODULE_PATHNAME', 'column_json_reveal';
 CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.json)
     WITH FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
+
+-- As text, too, they are opened: without these casts they would be printed, and so be ciphertext
+-- where ciphertext is printed.
+CREATE FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_bytea_text';
+CREATE CAST (pg_catalog.cmk_bytea AS pg_catalog.text)
+    WITH FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_jsonb_text';
+CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.text)
+    WITH FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
+
+COMMENT ON FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) IS 'Opens a value of a protected column';
+COMMENT ON FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.cmk_bytea(pg_catalog.bytea) IS 'A value that is not sealed yet';
 COMMENT ON FUNCTION pg_catalog.cmk_jsonb(pg_catalog.json) IS 'A value that is not sealed yet';
@@ -683,6 +699,32 @@ BEGIN
             COMMENT ON FUNCTION pg_catalog.cmk_text_%1$s(pg_catalog.text, pg_catalog.cmk_text) IS
                 'Implementation of operator %2$s';
             $sql$, operator.symbol, operator.name, operator.more);
+    END LOOP;
+END
+$$;
+
+-- Without these, `||` would be the one that makes a text of anything. Inlined by the planner.
+DO $$
+DECLARE
+    kind pg_catalog.text;
+    types pg_catalog.record;
+BEGIN
+    FOREACH kind IN ARRAY '{bytea, jsonb}'::pg_catalog.text[] LOOP
+        FOR types IN SELECT * FROM (VALUES
+            (pg_catalog.concat('cmk_', kind), pg_catalog.concat('cmk_', kind)),
+            (pg_catalog.concat('cmk_', kind), kind), (kind, pg_catalog.concat('cmk_', kind))
+        ) AS v (a, b)
+        LOOP
+            EXECUTE pg_catalog.format($sql$
+                CREATE FUNCTION pg_catalog.cmk_%1$s_concat(pg_catalog.%2$s, pg_catalog.%3$s)
+                    RETURNS pg_catalog.%1$s LANGUAGE sql STABLE PARALLEL RESTRICTED AS
+                    'SELECT $1::pg_catalog.%1$s OPERATOR(pg_catalog.||) $2::pg_catalog.%1$s';
+                CREATE OPERATOR pg_catalog.|| (FUNCTION = pg_catalog.cmk_%1$s_concat,
+                    LEFTARG = pg_catalog.%2$s, RIGHTARG = pg_catalog.%3$s);
+                COMMENT ON FUNCTION pg_catalog.cmk_%1$s_concat(pg_catalog.%2$s, pg_catalog.%3$s) IS
+                    'Implementation of operator ||';
+                $sql$, kind, types.a, types.b);
+        END LOOP;
     END LOOP;
 END
 $$;

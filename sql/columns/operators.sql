@@ -95,6 +95,32 @@ BEGIN
 END
 $$;
 
+-- Without these, `||` would be the one that makes a text of anything. Inlined by the planner.
+DO $$
+DECLARE
+    kind pg_catalog.text;
+    types pg_catalog.record;
+BEGIN
+    FOREACH kind IN ARRAY '{bytea, jsonb}'::pg_catalog.text[] LOOP
+        FOR types IN SELECT * FROM (VALUES
+            (pg_catalog.concat('cmk_', kind), pg_catalog.concat('cmk_', kind)),
+            (pg_catalog.concat('cmk_', kind), kind), (kind, pg_catalog.concat('cmk_', kind))
+        ) AS v (a, b)
+        LOOP
+            EXECUTE pg_catalog.format($sql$
+                CREATE FUNCTION pg_catalog.cmk_%1$s_concat(pg_catalog.%2$s, pg_catalog.%3$s)
+                    RETURNS pg_catalog.%1$s LANGUAGE sql STABLE PARALLEL RESTRICTED AS
+                    'SELECT $1::pg_catalog.%1$s OPERATOR(pg_catalog.||) $2::pg_catalog.%1$s';
+                CREATE OPERATOR pg_catalog.|| (FUNCTION = pg_catalog.cmk_%1$s_concat,
+                    LEFTARG = pg_catalog.%2$s, RIGHTARG = pg_catalog.%3$s);
+                COMMENT ON FUNCTION pg_catalog.cmk_%1$s_concat(pg_catalog.%2$s, pg_catalog.%3$s) IS
+                    'Implementation of operator ||';
+                $sql$, kind, types.a, types.b);
+        END LOOP;
+    END LOOP;
+END
+$$;
+
 CREATE FUNCTION pg_catalog.cmk_text_cmp(pg_catalog.cmk_text, pg_catalog.text)
     RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
     AS 'MODULE_PATHNAME', 'column_text_cmp';

@@ -87,6 +87,22 @@ CREATE FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) RETURNS pg_catalog.json
     AS 'MODULE_PATHNAME', 'column_json_reveal';
 CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.json)
     WITH FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
+
+-- As text, too, they are opened: without these casts they would be printed, and so be ciphertext
+-- where ciphertext is printed.
+CREATE FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_bytea_text';
+CREATE CAST (pg_catalog.cmk_bytea AS pg_catalog.text)
+    WITH FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_jsonb_text';
+CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.text)
+    WITH FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
+
+COMMENT ON FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) IS 'Opens a value of a protected column';
+COMMENT ON FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.cmk_bytea(pg_catalog.bytea) IS 'A value that is not sealed yet';
 COMMENT ON FUNCTION pg_catalog.cmk_jsonb(pg_catalog.json) IS 'A value that is not sealed yet';

@@ -107,6 +107,14 @@ fn as_text(clear: &[u8]) -> Result<Text> {
     Bytea::copy(&[clear])?.into_text()
 }
 
+// The text form of what is opened.
+fn reveal_as_text(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    let clear = clear(&call.process(), call.bytes(0))?;
+    Ok(as_text(kind.write(clear.as_slice())?.as_slice())?.into_datum())
+}
+column_function!(column_bytea_text, |call| reveal_as_text(Kind::Bytea, call));
+column_function!(column_jsonb_text, |call| reveal_as_text(Kind::Jsonb, call));
+
 // Null where this one value can't be opened: `cmk.try_text`.
 column_function!(column_try_text, |call| match reveal(Kind::Text, call) {
     Err(error) if error.reason.concerns_one_value() => Ok(call.return_null()),
