@@ -70,7 +70,7 @@ class World:
     """A database with the tenants acme and bolt, the suspended `paused`, and `dark`, whose key is disabled.
 
     Its roles: `app` has both grants for all tenants, `ro` for acme only, `nobody` none. The superuser has
-    them all."""
+    them all, and so has `super`, another, which `app` may become."""
 
     def __init__(self, server, kms, extension=True):
         self.server, self.kms, self.dbname = server, kms, unique("columns")
@@ -78,9 +78,11 @@ class World:
         server.execute(f"CREATE DATABASE {self.dbname}")
         self.dba = self.connect()
         self.roles = {}
-        for name in ("app", "ro", "nobody"):
+        for name in ("app", "ro", "nobody", "super"):
             self.roles[name] = unique(name)
             server.execute(f"CREATE ROLE {self.roles[name]} LOGIN")
+        server.execute(f"ALTER ROLE {self.roles['super']} SUPERUSER")
+        server.execute(f"GRANT {self.roles['super']} TO {self.roles['app']}")
         if extension:
             self.dba.run("CREATE EXTENSION cmk_encrypt")
             self._register()
@@ -90,7 +92,7 @@ class World:
         for tenant in ("acme", "bolt", "paused", "dark"):
             uri = self.dark_key if tenant == "dark" else "local:shared"
             self.dba.run("SELECT cmk.register_tenant(%s, %s)", tenant, uri)
-            for role in (self.roles["app"], "postgres"):
+            for role in (self.roles["app"], self.roles["super"], "postgres"):
                 grant(self.dba, tenant, role)
         grant(self.dba, "acme", self.roles["ro"])
         # That of ICU, where PostgreSQL is built with it

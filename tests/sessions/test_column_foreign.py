@@ -61,8 +61,9 @@ def test_armor_that_came_back_as_text_is_not_stored_as_a_value(world, far):
         app.run(f"INSERT INTO u SELECT id + 100, tenant_id, ssn, note FROM {far} WHERE id = 1")
 
 
-def test_a_foreign_column_of_the_type_passes_envelopes_on_to_a_superuser(world, far, reader):
-    dba = world.connect()
+def test_a_foreign_column_of_the_type_gives_envelopes_to_who_asks_for_them(world, far, reader):
+    assert world.connect().all("SELECT id FROM typed WHERE ssn = '222'") == []  # what came is armor, as text
+    dba = world.connect(input="envelope")
     assert dba.all("SELECT id FROM typed WHERE ssn = '222' ORDER BY id") == [(2,), (3,), (9,)]
     dba.run("INSERT INTO u SELECT id + 200, tenant_id, ssn, note FROM typed")
     copied = {id - 200: ssn for id, ssn in plain(reader, "u").items() if id > 200}

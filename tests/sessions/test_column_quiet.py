@@ -217,6 +217,7 @@ def test_try_text_gives_null_for_a_value_that_cannot_be_opened(world, dba, reade
     table = world.make(unique("bad"), ROWS[:3])
     bad = armor(flip(envelopes(dba, table)[1], 8 * 70))
     dba.run(f'ALTER TABLE {table} DISABLE TRIGGER "{TRIGGER}"')
+    dba.run("SET cmk_encrypt.input = envelope")
     dba.run(f"UPDATE {table} SET ssn = '{bad}' WHERE id = 1")
     dba.run(f'ALTER TABLE {table} ENABLE ALWAYS TRIGGER "{TRIGGER}"')
     with fails("39000", "not_authentic", "acme"):
