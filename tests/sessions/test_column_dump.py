@@ -193,6 +193,18 @@ def test_a_restore_needs_no_key(world, server, u, target, tmp_path):
     assert answered == {key: counts for key, counts in calls["by_key"].items() if key != world.dark_key}
 
 
+def test_a_dump_with_row_security_restores_where_envelopes_are_announced(world, server, u, half, target, tmp_path):
+    """Its script doesn't switch row security off, which would tell a restore from an application."""
+    script = dump(world, tmp_path / "dump", "--enable-row-security")[0].read_bytes()
+    name = target()
+    done = attempt(server, "psql", "-qX", "-v", "ON_ERROR_STOP=1", "-d", name, input=script)
+    assert done.returncode != 0 and b"not_sealed" in done.stderr and b"cmk_encrypt.input" in done.stderr
+    name = target()
+    run_script(server, name, b"SET cmk_encrypt.input = envelope;\n" + script)
+    for table in (u, half):
+        assert envelopes(target.inside(name), table) == envelopes(world.dba, table)
+
+
 # Data alone, into a table with its trigger
 
 
