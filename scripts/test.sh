@@ -88,5 +88,6 @@ for major in 14 16 17 18; do
 done
 join "PostgreSQL 15: sessions"
 join "PostgreSQL 18: sessions"
+step "PostgreSQL 15: clients" scripts/test_clients.sh "$pg15"
 step "PostgreSQL 15: drills" sessions "$pg15" "${measuring[@]}"
 step "PostgreSQL 18: drills" sessions "$pg18" "${measuring[@]}"

@@ -2300,8 +2300,10 @@ BEGIN
     END IF;
     label := COALESCE(existing.label, label, cmk_internal.default_label("table", "column"));
 
+    -- TOAST indexes have a page even in empty tables.
     SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.relation)), 0)::pg_catalog.int8 INTO bytes
-      FROM cmk_internal.table_tree("table") t;
+      FROM cmk_internal.table_tree("table") t
+     WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0;
     IF subject.target IS NULL THEN
         rewrite := false;
     ELSIF tenant_column IS NULL AND tenant_expression IS NULL
@@ -2642,7 +2644,7 @@ $$;
 --
 -- pause: how long to sleep after a batch, in times of what the batch took.
 CREATE PROCEDURE cmk.seal_table(
-    "table" pg_catalog.regclass, pause pg_catalog.numeric DEFAULT 1.0, batch_blocks pg_catalog.int4 DEFAULT 64)
+    "table" pg_catalog.regclass, pause pg_catalog.numeric DEFAULT 2.0, batch_blocks pg_catalog.int4 DEFAULT 64)
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -2664,6 +2666,7 @@ BEGIN
     PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
     obstacles := ARRAY(SELECT o.line FROM cmk_internal.seal_obstacles("table") o (line));
     PERFORM cmk_internal.refuse(obstacles);
+    PERFORM cmk_internal.tell_of_triggers("table");
     COMMIT;
     FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s LOOP
         CONTINUE WHEN item.validated;
@@ -2712,7 +2715,7 @@ BEGIN
                 RAISE NOTICE '% of %: % of % blocks, % rows sealed', pg_catalog.quote_ident(item."column"),
                     item.relation, LEAST(first_block, blocks), blocks, total;
             END IF;
-            PERFORM pg_catalog.pg_sleep(GREATEST(COALESCE(pause, 1.0), 0)::pg_catalog.float8
+            PERFORM pg_catalog.pg_sleep(GREATEST(COALESCE(pause, 2.0), 0)::pg_catalog.float8
                 OPERATOR(pg_catalog.*) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started));
         END LOOP;
     END LOOP;
@@ -2728,6 +2731,30 @@ BEGIN
         EXECUTE pg_catalog.format('ANALYZE %s', "table");
     END IF;
     PERFORM cmk_internal.tell_remnants("table", total);
+END
+$$;
+
+-- Who may not set session_replication_role cannot keep users' triggers from firing.
+CREATE FUNCTION cmk_internal.tell_of_triggers("table" pg_catalog.regclass) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    triggers pg_catalog.text;
+BEGIN
+    -- Bits of tgtype: 1 for each row, 16 UPDATE.
+    SELECT pg_catalog.string_agg(pg_catalog.format('%I on %s', g.tgname, t.relation), ', ') INTO triggers
+      FROM cmk_internal.columns_to_seal("table") t
+      JOIN pg_catalog.pg_trigger g ON g.tgrelid OPERATOR(pg_catalog.=) t.relation
+     WHERE NOT t.validated AND NOT g.tgisinternal
+       AND g.tgname OPERATOR(pg_catalog.<>) '~cmk_seal'
+       AND g.tgenabled OPERATOR(pg_catalog.=) 'O'
+       AND g.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 16 OPERATOR(pg_catalog.<>) 0;
+    IF triggers IS NOT NULL THEN
+        PERFORM pg_catalog.set_config('session_replication_role', pg_catalog.current_setting('session_replication_role'), true);
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'triggers fire while values are sealed: %', triggers
+        USING HINT = 'They do not for superusers, nor for roles that were granted SET ON PARAMETER session_replication_role.';
 END
 $$;
 
@@ -3059,6 +3086,8 @@ COMMENT ON FUNCTION cmk_internal.tell_failures(pg_catalog.jsonb) IS
     'Warns of tenants whose values are not sealed';
 COMMENT ON FUNCTION cmk_internal.tell_of_protection(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
     'Tells what protection of a column brings with it';
+COMMENT ON FUNCTION cmk_internal.tell_of_triggers(pg_catalog.regclass) IS
+    'Warns of triggers of users that will fire';
 COMMENT ON FUNCTION cmk_internal.tell_remnants(pg_catalog.regclass, pg_catalog.int8) IS
     'Tells where plaintext is left, and how to remove it';
 COMMENT ON FUNCTION cmk_internal.tenant_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS

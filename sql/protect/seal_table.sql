@@ -121,7 +121,7 @@ $$;
 --
 -- pause: how long to sleep after a batch, in times of what the batch took.
 CREATE PROCEDURE cmk.seal_table(
-    "table" pg_catalog.regclass, pause pg_catalog.numeric DEFAULT 1.0, batch_blocks pg_catalog.int4 DEFAULT 64)
+    "table" pg_catalog.regclass, pause pg_catalog.numeric DEFAULT 2.0, batch_blocks pg_catalog.int4 DEFAULT 64)
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -192,7 +192,7 @@ BEGIN
                 RAISE NOTICE '% of %: % of % blocks, % rows sealed', pg_catalog.quote_ident(item."column"),
                     item.relation, LEAST(first_block, blocks), blocks, total;
             END IF;
-            PERFORM pg_catalog.pg_sleep(GREATEST(COALESCE(pause, 1.0), 0)::pg_catalog.float8
+            PERFORM pg_catalog.pg_sleep(GREATEST(COALESCE(pause, 2.0), 0)::pg_catalog.float8
                 OPERATOR(pg_catalog.*) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started));
         END LOOP;
     END LOOP;

@@ -11,6 +11,7 @@ use crate::pg::datum::Bytea;
 use crate::pg::interrupt;
 use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
+use crate::pg::scratch;
 use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use std::cmp::Ordering;
@@ -151,28 +152,51 @@ fn both<'a>(call: Call, process: &ThisProcess) -> Result<Option<(Clear<'a>, Clea
 }
 
 fn equal(kind: Kind, call: Call) -> Result<bool> {
-    match both(call, &call.process())? {
+    scratch::with(|| match both(call, &call.process())? {
         None => Ok(true),
-        Some((a, b)) => kind.are_equal(a.as_slice(), b.as_slice(), call.collation()),
-    }
+        Some((a, b)) => {
+            let equal = kind.are_equal(a.as_slice(), b.as_slice(), call.collation());
+            free(a, b);
+            equal
+        }
+    })
 }
 
 fn order(kind: Kind, call: Call) -> Result<Ordering> {
-    match both(call, &call.process())? {
+    scratch::with(|| match both(call, &call.process())? {
         None => Ok(Ordering::Equal),
-        Some((a, b)) => kind.compare(a.as_slice(), b.as_slice(), call.collation()),
-    }
+        Some((a, b)) => {
+            let order = kind.compare(a.as_slice(), b.as_slice(), call.collation());
+            free(a, b);
+            order
+        }
+    })
+}
+
+/// Zeroes the plaintexts.
+fn free(a: Clear<'_>, b: Clear<'_>) {
+    a.free();
+    b.free();
 }
 
 fn hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     refuse_index()?;
-    kind.hash(clear(&call.process(), call.bytes(0))?.as_slice(), call.collation())
+    scratch::with(|| {
+        let clear = clear(&call.process(), call.bytes(0))?;
+        let hash = kind.hash(clear.as_slice(), call.collation());
+        clear.free();
+        hash
+    })
 }
 
 fn extended_hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     refuse_index()?;
-    let clear = clear(&call.process(), call.bytes(0))?;
-    kind.extended_hash(clear.as_slice(), call.datum(1), call.collation())
+    scratch::with(|| {
+        let clear = clear(&call.process(), call.bytes(0))?;
+        let hash = kind.extended_hash(clear.as_slice(), call.datum(1), call.collation());
+        clear.free();
+        hash
+    })
 }
 
 macro_rules! operators {

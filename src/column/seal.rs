@@ -12,7 +12,7 @@ use super::kind::Kind;
 use super::open::{Clear, clear};
 use super::tenants;
 use super::{catalog, recent, stats};
-use crate::pg::call::Call;
+use crate::pg::call::{CSTRING_MAX, Call};
 use crate::pg::datum::{Bytea, content, is_stored_alike};
 use crate::pg::error_context;
 use crate::pg::identity::is_superuser;
@@ -20,6 +20,7 @@ use crate::pg::process::keyring;
 use crate::pg::protected_row::{Row, RowTenant, is_replica, kept};
 use crate::pg::raw::column_function;
 use crate::pg::settings::values::column_tenant;
+use cmk_envelope::armor;
 use cmk_envelope::column::{ColumnBinding, ColumnTag, TenantTag, overhead};
 use cmk_error::{Error, Reason, Result};
 use cmk_keyring::tenant::TENANT_NAME_MAX;
@@ -133,7 +134,12 @@ impl Column {
 
     fn seal_for(&mut self, call: Call, tenant: &Tenant<'_>, clear: &[u8]) -> Result<pg_sys::Datum> {
         let named = |error: Error| error.for_tenant(tenant.name);
-        let mut sealed = Bytea::with_len(clear.len() + overhead(false)).map_err(named)?;
+        let len = clear.len() + overhead(false);
+        // What can't be printed couldn't be dumped.
+        if armor::encoded_len(len) > CSTRING_MAX {
+            return Err(named(Reason::TooLarge.into()));
+        }
+        let mut sealed = Bytea::with_len(len).map_err(named)?;
         let binding = ColumnBinding {
             tenant: tenant.name.as_bytes(),
             tenant_tag: tenant.tag,

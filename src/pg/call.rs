@@ -9,8 +9,8 @@ use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 use std::ptr::NonNull;
 
-/// Longest chunk of memory that PostgreSQL hands out.
-const ALLOC_MAX: usize = 0x3fff_ffff;
+/// Longest C string, without the zero behind it: PostgreSQL hands out no more memory at once.
+pub const CSTRING_MAX: usize = 0x3fff_fffe;
 
 /// A running call.
 #[derive(Clone, Copy)]
@@ -132,7 +132,7 @@ impl PgCString {
     /// # Errors
     /// `too_large`, `out_of_memory`.
     pub fn with_len(len: usize) -> Result<Self> {
-        if len >= ALLOC_MAX {
+        if len > CSTRING_MAX {
             return Err(Reason::TooLarge.into());
         }
         // SAFETY: a size below MaxAllocSize; the memory is written before it is read.

@@ -114,8 +114,14 @@ unsafe extern "C-unwind" fn on_start(query: Query, flags: c_int) {
 /// `query` is about to start.
 unsafe fn starting_role(query: Query) -> Role {
     use pg_sys::PortalStrategy::{PORTAL_ONE_MOD_WITH, PORTAL_ONE_RETURNING};
-    // SAFETY: looks at the running portal, if there is one, and its list of statements.
+    // SAFETY: looks at the query, the running portal, if there is one, and its list of statements.
     unsafe {
+        // A foreign key is looked up as the owner of the other table, for somebody who could learn
+        // from it which values there are.
+        let is_look_up = (*query).operation == pg_sys::CmdType::CMD_SELECT;
+        if is_look_up && pg_sys::InNoForceRLSOperation() {
+            return Role(pg_sys::GetOuterUserId().to_u32());
+        }
         let Some(portal) = pg_sys::ActivePortal.as_ref() else { return current_role() };
         let fills = matches!(portal.strategy, PORTAL_ONE_RETURNING | PORTAL_ONE_MOD_WITH);
         let its_own = utility::is_of_portal(portal, (*query).plannedstmt);

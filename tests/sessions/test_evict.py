@@ -6,7 +6,7 @@ from crowd import READ
 from drill import Drill
 from server import until
 from support import CANARY, Session, fails
-from test_standby import Standby, replayed
+from standby import Standby, replayed
 from watched import QUICK, Watched
 
 EVICTIONS = {"evict": "SELECT cmk.evict('{}')", "evict_all": "SELECT cmk.evict_all()"}

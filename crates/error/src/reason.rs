@@ -296,7 +296,7 @@ reasons! {
         "Set encrypt, decrypt or both to true.";
     NotSealed = "not_sealed", CheckViolation,
         "a value of a protected column is not sealed",
-        "Plaintext was about to be stored. The trigger \"~cmk_seal\" is disabled or missing, or another trigger changed the value after it: see cmk.protected_columns.";
+        "Plaintext was about to be stored. The trigger \"~cmk_seal\" is disabled or missing, or another trigger changed the value after it: see cmk.protected_columns. While a dump is restored: SET cmk_encrypt.input = envelope.";
     ForeignEnvelope = "foreign_envelope", CheckViolation,
         "a value of a protected column was sealed for another tenant or column",
         "Such a value is sealed anew where it is inserted by a role with grants for both tenants, but not while session_replication_role is replica.";

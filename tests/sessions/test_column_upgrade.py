@@ -1,0 +1,89 @@
+"""pg_upgrade: what was sealed stays byte for byte, and opens afterwards.
+
+The new server is of the same PostgreSQL, or of the one whose pg_config UPGRADE_PG_CONFIG names."""
+
+import os
+import subprocess
+from unittest import mock
+
+import pytest
+
+from columns import ROWS, Client, World, envelopes, plain
+from server import Server
+from support import fails
+
+CHECKS = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conname LIKE 'cmk%' ORDER BY 1, 2"
+STORED = "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('u', 'u_pkey', 'half') ORDER BY 1"
+
+
+class Upgraded(Server):
+    """A server that pg_upgrade fills from `old`, which is stopped for it."""
+
+    def __init__(self, old, conf):
+        self.old, self.old_bin = old, os.path.dirname(Server.program("postgres"))
+        with mock.patch.dict(os.environ, PG_CONFIG=os.environ.get("UPGRADE_PG_CONFIG", os.environ["PG_CONFIG"])):
+            super().__init__({"cmk_encrypt.local_key_directory": str(old.keys), **conf})
+
+    def _script(self, command, *arguments):
+        if command == "start":
+            self.old.stop()
+            uid, gid = self.owner()
+            as_owner = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--init-groups"] if os.geteuid() == 0 else []
+            done = subprocess.run(
+                [*as_owner, self.program("pg_upgrade"), "-b", self.old_bin, "-d", self.old.data,
+                 "-D", self.data, "-U", "postgres", "-s", self.socket],
+                cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+            )
+            assert done.returncode == 0, done.stdout.decode()
+        return super()._script(command, *arguments)
+
+
+@pytest.fixture(scope="module")
+def upgraded(make_server, kms_process):
+    """What was there before, and the server after."""
+    old = make_server()
+    old.make_local_key("shared")
+    world = World(old, kms_process)
+    old.execute(f"ALTER ROLE {world.roles['app']} SET cmk_encrypt.output = plaintext")
+    world.make("u", ROWS)
+    world.make("half")
+    world.dba.run('ALTER TABLE half DROP CONSTRAINT cmk_sealed_ssn, DISABLE TRIGGER "~cmk_seal"')
+    world.dba.run("INSERT INTO half VALUES (1, 'acme', 'not sealed yet', NULL)")
+    world.dba.run("ALTER TABLE half ADD CONSTRAINT cmk_sealed_ssn CHECK (cmk.sealed(ssn, 'half.ssn',"
+                  " tenant_id, NULL)) NOT VALID")
+    world.dba.run('ALTER TABLE half ENABLE ALWAYS TRIGGER "~cmk_seal"')
+    before = {name: envelopes(world.dba, name) for name in ("u", "given.dim")}
+    before |= {sql: world.dba.all(sql) for sql in (CHECKS, STORED)}
+    world.disconnect()
+    new = Upgraded(old, {"cmk_encrypt.local_keys": "on", "cmk_encrypt.kms_endpoint_url": kms_process.url})
+    yield world, before, new
+    new.destroy()
+
+
+def test_all_is_as_it_was(upgraded):
+    world, before, new = upgraded
+    with Client(new.connect(world.dbname)).connection as connection:
+        dba = Client(connection)
+        for name in ("u", "given.dim"):
+            assert envelopes(dba, name) == before[name]
+        for sql in (CHECKS, STORED):
+            assert dba.all(sql) == before[sql]
+        assert dba.one("SELECT ssn FROM half") == "not sealed yet"
+
+
+def test_protection_goes_on(upgraded):
+    world, _, new = upgraded
+    with new.connect(world.dbname, world.roles["app"]) as connection:
+        app = Client(connection)
+        assert plain(app, "u", "tenant_id, ssn, note") == {row[0]: row[1:] for row in ROWS}
+        with app.counts(seals=3, opens=1):
+            app.run("INSERT INTO u VALUES (90, 'acme', 'after', NULL)")
+            app.run("UPDATE u SET tenant_id = 'bolt' WHERE id = 90")
+            app.run("UPDATE half SET ssn = ssn")
+        assert app.all("SELECT ssn, cmk.is_sealed(ssn) FROM half") == [("not sealed yet", True)]
+        with fails("55000", "key_disabled", "dark"):
+            app.run("SELECT ssn FROM given.dim")
+    with new.connect(world.dbname) as connection:
+        Client(connection).run('ALTER TABLE u DISABLE TRIGGER "~cmk_seal"')
+        with fails("23514", "not_sealed"):
+            Client(connection).run("INSERT INTO u VALUES (91, 'acme', 'x', NULL)")
