@@ -1824,7 +1824,7 @@ $$;
 -- partitions and its children.
 CREATE FUNCTION cmk_internal.is_protected("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.bool
-LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT NOT EXISTS (
         SELECT FROM cmk_internal.table_tree(is_protected."table") t
@@ -1946,7 +1946,7 @@ CREATE FUNCTION cmk_internal.checks_of_column(
     OUT is_ours pg_catalog.bool, OUT is_local pg_catalog.bool,
     OUT definition pg_catalog.text, OUT comment pg_catalog.text)
 RETURNS SETOF pg_catalog.record
-LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, t.depth, c.conname,
            EXISTS (SELECT FROM cmk.protections() p
@@ -2192,7 +2192,7 @@ $$;
 -- where two tables would share a label.
 CREATE FUNCTION cmk_internal.default_label("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.text
-LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN EXISTS (SELECT FROM cmk.protections() p
                               WHERE p.label OPERATOR(pg_catalog.=) short.label
@@ -3211,7 +3211,7 @@ GRANT EXECUTE ON FUNCTION
 -- Who may protect columns: whoever owns the table. These run with the rights of their caller, and
 -- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs
 -- that everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the
--- registry's affair, and for whoever reads it.
+-- registry's affair, and its owner's.
 GRANT USAGE ON SCHEMA cmk_internal TO PUBLIC;
 GRANT SELECT ON cmk.protected_columns TO PUBLIC;
 GRANT EXECUTE ON ROUTINE

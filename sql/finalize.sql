@@ -99,7 +99,7 @@ GRANT EXECUTE ON FUNCTION
 -- Who may protect columns: whoever owns the table. These run with the rights of their caller, and
 -- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs
 -- that everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the
--- registry's affair, and for whoever reads it.
+-- registry's affair, and its owner's.
 GRANT USAGE ON SCHEMA cmk_internal TO PUBLIC;
 GRANT SELECT ON cmk.protected_columns TO PUBLIC;
 GRANT EXECUTE ON ROUTINE

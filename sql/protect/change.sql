@@ -27,7 +27,7 @@ CREATE FUNCTION cmk_internal.checks_of_column(
     OUT is_ours pg_catalog.bool, OUT is_local pg_catalog.bool,
     OUT definition pg_catalog.text, OUT comment pg_catalog.text)
 RETURNS SETOF pg_catalog.record
-LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, t.depth, c.conname,
            EXISTS (SELECT FROM cmk.protections() p

@@ -143,7 +143,7 @@ $$;
 -- partitions and its children.
 CREATE FUNCTION cmk_internal.is_protected("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.bool
-LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT NOT EXISTS (
         SELECT FROM cmk_internal.table_tree(is_protected."table") t

@@ -4,7 +4,7 @@
 -- where two tables would share a label.
 CREATE FUNCTION cmk_internal.default_label("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.text
-LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN EXISTS (SELECT FROM cmk.protections() p
                               WHERE p.label OPERATOR(pg_catalog.=) short.label

@@ -138,11 +138,11 @@ INTERNAL_FUNCTIONS = {
     "stable unsafe caller strict pinned": {"column_problems", "columns_to_seal", "seal_obstacles"},
     "stable unsafe caller pinned": {"dump_keys", "refuse_null", "refuse_unprotected"},
     "stable safe caller strict pinned": {
-        "checks_of_column", "column_obstacles", "column_uses", "common_obstacles", "default_label", "files_of_column",
-        "is_protected", "is_protected_type", "keeps_file", "plain_default", "protecting_type", "protection_note",
-        "row_type_holders", "seal_conditions", "seal_trigger", "table_tree", "unused_constraint_name", "view_grants",
-        "view_obstacles", "view_script", "views_of_column",
+        "column_obstacles", "column_uses", "common_obstacles", "files_of_column", "is_protected_type", "keeps_file",
+        "plain_default", "protecting_type", "protection_note", "row_type_holders", "seal_conditions", "seal_trigger",
+        "table_tree", "unused_constraint_name", "view_grants", "view_obstacles", "view_script", "views_of_column",
     },
+    "stable restricted caller strict pinned": {"checks_of_column", "default_label", "is_protected"},
     "stable safe caller pinned": {"former_type", "protection_comment"},
     "immutable safe caller pinned": {"concerns_tenant"},
 }
