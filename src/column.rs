@@ -4,12 +4,13 @@
 //! A value comes in as plaintext ([`input`]), is sealed by a trigger before it is stored
 //! ([`seal`]), and is proven to be sealed by a CHECK constraint that takes no key ([`check`]). The
 //! constraint is also what says for which tenant a column's values are sealed: there is no other
-//! registry of protected columns that a restore could lose. A cast opens a value ([`open`]). Sent
+//! registry of protected columns that a restore could lose. A cast opens a value ([`cast`]). Sent
 //! to a client it is ciphertext unless the session asked for plaintext ([`output`]). Clients can be
 //! told the type that is protected, not ours ([`wire`]). Whatever compares values compares
 //! plaintexts ([`compare`], [`sort`]).
 
 mod analyze;
+mod cast;
 mod catalog;
 mod check;
 mod compare;

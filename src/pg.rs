@@ -27,6 +27,7 @@ mod providers;
 pub mod raw;
 pub mod registry;
 pub mod report;
+pub mod running;
 pub mod scratch;
 pub mod settings;
 pub mod shared_memory;

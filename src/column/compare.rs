@@ -152,7 +152,7 @@ fn both<'a>(call: Call, process: &ThisProcess) -> Result<Option<(Clear<'a>, Clea
 }
 
 fn equal(kind: Kind, call: Call) -> Result<bool> {
-    scratch::with(|| match both(call, &call.process())? {
+    scratch::with(|| match both(call, &ThisProcess::of(call))? {
         None => Ok(true),
         Some((a, b)) => {
             let equal = kind.are_equal(a.as_slice(), b.as_slice(), call.collation());
@@ -163,7 +163,7 @@ fn equal(kind: Kind, call: Call) -> Result<bool> {
 }
 
 fn order(kind: Kind, call: Call) -> Result<Ordering> {
-    scratch::with(|| match both(call, &call.process())? {
+    scratch::with(|| match both(call, &ThisProcess::of(call))? {
         None => Ok(Ordering::Equal),
         Some((a, b)) => {
             let order = kind.compare(a.as_slice(), b.as_slice(), call.collation());
@@ -182,7 +182,7 @@ fn free(a: Clear<'_>, b: Clear<'_>) {
 fn hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     refuse_index()?;
     scratch::with(|| {
-        let clear = clear(&call.process(), call.bytes(0))?;
+        let clear = clear(&ThisProcess::of(call), call.bytes(0))?;
         let hash = kind.hash(clear.as_slice(), call.collation());
         clear.free();
         hash
@@ -192,7 +192,7 @@ fn hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
 fn extended_hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     refuse_index()?;
     scratch::with(|| {
-        let clear = clear(&call.process(), call.bytes(0))?;
+        let clear = clear(&ThisProcess::of(call), call.bytes(0))?;
         let hash = kind.extended_hash(clear.as_slice(), call.datum(1), call.collation());
         clear.free();
         hash

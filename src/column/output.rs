@@ -10,8 +10,9 @@ use super::stored::{Stored, looks_sealed};
 use crate::pg::call::{Call, PgCString};
 use crate::pg::datum::Bytea;
 use crate::pg::destination;
-use crate::pg::executor;
+use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
+use crate::pg::running;
 use crate::pg::settings::values::{Output, column_output};
 use cmk_envelope::armor;
 use cmk_error::{Reason, Result};
@@ -42,7 +43,7 @@ pub fn wants_plaintext(reader: Reader) -> bool {
         && !destination::is_elsewhere()
         && match reader {
             Reader::OfStatement => destination::is_client(),
-            Reader::Client => executor::is_clients_own() || destination::is_client(),
+            Reader::Client => running::is_clients_own() || destination::is_client(),
         }
 }
 
@@ -53,7 +54,9 @@ fn show<'a>(kind: Kind, call: Call, value: &'a [u8], reader: Reader) -> Result<S
         return Ok(Shown::Armored(value));
     }
     Ok(match Stored::parse(value)? {
-        Stored::Sealed(envelope) => Shown::Opened(open(&call.process().printing(), &envelope)?),
+        Stored::Sealed(envelope) => {
+            Shown::Opened(open(&ThisProcess::of(call).printing(), &envelope)?)
+        }
         Stored::Plain(plain) => {
             match kind == Kind::Text && !plaintext && armor::needs_escape(plain) {
                 true => Shown::Escaped(plain),

@@ -16,7 +16,7 @@ use crate::pg::call::{CSTRING_MAX, Call};
 use crate::pg::datum::{Bytea, content, is_stored_alike};
 use crate::pg::error_context;
 use crate::pg::identity::is_superuser;
-use crate::pg::process::keyring;
+use crate::pg::process::{ThisProcess, keyring};
 use crate::pg::protected_row::{Row, RowTenant, is_replica, kept};
 use crate::pg::raw::column_function;
 use crate::pg::settings::values::column_tenant;
@@ -124,7 +124,7 @@ impl Column {
         }
         // SAFETY: a value of one of our types.
         let stored = unsafe { content(value) };
-        let clear = clear(&call.process(), stored)?;
+        let clear = clear(&ThisProcess::of(call), stored)?;
         if let Clear::Plain(plain) = &clear {
             refuse_armor(self.kind, plain)?;
         }
@@ -147,7 +147,7 @@ impl Column {
             token: None,
         };
         let out = sealed.as_mut_slice();
-        keyring().seal_column(&call.process(), tenant.name, &binding, clear, out)?;
+        keyring().seal_column(&ThisProcess::of(call), tenant.name, &binding, clear, out)?;
         stats::sealed();
         recent::add(sealed.as_slice());
         Ok(sealed.into_datum())
@@ -176,7 +176,7 @@ impl Column {
         if recent::contains(stored) {
             return Ok(());
         }
-        match clear(&call.process(), stored) {
+        match clear(&ThisProcess::of(call), stored) {
             Ok(_) => Ok(()),
             Err(error) if error.reason == Reason::UnknownDataKey && is_superuser() => Ok(()),
             Err(error) if error.reason.concerns_one_value() => Err(error),

@@ -226,7 +226,7 @@ fn set_up(kind: Kind, call: Call) -> pg_sys::Datum {
     };
     sort_support::set_up(call, may_abbreviate, |collation, limit| Sort {
         kind,
-        process: call.process(),
+        process: ThisProcess::of(call),
         collation,
         run: Run::new(limit),
         memo: Memo { opened: HashMap::default(), bytes: 0, limit },

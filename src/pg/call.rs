@@ -3,7 +3,6 @@
 //! it here relies on them.
 
 use super::datum::content;
-use super::process::ThisProcess;
 use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
@@ -110,13 +109,6 @@ impl Call {
         // SAFETY: the running call.
         unsafe { (*self.0).isnull = true };
         pg_sys::Datum::null()
-    }
-
-    /// This process, as the caller's.
-    #[inline]
-    pub fn process(self) -> ThisProcess {
-        // SAFETY: the running call.
-        unsafe { ThisProcess::called(self.0) }
     }
 }
 

@@ -4,8 +4,8 @@
 //! error, to copy it into a file or to make it part of a text that is then stored. A plaintext may
 //! go only to the client that asked for it.
 
-use super::executor;
-use super::process::in_security_restricted_operation;
+use super::identity::in_security_restricted_operation;
+use super::running;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -52,7 +52,7 @@ pub fn is_client() -> bool {
     use pg_sys::PortalStrategy::{
         PORTAL_ONE_MOD_WITH, PORTAL_ONE_RETURNING, PORTAL_ONE_SELECT, PORTAL_UTIL_SELECT,
     };
-    if !executor::may_be_shown() {
+    if !running::may_be_shown() {
         return false;
     }
     // SAFETY: variables of this process, on the main thread; a live portal or null.

@@ -19,17 +19,16 @@
 //! them. An ERROR jumps over the frames of the hooks, so they hold nothing that has to be dropped.
 
 mod around;
-mod running;
 pub mod utility;
 
 pub use around::around;
-pub use running::{is_clients_own, may_be_shown};
 pub use utility::callers_role;
 
 use super::compat::with_run_arguments;
 use super::datum::alloc;
 use super::destination;
 use super::identity::current_role;
+use super::running;
 use super::settings::values::{Output, column_output};
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
@@ -77,7 +76,7 @@ pub fn install() {
         pg_sys::ExecutorFinish_hook = Some(on_finish);
         utility::install();
         utility::enter_at_load();
-        running::enter_at_load();
+        utility::begin_at_load();
         // The library may be loaded by a query that is just starting and calls our functions.
         let mut context = pg_sys::CurrentMemoryContext;
         while !context.is_null() {

@@ -4,9 +4,16 @@ use cmk_keyring::tenant::Role;
 use pgrx::pg_sys;
 
 unsafe extern "C" {
-    // Bound again because it can't raise an ERROR: pgrx's binding sets up a jump target around each
-    // call.
+    // Bound again because they can't raise an ERROR: pgrx's bindings set up a jump target around
+    // each call.
     safe fn GetUserId() -> pg_sys::Oid;
+    safe fn InSecurityRestrictedOperation() -> bool;
+}
+
+/// True inside ANALYZE, REFRESH MATERIALIZED VIEW and index builds, where a result would be stored.
+#[inline]
+pub fn in_security_restricted_operation() -> bool {
+    InSecurityRestrictedOperation()
 }
 
 /// The current role: that of the innermost SECURITY DEFINER function, else that of SET ROLE, else

@@ -1,5 +1,6 @@
 //! This backend: its keyring, and what the keyring asks of it.
 
+use super::call::Call;
 use super::providers::InterruptibleKms;
 use super::registry::{invalidation, read};
 use super::settings::values;
@@ -83,6 +84,13 @@ impl ThisProcess {
 }
 
 impl ThisProcess {
+    /// For a function that gets its call as a [`Call`].
+    #[inline]
+    pub fn of(call: Call) -> Self {
+        // SAFETY: the running call.
+        unsafe { Self::called(call.raw()) }
+    }
+
     /// The same for what is printed. The client chose how protected columns are printed to it, so
     /// inside a SECURITY DEFINER function whoever called that needs the grant, too.
     pub fn printing(mut self) -> Self {
@@ -104,18 +112,6 @@ impl ThisProcess {
     pub fn later(&self) -> Self {
         Self { starter: self.starter, around: executor::around() }
     }
-}
-
-unsafe extern "C" {
-    // Bound again because it can't raise an ERROR and is called for every value: pgrx's binding
-    // sets up a jump target around each call.
-    safe fn InSecurityRestrictedOperation() -> bool;
-}
-
-/// True inside ANALYZE, REFRESH MATERIALIZED VIEW and index builds, where a result would be stored.
-#[inline]
-pub fn in_security_restricted_operation() -> bool {
-    InSecurityRestrictedOperation()
 }
 
 impl Process for ThisProcess {

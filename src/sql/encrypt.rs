@@ -6,7 +6,8 @@
 //! be NULL.
 
 use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg, required};
-use crate::pg::process::{ThisProcess, in_security_restricted_operation, keyring};
+use crate::pg::identity::in_security_restricted_operation;
+use crate::pg::process::{ThisProcess, keyring};
 use crate::pg::report::{IntoSql, SqlResult};
 use cmk_envelope::{Envelope, OVERHEAD};
 use cmk_error::{Error, Reason, Result};

@@ -2,9 +2,10 @@
 //! fetched from. In a SECURITY DEFINER function it may be the caller's, so all that happens in it
 //! needs the caller's grant too.
 
-use super::{around, running};
+use super::{around, forget_with};
 use crate::pg::datum::alloc;
 use crate::pg::identity::{current_role, is_superuser};
+use crate::pg::running;
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::{CStr, c_char, c_void};
@@ -78,7 +79,7 @@ unsafe extern "C-unwind" fn on_utility(
     // SAFETY: the same.
     let may_store = unsafe { may_store(statement) };
     if may_store {
-        running::push_command((&raw const here) as usize);
+        begin((&raw const here) as usize);
     }
     // SAFETY: called in place of, and calling, PostgreSQL's own function with its arguments.
     unsafe {
@@ -102,6 +103,46 @@ unsafe extern "C-unwind" fn on_utility(
     }
     if is_foreign {
         around::pop((&raw const here) as usize);
+    }
+}
+
+/// A command that may store something begins, in a hook at this frame.
+fn begin(frame: usize) {
+    // SAFETY: looks at the running portal, if there is one.
+    let context = unsafe {
+        pg_sys::ActivePortal.as_ref().map_or(pg_sys::TopTransactionContext, |it| it.portalContext)
+    };
+    if forget_with(context) {
+        running::push_command(frame, context);
+    }
+}
+
+/// The library is being loaded in the middle of a statement. If that is deeper than where the
+/// client's own rows are printed, a query may be around it that writes, and that began unseen. So
+/// all that the statement does counts as stored, until its portal goes.
+///
+/// # Safety
+/// From `_PG_init`, on the main thread.
+pub(super) unsafe fn begin_at_load() {
+    // SAFETY: looks at the running portal, if there is one; contexts have parents and names.
+    let portal = unsafe {
+        let Some(portal) = pg_sys::ActivePortal.as_ref() else { return };
+        let mut context = pg_sys::CurrentMemoryContext;
+        let mut executors = 0;
+        while !context.is_null() && context != portal.portalContext {
+            executors += usize::from(CStr::from_ptr((*context).name) == c"ExecutorState");
+            if CStr::from_ptr((*context).name).to_bytes().starts_with(b"SPI ") {
+                break;
+            }
+            context = (*context).parent;
+        }
+        if context == portal.portalContext && executors <= 1 {
+            return;
+        }
+        portal
+    };
+    if forget_with(portal.portalContext) {
+        running::push_command(usize::MAX, portal.portalContext);
     }
 }
 

@@ -4,13 +4,12 @@
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
-use std::ffi::CStr;
 
 type Context = pg_sys::MemoryContext;
 
 /// Where the rows of a query go.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rows {
+pub enum Rows {
     /// Into tables or files.
     Stored,
     /// To the client, or to whoever hands them on.
@@ -22,7 +21,7 @@ pub(super) enum Rows {
 impl Rows {
     /// # Safety
     /// `query` was started.
-    pub(super) unsafe fn of(query: *mut pg_sys::QueryDesc) -> Self {
+    pub unsafe fn of(query: *mut pg_sys::QueryDesc) -> Self {
         // SAFETY: the caller's promise: a query has a plan.
         let stores = unsafe {
             let plan = (*query).plannedstmt.as_ref();
@@ -59,7 +58,7 @@ thread_local! {
 ///
 /// # Safety
 /// `query` was started.
-pub(super) unsafe fn push_query(frame: usize, context: Context, query: *mut pg_sys::QueryDesc) {
+pub unsafe fn push_query(frame: usize, context: Context, query: *mut pg_sys::QueryDesc) {
     // SAFETY: the caller's promise.
     let (rows, returns_to_client) = unsafe { (Rows::of(query), returns_to_client(query)) };
     let run = Run { frame, context, rows, returns_to_client };
@@ -90,53 +89,18 @@ unsafe fn returns_to_client(query: *mut pg_sys::QueryDesc) -> bool {
 }
 
 /// A command begins that may store what it evaluates, in a hook at this frame. It goes with the
-/// portal that runs it.
-pub(super) fn push_command(frame: usize) {
-    // SAFETY: looks at the running portal, if there is one.
-    let context = unsafe {
-        pg_sys::ActivePortal.as_ref().map_or(pg_sys::TopTransactionContext, |it| it.portalContext)
-    };
-    if super::forget_with(context) {
-        push(frame, context, Rows::Stored);
-    }
-}
-
-/// The library is being loaded in the middle of a statement. If that is deeper than where the
-/// client's own rows are printed, a query may be around it that writes, and that began unseen. So
-/// all that the statement does counts as stored, until its portal goes.
-///
-/// # Safety
-/// From `_PG_init`, on the main thread.
-pub(super) unsafe fn enter_at_load() {
-    // SAFETY: looks at the running portal, if there is one; contexts have parents and names.
-    let portal = unsafe {
-        let Some(portal) = pg_sys::ActivePortal.as_ref() else { return };
-        let mut context = pg_sys::CurrentMemoryContext;
-        let mut executors = 0;
-        while !context.is_null() && context != portal.portalContext {
-            executors += usize::from(CStr::from_ptr((*context).name) == c"ExecutorState");
-            if CStr::from_ptr((*context).name).to_bytes().starts_with(b"SPI ") {
-                break;
-            }
-            context = (*context).parent;
-        }
-        if context == portal.portalContext && executors <= 1 {
-            return;
-        }
-        portal
-    };
-    if super::forget_with(portal.portalContext) {
-        push(usize::MAX, portal.portalContext, Rows::Stored);
-    }
+/// memory of the portal that runs it.
+pub fn push_command(frame: usize, context: Context) {
+    push(frame, context, Rows::Stored);
 }
 
 /// What began at this frame or below it is over.
-pub(super) fn pop(frame: usize) {
+pub fn pop(frame: usize) {
     RUNNING.with_borrow_mut(|running| running.retain(|run| run.frame > frame));
 }
 
 /// The context goes, with whatever ran in it.
-pub(super) fn forget(context: Context) {
+pub fn forget(context: Context) {
     // Not where the thread's own data are gone already, in a process that exits.
     let _ = RUNNING.try_with(|running| running.borrow_mut().retain(|run| run.context != context));
 }
