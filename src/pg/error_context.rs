@@ -54,7 +54,9 @@ pub fn install() {
 unsafe extern "C-unwind" fn on_log(error: *mut pg_sys::ErrorData) {
     // SAFETY: PostgreSQL's record of what is being logged.
     unsafe {
-        let is_ours = SEALING.load(Relaxed) == GetCurrentStatementStartTimestamp();
+        // 0 in processes that run no statements.
+        let began = SEALING.load(Relaxed);
+        let is_ours = began != 0 && began == GetCurrentStatementStartTimestamp();
         if is_ours && (*error).elevel >= PgLogLevel::ERROR as i32 {
             (*error).hide_stmt = true;
             (*error).hide_ctx = true;
