@@ -211,8 +211,12 @@ BEGIN
     ELSIF item.target IS NULL THEN
         RETURN QUERY SELECT pg_catalog.format('its type is %s: of what can be protected, text is nearest', item.type);
     ELSIF NOT cmk_internal.keeps_file(item.atttypid) AND rewrite IS NOT TRUE
-          AND (rewrite IS NOT NULL OR item.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.bpchar'::pg_catalog.regtype::pg_catalog.oid) THEN
-        RETURN QUERY SELECT pg_catalog.format('its type %s needs rewrite => true', item.type);
+          AND (rewrite IS NOT NULL
+               -- Nobody's table is locked for long without a word.
+               OR (SELECT pg_catalog.sum(pg_catalog.pg_table_size(t.relation)) OPERATOR(pg_catalog.>) 10485760
+                     FROM cmk_internal.table_tree("table") t)
+               OR item.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.bpchar'::pg_catalog.regtype::pg_catalog.oid) THEN
+        RETURN QUERY SELECT pg_catalog.format('its type %s needs rewrite => true, which locks the table while it is rewritten', item.type);
     END IF;
     IF NOT item.deterministic THEN
         RETURN QUERY SELECT 'its collation is not deterministic';

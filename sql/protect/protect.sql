@@ -35,7 +35,7 @@ BEGIN
     IF pg_catalog.cardinality(tenants) OPERATOR(pg_catalog.>) at_most THEN
         RETURN false;
     END IF;
-    PERFORM cmk.is_sealed(cmk.seal_value(''::pg_catalog.text, t.name, 'cmk_internal.try_tenants', NULL::pg_catalog.text))
+    PERFORM cmk.is_sealed(cmk.seal_value(''::pg_catalog.text, t.name, pg_catalog.format('%s.%I', "table", "column"), NULL::pg_catalog.text))
        FROM pg_catalog.unnest(tenants) AS t (name);
     RETURN true;
 END
@@ -44,9 +44,8 @@ $$;
 -- Protects a column: new values are sealed from now on. Old ones are sealed at once where the table
 -- is rewritten; else cmk.seal_table() does it.
 --
--- rewrite: null means yes for types whose values change their form, and for tables of up to 10 MB
--- whose tenants (up to 100) can all be sealed for: that takes no longer than a second or so, and
--- leaves no plaintext in the table's files.
+-- rewrite: null means yes for tables of up to 10 MB whose tenants (up to 100) can all be sealed
+-- for: that takes no longer than a second or so, and leaves no plaintext in the table's files.
 CREATE FUNCTION cmk.protect_column(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name DEFAULT NULL, tenant_expression pg_catalog.text DEFAULT NULL,

@@ -31,7 +31,7 @@ AS $$
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
      WHERE NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
     UNION ALL
-    SELECT pg_catalog.format('row-level security hides rows of %s from you', t.relation)
+    SELECT pg_catalog.format('row-level security hides rows of %s from you: have a superuser call this, or a role with BYPASSRLS', t.relation)
       FROM cmk_internal.table_tree(seal_obstacles."table") t
      WHERE pg_catalog.row_security_active(t.relation::pg_catalog.oid)
     UNION ALL

@@ -77,7 +77,20 @@ fn prefixed(text: &[u8]) -> Result<Option<Prefixed<'_>>> {
     }
 }
 
+/// What is no JSON for that reason alone.
+///
+/// # Errors
+/// `armor_refused`.
+fn refuse_armor_as_json(kind: Kind, text: &[u8]) -> Result<()> {
+    let is_armor = kind == Kind::Jsonb && has_prefix(text);
+    match is_armor && armor() == Armor::Refused {
+        true => Err(Reason::ArmorRefused.into()),
+        false => Ok(()),
+    }
+}
+
 fn read(kind: Kind, text: &CStr) -> Result<Bytea> {
+    refuse_armor_as_json(kind, text.to_bytes())?;
     match prefixed(text.to_bytes())? {
         Some(Prefixed::Envelope(envelope)) => Bytea::copy(&[&envelope]),
         Some(Prefixed::Plain(plain)) if kind == Kind::Text => kind.plain(plain),
@@ -86,6 +99,7 @@ fn read(kind: Kind, text: &CStr) -> Result<Bytea> {
 }
 
 fn receive(kind: Kind, message: &[u8]) -> Result<Bytea> {
+    refuse_armor_as_json(kind, message)?;
     match prefixed(message)? {
         Some(Prefixed::Envelope(envelope)) => Bytea::copy(&[&envelope]),
         Some(Prefixed::Plain(plain)) if kind == Kind::Text => {

@@ -22,7 +22,7 @@ use crate::pg::raw::column_function;
 use crate::pg::settings::values::column_tenant;
 use cmk_envelope::armor;
 use cmk_envelope::column::{ColumnBinding, ColumnTag, TenantTag, overhead};
-use cmk_error::{Error, Reason, Result};
+use cmk_error::{Error, Reason, Result, quoted};
 use cmk_keyring::tenant::TENANT_NAME_MAX;
 use pgrx::pg_sys;
 use std::ffi::CString;
@@ -205,7 +205,10 @@ impl Column {
         let Some((end, _)) = text.char_indices().nth(limit) else { return Ok(clear) };
         match clear[end..].iter().all(|byte| *byte == b' ') {
             true => Ok(&clear[..end]),
-            false => Err(self.error(Reason::TooLong)),
+            false => {
+                let info = format!("column={} limit={limit}", quoted(&self.label));
+                Err(Error::new(Reason::TooLong).with_info(info))
+            }
         }
     }
 }

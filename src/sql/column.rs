@@ -2,6 +2,7 @@
 
 use crate::column::{seal_batch, stats};
 use crate::pg::datum::required;
+use crate::pg::error_context;
 use crate::pg::protection;
 use crate::pg::report::{IntoSql, SqlResult};
 use crate::pg::settings;
@@ -124,5 +125,7 @@ fn raise(reason: Option<&str>, info: default!(Option<&str>, "NULL")) -> SqlResul
             None => Error::new(reason),
         },
     };
+    // The functions that call this one say nothing to whoever called them.
+    error_context::hide();
     Err(error).into_sql()
 }

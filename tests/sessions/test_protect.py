@@ -128,7 +128,7 @@ def test_other_types_are_rewritten(owner, local_tenant, column, value):
     given = value if column == "bytea" else psycopg.types.json.Jsonb(value)
     for row in (1, 2):
         owner.run(f"INSERT INTO {table} VALUES (%s, %s, %s)", row, tenant.name, given)
-    assert f"its type {column} needs rewrite => true" in table.obstacles(tenant_column="tenant_id", rewrite=False)
+    assert f"its type {column} needs rewrite => true, which locks the table while it is rewritten" in table.obstacles(tenant_column="tenant_id", rewrite=False)
     table.protect(tenant_column="tenant_id")
     plain = "bytea" if column == "bytea" else "jsonb"
     assert table.type_of() == f"cmk_{plain}"
@@ -143,7 +143,7 @@ def test_a_blank_padded_column_needs_a_rewrite(owner, local_tenant):
     table = Table(owner, unique("users"))
     owner.run(f"CREATE TABLE {table} (id int, tenant_id text NOT NULL, ssn char(5))")
     owner.run(f"INSERT INTO {table} VALUES (1, %s, 'ab')", local_tenant().name)
-    assert table.obstacles(tenant_column="tenant_id") == ["its type character(5) needs rewrite => true"]
+    assert table.obstacles(tenant_column="tenant_id") == ["its type character(5) needs rewrite => true, which locks the table while it is rewritten"]
     table.protect(tenant_column="tenant_id", rewrite=True)
     assert (table.type_of(), table.values()) == ("cmk_text(5)", ["ab"])
     table.unprotect()

@@ -137,7 +137,7 @@ def test_obstacles_are_told_while_somebody_else_has_the_table(session, owner, lo
         ("x text", "y", "there is no column y in {t}"),
         ("x text", "ctid", "there is no column ctid in {t}"),
         ("x text", "X", 'there is no column "X" in {t}'),
-        ("x char(3)", "x", "its type character(3) needs rewrite => true"),
+        ("x char(3)", "x", "its type character(3) needs rewrite => true, which locks the table while it is rewritten"),
     ],
 )
 def test_a_column_that_is_none_to_protect(owner, columns, column, line):

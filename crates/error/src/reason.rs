@@ -247,8 +247,8 @@ reasons! {
         "value does not authenticate for tenant %",
         "The value was tampered with or truncated, or it was sealed for another tenant or with another aad.";
     UnknownDataKey = "unknown_data_key", ExternalRoutineInvocation,
-        "value is not sealed under a data key of tenant %",
-        "It belongs to another tenant or database; cmk.inspect() tells. If the registry lost rows, restore cmk.data_key from a backup.";
+        "no data key of tenant % opens this value",
+        "It belongs to another tenant or database; cmk.inspect() tells. If the registry lost rows, restore cmk.data_key from a backup; of protected columns, cmk.dump_keys_needed() tells which are missing.";
     WrappedKeyRejected = "wrapped_key_rejected", ExternalRoutineInvocation,
         "the wrapped data key of tenant % does not unwrap under its key",
         "The row in cmk.data_key was altered or belongs to another tenant; restore it from a backup.";
@@ -322,7 +322,7 @@ reasons! {
         "a protected column cannot be indexed in the order of its plaintext",
         "The order of an index would tell what its values are. Index another column, or an expression that is not protected.";
     NotProtectable = "not_protectable", WrongObjectType,
-        "the column cannot be protected as it stands",
+        "the column cannot be protected, sealed or unprotected as it stands",
         "DETAIL names everything that is in the way; nothing was changed.";
     NotOwner = "not_owner", InsufficientPrivilege,
         "only its owner may do this to a table",
