@@ -1892,8 +1892,12 @@ BEGIN
     ELSIF item.target IS NULL THEN
         RETURN QUERY SELECT pg_catalog.format('its type is %s: of what can be protected, text is nearest', item.type);
     ELSIF NOT cmk_internal.keeps_file(item.atttypid) AND rewrite IS NOT TRUE
-          AND (rewrite IS NOT NULL OR item.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.bpchar'::pg_catalog.regtype::pg_catalog.oid) THEN
-        RETURN QUERY SELECT pg_catalog.format('its type %s needs rewrite => true', item.type);
+          AND (rewrite IS NOT NULL
+               -- Nobody's table is locked for long without a word.
+               OR (SELECT pg_catalog.sum(pg_catalog.pg_table_size(t.relation)) OPERATOR(pg_catalog.>) 10485760
+                     FROM cmk_internal.table_tree("table") t)
+               OR item.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.bpchar'::pg_catalog.regtype::pg_catalog.oid) THEN
+        RETURN QUERY SELECT pg_catalog.format('its type %s needs rewrite => true, which locks the table while it is rewritten', item.type);
     END IF;
     IF NOT item.deterministic THEN
         RETURN QUERY SELECT 'its collation is not deterministic';
@@ -2223,7 +2227,7 @@ BEGIN
     IF pg_catalog.cardinality(tenants) OPERATOR(pg_catalog.>) at_most THEN
         RETURN false;
     END IF;
-    PERFORM cmk.is_sealed(cmk.seal_value(''::pg_catalog.text, t.name, 'cmk_internal.try_tenants', NULL::pg_catalog.text))
+    PERFORM cmk.is_sealed(cmk.seal_value(''::pg_catalog.text, t.name, pg_catalog.format('%s.%I', "table", "column"), NULL::pg_catalog.text))
        FROM pg_catalog.unnest(tenants) AS t (name);
     RETURN true;
 END
@@ -2232,9 +2236,8 @@ $$;
 -- Protects a column: new values are sealed from now on. Old ones are sealed at once where the table
 -- is rewritten; else cmk.seal_table() does it.
 --
--- rewrite: null means yes for types whose values change their form, and for tables of up to 10 MB
--- whose tenants (up to 100) can all be sealed for: that takes no longer than a second or so, and
--- leaves no plaintext in the table's files.
+-- rewrite: null means yes for tables of up to 10 MB whose tenants (up to 100) can all be sealed
+-- for: that takes no longer than a second or so, and leaves no plaintext in the table's files.
 CREATE FUNCTION cmk.protect_column(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name DEFAULT NULL, tenant_expression pg_catalog.text DEFAULT NULL,
@@ -2554,7 +2557,7 @@ AS $$
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
      WHERE NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
     UNION ALL
-    SELECT pg_catalog.format('row-level security hides rows of %s from you', t.relation)
+    SELECT pg_catalog.format('row-level security hides rows of %s from you: have a superuser call this, or a role with BYPASSRLS', t.relation)
       FROM cmk_internal.table_tree(seal_obstacles."table") t
      WHERE pg_catalog.row_security_active(t.relation::pg_catalog.oid)
     UNION ALL
