@@ -156,7 +156,7 @@ def test_a_domain(owner):
 
 
 def test_a_collation_that_is_not_deterministic(owner):
-    if owner.one("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'") == 0:
+    if owner.one("SELECT count(*) FROM pg_collation WHERE collname = 'und-x-icu'") == 0:
         pytest.skip("a server without ICU")
     table, name = Table(owner, unique("users")), unique("thing")
     owner.run(f"CREATE COLLATION {name} (provider = icu, locale = 'und', deterministic = false)")
