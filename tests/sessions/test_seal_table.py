@@ -166,7 +166,7 @@ def test_it_rests_in_proportion_to_its_work(owner, local_tenant):
         began = time.monotonic()
         table.seal(batch_blocks=4, pause=pause)
         took[pause] = time.monotonic() - began
-    assert took[30] > 5 * took[0], took
+    assert took[30] > 2 * took[0], took
 
 
 def test_it_cannot_run_inside_a_transaction(owner, local_tenant):
