@@ -86,6 +86,8 @@ for major in 14 16 17 18; do
     ((major == 18)) || step "PostgreSQL $major: release" release "$pg"
     step "PostgreSQL $major: demonstration" scripts/demo.sh "$pg"
 done
+UPGRADE_PG_CONFIG=$pg18 step "PostgreSQL 14 to 18: pg_upgrade" \
+    sessions "$(private_postgres 14)" tests/sessions/test_column_upgrade.py
 join "PostgreSQL 15: sessions"
 join "PostgreSQL 18: sessions"
 step "PostgreSQL 15: clients" scripts/test_clients.sh "$pg15"
