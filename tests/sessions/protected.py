@@ -61,7 +61,9 @@ class Table:
     def triggers(self):
         """{name: how it is enabled} of the triggers."""
         return dict(self.session.all(
-            "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", self.name
+            "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s::regclass"
+            # In PostgreSQL 14 a partition's clone of a trigger is internal.
+            " AND (NOT tgisinternal OR tgparentid <> 0)", self.name
         ))
 
     def unsealed(self, column="ssn"):

@@ -69,6 +69,9 @@ def upgraded(make_server, kms_process):
     before |= {sql: world.dba.all(sql) for sql in (CHECKS, STORED)}
     world.disconnect()
     new = Upgraded(old, {"cmk_encrypt.local_keys": "on", "cmk_encrypt.kms_endpoint_url": kms_process.url})
+    with new.connect(world.dbname) as connection:
+        if connection.info.server_version < 150000:  # up to there databases get new object ids
+            connection.execute("SELECT cmk.adopt_registry()")
     yield world, before, new
     new.destroy()
 
