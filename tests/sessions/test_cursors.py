@@ -228,4 +228,4 @@ def test_the_fast_path_reads_for_a_granted_role_and_not_for_a_nobody(scene):
     call = ("cmk_decrypt(text, bytea, bytea)", scene.tenant.name.encode(), sealed, b"")
     assert fast_path(scene.connect(scene.owner), *call) == CANARY
     refused = fast_path(scene.connect(scene.nobody), *call)
-    assert refused == f"42501 reason=no_grant tenant={scene.tenant}".encode()
+    assert refused == f"42501 reason=no_grant tenant={scene.tenant} needs=decrypt".encode()

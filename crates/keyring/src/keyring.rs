@@ -6,7 +6,7 @@ use crate::shared::limits::CHUNK;
 use crate::tenant::{DataKey, Grant, Role, Tenant};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
-use cmk_error::{Instant, Reason, Result};
+use cmk_error::{Error, Instant, Reason, Result};
 use std::sync::Arc;
 
 /// Counters of this process.
@@ -49,6 +49,15 @@ pub(crate) enum Missing {
 }
 
 impl Wanted {
+    /// What a role hears that has no grant for it.
+    #[cold]
+    fn refused(self) -> Error {
+        Error::new(Reason::NoGrant).with_info(match self {
+            Self::Seal => "needs=encrypt",
+            Self::Open(_) | Self::Warm(_) => "needs=decrypt",
+        })
+    }
+
     /// # Errors
     /// `unknown_data_key`, `tenant_pending`; `tenant_shredded` for a data key that was destroyed,
     /// whatever is cached.
@@ -112,14 +121,14 @@ impl Keyring {
         let role = process.role();
         match entry.grant(role) {
             Some(grant) if wanted.is_allowed(grant) => {}
-            Some(_) => return Ok(Err(Reason::NoGrant.into())),
+            Some(_) => return Ok(Err(wanted.refused())),
             None => return Err(Missing::Grant(entry.tenant.clone(), role)),
         }
         // Whose query it is, too: a cursor may be fetched from by somebody else.
         for starter in process.starters().into_iter().flatten().filter(|starter| *starter != role) {
             match entry.grant(starter) {
                 Some(grant) if wanted.is_allowed(grant) => {}
-                Some(_) => return Ok(Err(Reason::NoGrant.into())),
+                Some(_) => return Ok(Err(wanted.refused())),
                 None => return Err(Missing::Grant(entry.tenant.clone(), starter)),
             }
         }
