@@ -25,5 +25,6 @@ pub mod seal_batch;
 mod sort;
 pub mod stats;
 mod stored;
+mod tags;
 mod tenants;
 pub mod wire;

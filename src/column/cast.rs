@@ -8,7 +8,6 @@ use crate::pg::call::Call;
 use crate::pg::datum::{Bytea, Text};
 use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
-use cmk_envelope::armor;
 use cmk_error::Result;
 use pgrx::pg_sys;
 
@@ -48,10 +47,7 @@ fn reveal_json(call: Call) -> Result<pg_sys::Datum> {
 fn armored_json(value: &[u8]) -> Result<Bytea> {
     match Stored::parse(value)? {
         Stored::Plain(plain) => Bytea::copy(&[plain]),
-        Stored::Sealed(_) => {
-            let armored = armor::encode(value)?;
-            Bytea::copy(&[b"\"", &armored, b"\""])
-        }
+        Stored::Sealed(_) => Kind::Jsonb.armor(value),
     }
 }
 

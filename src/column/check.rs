@@ -4,34 +4,13 @@
 //! dump is restored. It raises instead of returning false, because PostgreSQL would print the whole
 //! row of which a constraint is false.
 
-use super::stored::looks_sealed;
-use super::tenants;
+use super::tags;
 use crate::pg::call::Call;
 use crate::pg::datum::{Bytea, head};
 use crate::pg::raw::column_function;
-use cmk_envelope::column::{ColumnTag, HEADER_MAX, Header, header};
+use cmk_envelope::column::{HEADER_MAX, Header, header};
 use cmk_error::{Error, Reason, Result, quoted};
 use pgrx::pg_sys;
-use std::cell::RefCell;
-
-thread_local! {
-    static LAST_LABEL: RefCell<Option<(Box<[u8]>, ColumnTag)>> = const { RefCell::new(None) };
-}
-
-/// The tag of a label; remembered, because it is the same for all rows.
-pub fn tag(label: &[u8]) -> ColumnTag {
-    let remembered = LAST_LABEL.with_borrow(|last| {
-        let (of, tag) = last.as_ref()?;
-        (**of == *label).then_some(*tag)
-    });
-    remembered.unwrap_or_else(|| {
-        let tag = ColumnTag::of(label);
-        if label.len() <= LABEL_MAX {
-            LAST_LABEL.set(Some((label.into(), tag)));
-        }
-        tag
-    })
-}
 
 /// The header of a value, as much of it as is stored out of line.
 #[inline]
@@ -39,7 +18,7 @@ pub fn header_of(value: pg_sys::Datum) -> Option<Header> {
     header(head(value, HEADER_MAX))
 }
 
-/// Longer labels than any column needs are neither remembered nor repeated.
+/// Longer labels than any column needs are not repeated.
 const LABEL_MAX: usize = 255;
 
 /// An error about a column, which its label names.
@@ -54,8 +33,8 @@ pub fn of_column(reason: Reason, label: &str) -> Error {
 fn check(call: Call) -> Result<()> {
     let failed = |reason| of_column(reason, std::str::from_utf8(call.bytes(1)).unwrap_or(""));
     let Some(header) = header_of(call.datum(0)) else { return Err(failed(Reason::NotSealed)) };
-    let is_foreign = header.column != tag(call.nullable_bytes(1).unwrap_or_default())
-        || call.nullable_bytes(2).is_some_and(|tenant| header.tenant != tenants::tag(tenant));
+    let is_foreign = header.column != tags::of_column(call.bytes(1))
+        || call.nullable_bytes(2).is_some_and(|tenant| header.tenant != tags::of_tenant(tenant));
     if is_foreign { Err(failed(Reason::ForeignEnvelope)) } else { Ok(()) }
 }
 
@@ -76,6 +55,6 @@ column_function!(column_seals, |_call| Ok(pg_sys::Datum::from(true)));
 
 // `cmk.envelope`: the envelope's bytes; null of what isn't sealed.
 column_function!(column_envelope, |call| match header_of(call.datum(0)) {
-    Some(_) if looks_sealed(call.bytes(0)) => Ok(Bytea::copy(&[call.bytes(0)])?.into_datum()),
-    _ => Ok(call.return_null()),
+    Some(_) => Ok(Bytea::copy(&[call.bytes(0)])?.into_datum()),
+    None => Ok(call.return_null()),
 });

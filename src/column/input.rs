@@ -7,7 +7,6 @@
 
 use super::kind::{Kind, c_string};
 use super::stored::PLAIN;
-use crate::pg::call::Call;
 use crate::pg::datum::Bytea;
 use crate::pg::destination::is_dump_or_restore;
 use crate::pg::error_context;
@@ -21,7 +20,7 @@ use std::ffi::CStr;
 
 /// What an armored envelope is here.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Armor {
+enum Armor {
     /// An envelope.
     Counts,
     /// A text like another.
@@ -37,7 +36,7 @@ fn is_restoring() -> bool {
     is_dump_or_restore() && is_superuser() && is_superusers_session()
 }
 
-pub fn armor() -> Armor {
+fn armor() -> Armor {
     match column_input() {
         _ if is_apply_worker() => Armor::Counts,
         Input::Envelope => Armor::Counts,
@@ -153,11 +152,12 @@ column_function!(column_bytea_recv, |call| hidden(|| receive(Kind::Bytea, call.m
 column_function!(column_jsonb_recv, |call| hidden(|| receive(Kind::Jsonb, call.message(0))));
 
 // Casts from the types that are protected, where those are no values of ours as they are.
-fn conceal(kind: Kind, call: Call) -> Result<Bytea> {
-    kind.conceal(call.datum(0))
-}
-column_function!(column_bytea_conceal, |call| Ok(conceal(Kind::Bytea, call)?.into_datum()));
+column_function!(column_bytea_conceal, |call| {
+    Ok(Kind::Bytea.conceal(call.datum(0))?.into_datum())
+});
 column_function!(column_json_conceal, |call| {
     Ok(Kind::conceal_json(call.bytes(0))?.into_datum())
 });
-column_function!(column_jsonb_conceal, |call| Ok(conceal(Kind::Jsonb, call)?.into_datum()));
+column_function!(column_jsonb_conceal, |call| {
+    Ok(Kind::Jsonb.conceal(call.datum(0))?.into_datum())
+});

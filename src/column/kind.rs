@@ -50,15 +50,8 @@ impl Kind {
     pub fn read(self, text: &CStr) -> Result<Bytea> {
         match self {
             Self::Text => self.plain(text.to_bytes()),
-            Self::Bytea => {
-                let value = call_input(pg_sys::F_BYTEAIN, text);
-                // SAFETY: a bytea.
-                self.plain(unsafe { content(value) })
-            }
-            Self::Jsonb => {
-                let value = call_input(pg_sys::F_JSONB_IN, text);
-                self.plain(call_output(pg_sys::F_JSONB_OUT, value).to_bytes())
-            }
+            Self::Bytea => self.conceal(call_input(pg_sys::F_BYTEAIN, text)),
+            Self::Jsonb => self.conceal(call_input(pg_sys::F_JSONB_IN, text)),
         }
     }
 

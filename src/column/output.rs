@@ -8,7 +8,7 @@ use super::kind::Kind;
 use super::open::open;
 use super::stored::{Stored, looks_sealed};
 use crate::pg::call::{Call, PgCString};
-use crate::pg::datum::Bytea;
+use crate::pg::datum::{Bytea, is_text};
 use crate::pg::destination;
 use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
@@ -67,27 +67,21 @@ fn show<'a>(kind: Kind, call: Call, value: &'a [u8], reader: Reader) -> Result<S
 }
 
 #[inline]
-fn out(kind: Kind, call: Call, reader: Reader) -> Result<PgCString> {
-    match show(kind, call, call.bytes(0), reader)? {
-        Shown::Opened(clear) if kind != Kind::Bytea => text(clear.as_slice()),
-        Shown::Opened(clear) => kind.write(clear.as_slice()),
-        Shown::Plain(plain) => kind.write(plain),
-        Shown::Escaped(plain) => PgCString::copy(&[armor::ESCAPE.as_bytes(), plain]),
+fn out(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
+    let printed = match show(kind, call, call.bytes(0), Reader::OfStatement)? {
+        Shown::Opened(clear) if kind != Kind::Bytea && !is_text(clear.as_slice()) => {
+            return Err(Reason::NotText.into());
+        }
+        Shown::Opened(clear) => kind.write(clear.as_slice())?,
+        Shown::Plain(plain) => kind.write(plain)?,
+        Shown::Escaped(plain) => PgCString::copy(&[armor::ESCAPE.as_bytes(), plain])?,
         Shown::Armored(envelope) => {
             let mut armored = PgCString::with_len(armor::encoded_len(envelope.len()))?;
             armor::encode_into(envelope, armored.as_mut_slice())?;
-            Ok(armored)
+            armored
         }
-    }
-}
-
-/// # Errors
-/// `not_text`.
-fn text(clear: &[u8]) -> Result<PgCString> {
-    match clear.contains(&0) || std::str::from_utf8(clear).is_err() {
-        true => Err(Reason::NotText.into()),
-        false => PgCString::copy(&[clear]),
-    }
+    };
+    Ok(printed.into_datum())
 }
 
 fn send(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
@@ -103,15 +97,9 @@ fn send(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     Ok(sent.into_datum())
 }
 
-column_function!(column_text_out, |call| {
-    Ok(out(Kind::Text, call, Reader::OfStatement)?.into_datum())
-});
-column_function!(column_bytea_out, |call| {
-    Ok(out(Kind::Bytea, call, Reader::OfStatement)?.into_datum())
-});
-column_function!(column_jsonb_out, |call| {
-    Ok(out(Kind::Jsonb, call, Reader::OfStatement)?.into_datum())
-});
+column_function!(column_text_out, |call| out(Kind::Text, call));
+column_function!(column_bytea_out, |call| out(Kind::Bytea, call));
+column_function!(column_jsonb_out, |call| out(Kind::Jsonb, call));
 column_function!(column_text_send, |call| send(Kind::Text, call));
 column_function!(column_bytea_send, |call| send(Kind::Bytea, call));
 column_function!(column_jsonb_send, |call| send(Kind::Jsonb, call));

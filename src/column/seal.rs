@@ -6,12 +6,11 @@
 //! which takes the grants for both, and is refused where rows are written as they come from
 //! elsewhere.
 
-use super::check::{header_of, of_column, tag};
+use super::check::{header_of, of_column};
 use super::input::refuse_armor;
 use super::kind::Kind;
 use super::open::{Clear, clear};
-use super::tenants;
-use super::{catalog, recent, stats};
+use super::{catalog, recent, stats, tags};
 use crate::pg::call::{CSTRING_MAX, Call};
 use crate::pg::datum::{Bytea, content, is_stored_alike};
 use crate::pg::error_context;
@@ -23,7 +22,7 @@ use crate::pg::settings::values::column_tenant;
 use cmk_envelope::armor;
 use cmk_envelope::column::{ColumnBinding, ColumnTag, TenantTag, overhead};
 use cmk_error::{Error, Reason, Result, quoted};
-use cmk_keyring::tenant::TENANT_NAME_MAX;
+use cmk_keyring::tenant::read_tenant_name;
 use pgrx::pg_sys;
 use std::ffi::CString;
 
@@ -59,10 +58,7 @@ impl Plan {
                 return Err(catalog::of_table_column(Reason::ProtectionLost, row, number));
             };
             let protection = protections.swap_remove(found);
-            let tenant = match protection.tenant.is_null() {
-                false => Some(protection.tenant),
-                true => row.tenant_in_when(&protection.label),
-            };
+            let tenant = row.tenant(&protection);
             // SAFETY: an expression over this table's rows.
             let tenant = tenant.map(|it| unsafe { RowTenant::prepare(row, it, context) });
             columns.push(Column {
@@ -83,6 +79,38 @@ impl Plan {
 struct Tenant<'a> {
     name: &'a str,
     tag: TenantTag,
+}
+
+impl<'a> Tenant<'a> {
+    /// # Errors
+    /// `tenant_name`.
+    #[inline]
+    fn named(name: &'a [u8]) -> Result<Self> {
+        Ok(Self { name: read_tenant_name(name)?, tag: tags::of_tenant(name) })
+    }
+
+    /// A sealed value of a column.
+    ///
+    /// # Errors
+    /// `too_large`, `out_of_memory`; as [`Keyring::seal_column`].
+    ///
+    /// [`Keyring::seal_column`]: cmk_keyring::keyring::Keyring::seal_column
+    fn seal(&self, call: Call, column: ColumnTag, clear: &[u8]) -> Result<pg_sys::Datum> {
+        let named = |error: Error| error.for_tenant(self.name);
+        let len = clear.len() + overhead(false);
+        // What can't be printed couldn't be dumped.
+        if armor::encoded_len(len) > CSTRING_MAX {
+            return Err(named(Reason::TooLarge.into()));
+        }
+        let mut sealed = Bytea::with_len(len).map_err(named)?;
+        let (tenant, tenant_tag) = (self.name.as_bytes(), self.tag);
+        let binding = ColumnBinding { tenant, tenant_tag, column, token: None };
+        let out = sealed.as_mut_slice();
+        keyring().seal_column(&ThisProcess::of(call), self.name, &binding, clear, out)?;
+        stats::sealed();
+        recent::add(sealed.as_slice());
+        Ok(sealed.into_datum())
+    }
 }
 
 impl Column {
@@ -107,12 +135,7 @@ impl Column {
                 setting.as_bytes()
             }
         };
-        // Before anything repeats the name in an error.
-        if name.len() > TENANT_NAME_MAX {
-            return Err(Reason::TenantName.into());
-        }
-        let name = std::str::from_utf8(name).map_err(|_| Reason::TenantName)?;
-        let tenant = Tenant { name, tag: tenants::tag(name.as_bytes()) };
+        let tenant = Tenant::named(name)?;
 
         if let Some(header) = header {
             if header.tenant == tenant.tag && header.column == self.tag {
@@ -128,29 +151,7 @@ impl Column {
         if let Clear::Plain(plain) = &clear {
             refuse_armor(self.kind, plain)?;
         }
-        let clear = self.fit(clear.as_slice())?;
-        self.seal_for(call, &tenant, clear).map(Some)
-    }
-
-    fn seal_for(&mut self, call: Call, tenant: &Tenant<'_>, clear: &[u8]) -> Result<pg_sys::Datum> {
-        let named = |error: Error| error.for_tenant(tenant.name);
-        let len = clear.len() + overhead(false);
-        // What can't be printed couldn't be dumped.
-        if armor::encoded_len(len) > CSTRING_MAX {
-            return Err(named(Reason::TooLarge.into()));
-        }
-        let mut sealed = Bytea::with_len(len).map_err(named)?;
-        let binding = ColumnBinding {
-            tenant: tenant.name.as_bytes(),
-            tenant_tag: tenant.tag,
-            column: self.tag,
-            token: None,
-        };
-        let out = sealed.as_mut_slice();
-        keyring().seal_column(&ThisProcess::of(call), tenant.name, &binding, clear, out)?;
-        stats::sealed();
-        recent::add(sealed.as_slice());
-        Ok(sealed.into_datum())
+        tenant.seal(call, self.tag, self.fit(clear.as_slice())?).map(Some)
     }
 
     /// An envelope of this tenant and column that the row did not have before is opened once to see
@@ -242,25 +243,13 @@ fn seal_value(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     let Some(name) = call.nullable_bytes(1) else {
         return Err(of_column(Reason::TenantNull, label));
     };
-    if name.len() > TENANT_NAME_MAX {
-        return Err(Reason::TenantName.into());
-    }
-    let name = std::str::from_utf8(name).map_err(|_| Reason::TenantName)?;
+    let tenant = Tenant::named(name)?;
     let plain = kind.conceal(call.datum(0))?;
     let clear = match kind {
         Kind::Text => plain.as_slice(),
         Kind::Bytea | Kind::Jsonb => &plain.as_slice()[1..],
     };
-    let mut column = Column {
-        number: 0,
-        kind,
-        label: label.into(),
-        tag: tag(label.as_bytes()),
-        tenant: None,
-        limit: None,
-        key_is_away: None,
-    };
-    column.seal_for(call, &Tenant { name, tag: tenants::tag(name.as_bytes()) }, clear)
+    tenant.seal(call, tags::of_column(label.as_bytes()), clear)
 }
 column_function!(column_text_seal_value, |call| seal_value(Kind::Text, call));
 column_function!(column_bytea_seal_value, |call| seal_value(Kind::Bytea, call));

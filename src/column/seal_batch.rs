@@ -1,9 +1,9 @@
 //! `cmk.seal_batch`: seals what is still plaintext in some blocks of a table.
 
 use super::catalog;
-use crate::pg::executor::utility::{set_for_level, set_for_level_if_allowed};
 use crate::pg::protection;
 use crate::pg::registry::lock;
+use crate::pg::settings::level::Level;
 use cmk_error::{Error, Reason, Result};
 use pgrx::spi::Spi;
 use pgrx::{PgRelation, pg_sys};
@@ -32,15 +32,14 @@ pub fn seal_batch(
         return Err(Reason::NotOwner.into());
     }
     let update = statement(&relation, column)?;
-    // SAFETY: on the main thread. An ERROR ends the level with the transaction.
-    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    let level = Level::begin();
     // Only for who may do so anyway: it switches off triggers and foreign keys, also those of other
     // tables that code of this table's owner gets to.
-    set_for_level_if_allowed(c"session_replication_role", c"replica");
+    level.set_if_allowed(c"session_replication_role", c"replica");
     // Rows that are there are text, also those that look like armor.
-    set_for_level(c"cmk_encrypt.input", c"text");
+    level.set(c"cmk_encrypt.input", c"text");
     // An ERROR is better than rows that a policy hides, and that stay as they are.
-    set_for_level(c"row_security", c"off");
+    level.set(c"row_security", c"off");
     let tid = |block: i64| format!("({block},0)");
     let named: Vec<String> = skip.iter().flatten().cloned().collect();
     let skips_null = named.len() < skip.len();
@@ -48,8 +47,7 @@ pub fn seal_batch(
         [tid(blocks.start).into(), tid(blocks.end).into(), named.into(), skips_null.into()];
     let sealed =
         Spi::connect_mut(|client| client.update(&update, None, &arguments).map(|it| it.len()));
-    // SAFETY: the level begun above.
-    unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    level.end();
     // SPI itself refused: the statement isn't one for the table that there is.
     sealed.map(|rows| rows as i64).map_err(|_| Reason::NotProtected.into())
 }
@@ -81,18 +79,12 @@ fn statement(relation: &PgRelation, column: pg_sys::AttrNumber) -> Result<String
 /// The SQL of a column's tenant, as its constraint or the trigger has it; `Some(None)`: the
 /// setting's. `None`: the column isn't protected.
 fn tenant_of(relation: &PgRelation, column: pg_sys::AttrNumber) -> Option<Option<String>> {
-    // SAFETY: an open table: its constraints, as many as the descriptor says.
-    let found = unsafe {
-        let constraints = (*(*relation.as_ptr()).rd_att).constr.as_ref()?;
-        let checks = std::slice::from_raw_parts(constraints.check, constraints.num_check.into());
-        let mut read = checks.iter().filter_map(|check| protection::read(check.ccbin));
-        read.find(|protection| protection.column == column)?
-    };
-    let tenant = match found.tenant.is_null() {
-        false => Some(found.tenant),
-        // SAFETY: an open table.
-        true => unsafe { protection::tenant_in_trigger(relation.as_ptr(), &found.label) },
-    };
+    // SAFETY: an open table.
+    let protections = unsafe { protection::of_table(relation.as_ptr()) };
+    let found = protections.into_iter().find(|protection| protection.column == column)?;
+    // SAFETY: an open table.
+    let in_trigger = || unsafe { protection::tenant_in_trigger(relation.as_ptr(), &found.label) };
+    let tenant = found.tenant.or_else(in_trigger);
     match tenant {
         None => Some(None),
         // SAFETY: an expression over the table's rows.

@@ -2,9 +2,7 @@
 
 use crate::pg::registry::{invalidation, read};
 use cmk_crypto::commitment::DekId;
-use cmk_envelope::column::TenantTag;
 use cmk_error::{Error, Reason, Result};
-use cmk_keyring::tenant::TENANT_NAME_MAX;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -21,7 +19,6 @@ struct Tenants {
 
 thread_local! {
     static TENANTS: RefCell<Option<Tenants>> = const { RefCell::new(None) };
-    static TAG: RefCell<Option<(Box<[u8]>, TenantTag)>> = const { RefCell::new(None) };
 }
 
 /// The tenant of a data key, by name. Whether its values may be opened is asked elsewhere.
@@ -64,20 +61,4 @@ fn look_up(id: &DekId) -> Result<Rc<str>> {
         tenants.last = Some((*id, name.clone()));
     });
     Ok(name)
-}
-
-/// The tag of a tenant; remembered, because one statement's rows are often one tenant's.
-#[inline]
-pub fn tag(tenant: &[u8]) -> TenantTag {
-    let remembered = TAG.with_borrow(|tag| {
-        let (of, tag) = tag.as_ref()?;
-        (**of == *tenant).then_some(*tag)
-    });
-    remembered.unwrap_or_else(|| {
-        let tag = TenantTag::of(tenant);
-        if tenant.len() <= TENANT_NAME_MAX {
-            TAG.set(Some((tenant.into(), tag)));
-        }
-        tag
-    })
 }

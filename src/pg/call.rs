@@ -2,7 +2,7 @@
 //! and returns. The SQL declarations in `sql/columns/` say which type an argument has; what reads
 //! it here relies on them.
 
-use super::datum::content;
+use super::datum::{alloc, content, fill};
 use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
@@ -129,7 +129,7 @@ impl PgCString {
         }
         // SAFETY: a size below MaxAllocSize; the memory is written before it is read.
         let start = unsafe {
-            let memory = super::datum::alloc(pg_sys::CurrentMemoryContext, len + 1);
+            let memory = alloc(pg_sys::CurrentMemoryContext, len + 1);
             let start = memory.ok_or(Reason::OutOfMemory)?.cast::<u8>();
             start.as_ptr().write_bytes(0, len + 1);
             start
@@ -143,12 +143,7 @@ impl PgCString {
     /// As [`PgCString::with_len`].
     pub fn copy(parts: &[&[u8]]) -> Result<Self> {
         let mut copy = Self::with_len(parts.iter().map(|part| part.len()).sum())?;
-        let mut rest = copy.as_mut_slice();
-        for part in parts {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(part.len());
-            head.copy_from_slice(part);
-            rest = tail;
-        }
+        fill(copy.as_mut_slice(), parts);
         Ok(copy)
     }
 

@@ -40,6 +40,20 @@ pub unsafe fn alloc(
     })
 }
 
+/// Writes parts into room of their length, one behind the other.
+pub fn fill(mut room: &mut [u8], parts: &[&[u8]]) {
+    for part in parts {
+        let (head, tail) = std::mem::take(&mut room).split_at_mut(part.len());
+        head.copy_from_slice(part);
+        room = tail;
+    }
+}
+
+/// Whether bytes are what PostgreSQL's `text` can hold: UTF-8 without a zero byte.
+pub fn is_text(bytes: &[u8]) -> bool {
+    !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
+}
+
 /// The bytes of a `bytea` argument.
 pub struct ByteaArg<'a>(pub &'a [u8]);
 
@@ -198,12 +212,7 @@ impl Bytea {
     /// As [`Bytea::with_len`].
     pub fn copy(parts: &[&[u8]]) -> Result<Self> {
         let mut copy = Self::with_len(parts.iter().map(|part| part.len()).sum())?;
-        let mut rest = copy.as_mut_slice();
-        for part in parts {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(part.len());
-            head.copy_from_slice(part);
-            rest = tail;
-        }
+        fill(copy.as_mut_slice(), parts);
         Ok(copy)
     }
 
@@ -211,12 +220,8 @@ impl Bytea {
     ///
     /// # Errors
     /// `not_text` for what isn't UTF-8 or holds a zero byte, which PostgreSQL's `text` can't.
-    pub fn into_text(mut self) -> Result<Text> {
-        let bytes = self.as_mut_slice();
-        if bytes.contains(&0) || std::str::from_utf8(bytes).is_err() {
-            return Err(Reason::NotText.into());
-        }
-        Ok(Text(self))
+    pub fn into_text(self) -> Result<Text> {
+        if is_text(self.as_slice()) { Ok(Text(self)) } else { Err(Reason::NotText.into()) }
     }
 }
 

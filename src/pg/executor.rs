@@ -19,7 +19,7 @@
 //! them. An ERROR jumps over the frames of the hooks, so they hold nothing that has to be dropped.
 
 mod around;
-pub mod utility;
+mod utility;
 
 pub use around::around;
 pub use utility::callers_role;
@@ -29,6 +29,7 @@ use super::datum::alloc;
 use super::destination;
 use super::identity::current_role;
 use super::running;
+use super::settings::level::Level;
 use super::settings::values::{Output, column_output};
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
@@ -220,14 +221,13 @@ unsafe extern "C-unwind" fn on_finish(query: Query) {
 struct Entered {
     is_foreign: bool,
     /// A level of settings that was begun for it.
-    settings: Option<i32>,
+    settings: Option<Level>,
 }
 
 impl Entered {
     fn leave(self, here: usize) {
         if let Some(level) = self.settings {
-            // SAFETY: the level that was begun; an ERROR ends it with the transaction.
-            unsafe { pg_sys::AtEOXact_GUC(true, level) };
+            level.end();
         }
         running::pop(here);
         if self.is_foreign {
@@ -261,14 +261,14 @@ unsafe fn enter(query: Query, here: usize) -> Entered {
 ///
 /// # Safety
 /// `query` was started.
-unsafe fn hide_from_workers(query: Query) -> Option<i32> {
+unsafe fn hide_from_workers(query: Query) -> Option<Level> {
     // SAFETY: the caller's promise; on the main thread.
     unsafe {
         let is_parallel = (*query).plannedstmt.as_ref().is_some_and(|it| it.parallelModeNeeded);
         let is_elsewhere = || destination::is_elsewhere() || !destination::is_client();
         (is_parallel && column_output() == Output::Plaintext && is_elsewhere()).then(|| {
-            let level = pg_sys::NewGUCNestLevel();
-            utility::set_for_level(c"cmk_encrypt.output", c"ciphertext");
+            let level = Level::begin();
+            level.set(c"cmk_encrypt.output", c"ciphertext");
             level
         })
     }

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::datum::content;
-use super::protection;
+use super::protection::{self, Protection};
 use cmk_error::{Reason, Result};
 use pgrx::{PgMemoryContexts, pg_sys};
 
@@ -56,7 +56,7 @@ impl Row {
         unsafe { (*self.relation()).rd_att }
     }
 
-    /// Name of the table, for messages.
+    /// Object id of the table.
     pub fn table_oid(self) -> pg_sys::Oid {
         // SAFETY: the trigger's table, open.
         unsafe { (*self.relation()).rd_id }
@@ -71,23 +71,18 @@ impl Row {
     }
 
     /// What the CHECK constraints of the table say of protected columns.
-    pub fn protections(self) -> Vec<protection::Protection> {
-        // SAFETY: the table's constraints, as many as the descriptor says.
-        unsafe {
-            let Some(constraints) = (*self.descriptor()).constr.as_ref() else { return Vec::new() };
-            if constraints.num_check == 0 {
-                return Vec::new();
-            }
-            let checks =
-                std::slice::from_raw_parts(constraints.check, constraints.num_check.into());
-            checks.iter().filter_map(|check| protection::read(check.ccbin)).collect()
-        }
+    pub fn protections(self) -> Vec<Protection> {
+        // SAFETY: the trigger's table, open.
+        unsafe { protection::of_table(self.relation()) }
     }
 
-    /// The tenant of a column's values as the trigger's WHEN has it.
-    pub fn tenant_in_when(self, label: &str) -> Option<*mut pg_sys::Node> {
+    /// The tenant of a column's values, as its constraint or this trigger has it; `None`: the
+    /// setting's.
+    pub fn tenant(self, protection: &Protection) -> Option<*mut pg_sys::Node> {
         // SAFETY: the running trigger.
-        unsafe { protection::tenant_in_when((*(*self.data).tg_trigger).tgqual, label) }
+        protection.tenant.or_else(|| unsafe {
+            protection::tenant_in_when((*(*self.data).tg_trigger).tgqual, &protection.label)
+        })
     }
 
     /// A column of the row as it is to be; `None` for null.

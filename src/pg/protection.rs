@@ -21,8 +21,8 @@ pub struct Protection {
     /// The column, counted from 1.
     pub column: pg_sys::AttrNumber,
     pub label: String,
-    /// An expression over the row, of type `text`; null: see the file's header.
-    pub tenant: Node,
+    /// An expression over the row, of type `text`; `None`: see the file's header.
+    pub tenant: Option<Node>,
     pub options: Option<String>,
 }
 
@@ -45,9 +45,25 @@ pub unsafe fn read(expression: *const c_char) -> Option<Protection> {
         Some(Protection {
             column: column_of(value)?,
             label: constant_text(label)?,
-            tenant: if is_null_constant(tenant) { std::ptr::null_mut() } else { tenant },
+            tenant: (!is_null_constant(tenant)).then_some(tenant),
             options: constant_text(options),
         })
+    }
+}
+
+/// What the CHECK constraints of a table say of its protected columns.
+///
+/// # Safety
+/// `relation` is open; in a transaction on the main thread.
+pub unsafe fn of_table(relation: pg_sys::Relation) -> Vec<Protection> {
+    // SAFETY: the caller's promise: the table's constraints, as many as its descriptor says.
+    unsafe {
+        let Some(constraints) = (*(*relation).rd_att).constr.as_ref() else { return Vec::new() };
+        if constraints.num_check == 0 {
+            return Vec::new();
+        }
+        let checks = std::slice::from_raw_parts(constraints.check, constraints.num_check.into());
+        checks.iter().filter_map(|check| read(check.ccbin)).collect()
     }
 }
 

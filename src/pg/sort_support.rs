@@ -3,6 +3,7 @@
 use super::call::Call;
 use super::error_context;
 use super::report::IntoSql;
+use super::scratch;
 use cmk_error::Result;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 use std::cmp::Ordering;
@@ -28,35 +29,19 @@ pub trait Sorter {
     fn compare_abbreviated(&mut self, a: u64, b: u64) -> Result<Ordering>;
 }
 
-struct State<S> {
-    sorter: S,
-    /// For what a comparison allocates, which the sort's own context would keep until its end.
-    scratch: pg_sys::MemoryContext,
-}
-
-/// Runs `work` on what sorts, with its scratch memory.
+/// Runs `work` on what sorts, with scratch memory.
 ///
 /// # Safety
 /// `support` was set up by [`set_up`] for an `S`.
 #[inline]
 unsafe fn with<S, R>(support: pg_sys::SortSupport, work: impl FnOnce(&mut S) -> Result<R>) -> R {
-    // SAFETY: the caller's promise. An ERROR leaves the current context to whoever catches it.
-    unsafe {
-        let state = &mut *(*support).ssup_extra.cast::<State<S>>();
-        let scratch = state.scratch;
-        let before = pg_sys::CurrentMemoryContext;
-        pg_sys::CurrentMemoryContext = scratch;
-        let done = work(&mut state.sorter);
-        if done.is_err() {
-            error_context::hide();
-        }
-        let done = done.or_raise();
-        pg_sys::CurrentMemoryContext = before;
-        if !(*scratch).isReset {
-            pg_sys::MemoryContextReset(scratch);
-        }
-        done
+    // SAFETY: the caller's promise.
+    let sorter = unsafe { &mut *(*support).ssup_extra.cast::<S>() };
+    let done = scratch::with(|| work(sorter));
+    if done.is_err() {
+        error_context::hide();
     }
+    done.or_raise()
 }
 
 #[pg_guard]
@@ -104,16 +89,9 @@ pub fn set_up<S: Sorter>(
     // SAFETY: PostgreSQL passes what it wants filled in; the context outlives the sort.
     unsafe {
         let limit = (pg_sys::work_mem as usize).saturating_mul(1024);
-        let scratch = pg_sys::AllocSetContextCreateExtended(
-            (*support).ssup_cxt,
-            c"cmk_encrypt sort".as_ptr(),
-            pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
-            pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-        );
-        let state = State { sorter: make((*support).ssup_collation, limit), scratch };
+        let sorter = make((*support).ssup_collation, limit);
         let mut context = PgMemoryContexts::For((*support).ssup_cxt);
-        (*support).ssup_extra = context.leak_and_drop_on_delete(state).cast();
+        (*support).ssup_extra = context.leak_and_drop_on_delete(sorter).cast();
         (*support).comparator = Some(compare::<S>);
         if (*support).abbreviate && may_abbreviate((*support).ssup_collation) {
             (*support).comparator = Some(compare_abbreviated::<S>);

@@ -47,9 +47,9 @@ fn protections() -> TableIterator<
             // SAFETY: the expression of a constraint, out of the catalog.
             unsafe {
                 let read = protection::read(expression.as_ptr())?;
-                let tenant = match read.tenant.is_null() {
-                    true => None,
-                    false => Some(protection::sql_of(read.tenant, table)?),
+                let tenant = match read.tenant {
+                    None => None,
+                    Some(tenant) => Some(protection::sql_of(tenant, table)?),
                 };
                 let (label, options) = (read.label, read.options);
                 Some((table, read.column, label, tenant, options, constraint, validated))

@@ -11,7 +11,7 @@ use crate::pg::process::{ThisProcess, keyring};
 use crate::pg::report::{IntoSql, SqlResult};
 use cmk_envelope::{Envelope, OVERHEAD};
 use cmk_error::{Error, Reason, Result};
-use cmk_keyring::tenant::TENANT_NAME_MAX;
+use cmk_keyring::tenant::read_tenant_name;
 use pgrx::{Array, pg_extern, pg_sys};
 
 #[pg_extern(sql = false)]
@@ -145,19 +145,14 @@ fn open_for(
 /// What a value is bound to.
 ///
 /// # Errors
-/// `null_argument`; `tenant_name` for a name that is too long or isn't UTF-8, which no registered
-/// one is.
+/// `null_argument`, `tenant_name`.
 #[inline]
 fn binding<'a>(
     tenant: Option<TextArg<'a>>,
     aad: Option<ByteaArg<'a>>,
 ) -> Result<(&'a str, &'a [u8])> {
     let (TextArg(tenant), ByteaArg(aad)) = (required(tenant, "tenant")?, required(aad, "aad")?);
-    // Before anything repeats the name in an error.
-    if tenant.len() > TENANT_NAME_MAX {
-        return Err(Reason::TenantName.into());
-    }
-    Ok((std::str::from_utf8(tenant).map_err(|_| Reason::TenantName)?, aad))
+    Ok((read_tenant_name(tenant)?, aad))
 }
 
 /// Which failures `cmk_try_decrypt` turns into NULL.

@@ -198,6 +198,18 @@ pub fn check_tenant_name(name: &str) -> Result<()> {
     if valid { Ok(()) } else { Err(Reason::TenantName.into()) }
 }
 
+/// A tenant's name out of bytes that may be anything, before anything repeats them.
+///
+/// # Errors
+/// `tenant_name` for what is too long or isn't UTF-8, which no registered name is.
+#[inline]
+pub fn read_tenant_name(bytes: &[u8]) -> Result<&str> {
+    if bytes.len() > TENANT_NAME_MAX {
+        return Err(Reason::TenantName.into());
+    }
+    std::str::from_utf8(bytes).map_err(|_| Reason::TenantName.into())
+}
+
 /// What brakes check: a tenant that is registered under whatever name can be suspended.
 ///
 /// # Errors

@@ -1,14 +1,15 @@
 //! Cursors over commands: CALL, EXPLAIN ANALYZE, EXECUTE. The command runs when the cursor is first
 //! fetched from. In a SECURITY DEFINER function it may be the caller's, so all that happens in it
 //! needs the caller's grant too.
+//!
+//! And commands that may store what is printed in them, whoever runs them ([`may_store`]).
 
 use super::{around, forget_with};
-use crate::pg::datum::alloc;
-use crate::pg::identity::{current_role, is_superuser};
+use crate::pg::identity::current_role;
 use crate::pg::running;
 use cmk_keyring::tenant::Role;
-use pgrx::{pg_guard, pg_sys};
-use std::ffi::{CStr, c_char, c_void};
+use pgrx::pg_sys;
+use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 static PREVIOUS: AtomicUsize = AtomicUsize::new(0);
@@ -171,37 +172,6 @@ unsafe fn may_store(statement: *mut pg_sys::PlannedStmt) -> bool {
     )
 }
 
-/// Makes a setting that anybody may make, until the level of settings ends.
-pub fn set_for_level(name: &CStr, value: &CStr) {
-    set(name, value, pg_sys::GucContext::PGC_USERSET);
-}
-
-/// Makes a setting until the level of settings ends, unless the current role may not make it.
-pub fn set_for_level_if_allowed(name: &CStr, value: &CStr) {
-    let context = match is_superuser() {
-        true => pg_sys::GucContext::PGC_SUSET,
-        false => pg_sys::GucContext::PGC_USERSET,
-    };
-    set(name, value, context);
-}
-
-fn set(name: &CStr, value: &CStr, context: pg_sys::GucContext::Type) {
-    // SAFETY: C strings; on the main thread. What isn't allowed is said at a level that nobody
-    // sees.
-    unsafe {
-        pg_sys::set_config_option(
-            name.as_ptr(),
-            value.as_ptr(),
-            context,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            pg_sys::DEBUG5 as i32,
-            false,
-        );
-    }
-}
-
 /// True if it is a cursor's command that somebody else may have declared.
 ///
 /// # Safety
@@ -253,26 +223,9 @@ pub fn callers_role() -> Option<Role> {
     (as_definer && outer != current_role()).then_some(outer)
 }
 
-/// What runs in a portal from this frame on was started as `role`.
+/// What runs in a portal from this frame on was started as `role`. Without memory for the callback
+/// that forgets it, an ERROR may leave the entry behind, which denies too much.
 fn remember(portal: &pg_sys::PortalData, role: Role, frame: usize) {
-    // SAFETY: the callback's record lies in the context that it is about, so it lives until it is
-    // called. Without memory for it, an ERROR may leave the entry behind, which denies too much.
-    unsafe {
-        let size = size_of::<pg_sys::MemoryContextCallback>();
-        if let Some(memory) = alloc(portal.portalContext, size) {
-            let callback = memory.cast::<pg_sys::MemoryContextCallback>().as_ptr();
-            callback.write(pg_sys::MemoryContextCallback {
-                func: Some(forget),
-                arg: portal.portalContext.cast(),
-                next: std::ptr::null_mut(),
-            });
-            pg_sys::MemoryContextRegisterResetCallback(portal.portalContext, callback);
-        }
-    }
+    forget_with(portal.portalContext);
     around::push(frame, portal.portalContext, role);
-}
-
-#[pg_guard]
-extern "C-unwind" fn forget(context: *mut c_void) {
-    around::forget(context.cast());
 }
