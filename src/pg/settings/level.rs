@@ -1,5 +1,5 @@
-//! Settings made for a while: PostgreSQL undoes them when their level ends, and with the transaction
-//! should an ERROR come between.
+//! Settings made for a while: PostgreSQL undoes them when their level ends, and with the
+//! transaction should an ERROR come between.
 
 use crate::pg::identity::is_superuser;
 use pgrx::pg_sys;
