@@ -2,9 +2,9 @@
 
 import pytest
 
-from columns import SHAPE, Text, Unknown, Varchar, app, dba, opened, reader  # noqa: F401 (fixtures)
+from columns import Text, Unknown, Varchar, app, dba, opened, reader  # noqa: F401 (fixtures)
 from searching import ACME, BOLT, by_index, conditions, ids, nodes, world  # noqa: F401 (fixtures)
-from support import fails, unique
+from support import grant, unique
 from test_column_statements import outcome
 
 TWENTY = ", ".join(f"'value {n}'" for n in range(20))
@@ -30,7 +30,8 @@ SEARCHES = {
     "and with another value": "SELECT id FROM {t} WHERE ssn = 'value 7' AND ssn = 'value 8'",
     "sub-select of the value": "SELECT id FROM {t} WHERE ssn = (SELECT 'value 7'::text)",
     "sub-select of the row": "SELECT id FROM {t} WHERE id IN (SELECT id FROM {t} WHERE ssn = 'value 7')",
-    "correlated sub-select": "SELECT n, (SELECT min(id) FROM {t} WHERE ssn = 'value ' || n) FROM generate_series(1, 3) n",
+    "correlated sub-select": "SELECT n, (SELECT min(id) FROM {t} WHERE ssn = 'value ' || n)"
+                             " FROM generate_series(1, 3) n",
     "exists": "SELECT 1 WHERE EXISTS (SELECT FROM {t} WHERE ssn = 'value 7')",
     "lateral": "SELECT n, l.id FROM generate_series(1, 3) n, LATERAL (SELECT id FROM {t} WHERE ssn = 'value ' || n) l",
     "with": "WITH c AS (SELECT * FROM {t}) SELECT id FROM c WHERE ssn = 'value 7'",
@@ -70,24 +71,19 @@ def pairs(world):
     return world.many("pairs", index=INDEXES["on tenant and value"])
 
 
-@pytest.fixture
-def user(world):
-    """Sees nothing of `dark`: a role with grants for acme and bolt."""
-    return both(world)
-
-
+@pytest.fixture(scope="module")
 def both(world):
-    if "both" not in world.roles:
-        world.roles["both"] = unique("both")
-        world.server.execute(f"CREATE ROLE {world.roles['both']} LOGIN")
-        for tenant in ("acme", "bolt"):
-            world.dba.run("SELECT cmk.grant_access(%s, %s)", tenant, world.roles["both"])
-    return world.connect("both", output="plaintext")
+    """A role with grants for acme and bolt, and so none for `dark`."""
+    role = unique("both")
+    world.server.execute(f"CREATE ROLE {role} LOGIN")
+    for tenant in ("acme", "bolt"):
+        grant(world.dba, tenant, role)
+    return role
 
 
-def text_twin(sql):
-    """The same of the text twin, of which this role sees the same rows."""
-    return sql.replace("{t}", "(SELECT * FROM {t} WHERE tenant_id <> 'dark') t") if sql.startswith("SELECT") else sql
+@pytest.fixture
+def user(world, both):
+    return world.reader(both)
 
 
 @pytest.mark.parametrize("sql", SEARCHES.values(), ids=SEARCHES)
@@ -191,7 +187,8 @@ def test_a_join_without_the_tenant_is_right_without_an_index(user, many):
 def test_each_outer_row_of_a_nested_loop_is_a_probe_of_its_own(dba, user, many):
     name = unique("outer")
     user.run(f"CREATE TEMP TABLE {name} (t text, s text)")
-    user.run(f"INSERT INTO {name} SELECT (ARRAY['acme', 'bolt'])[1 + n % 2], 'value ' || n FROM generate_series(1, 50) n")
+    user.run(f"INSERT INTO {name} SELECT (ARRAY['acme', 'bolt'])[1 + n % 2], 'value ' || n"
+             " FROM generate_series(1, 50) n")
     user.run(f"ANALYZE {name}")
     sql = f"SELECT m.id FROM {name} w JOIN {many} m ON m.tenant_id = w.t AND m.ssn = w.s"
     plan = nodes(user, sql)

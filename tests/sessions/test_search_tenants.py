@@ -126,7 +126,8 @@ def test_a_restriction_on_the_tenant_column_names_the_tenant_whatever_the_settin
 
 
 NOT_NAMED = {
-    "another value's tenant": "note = 'acme' AND ssn = 'value 7'", "an inequality": "tenant_id > 'a' AND ssn = 'value 7'",
+    "another value's tenant": "note = 'acme' AND ssn = 'value 7'",
+    "an inequality": "tenant_id > 'a' AND ssn = 'value 7'",
     "a list": "tenant_id IN ('acme', 'bolt') AND ssn = 'value 7'",
     "or": "(tenant_id = 'acme' OR id > 0) AND ssn = 'value 7'", "not": "NOT tenant_id = 'acme' AND ssn = 'value 7'",
     "an expression of it": "upper(tenant_id) = 'ACME' AND ssn = 'value 7'",
