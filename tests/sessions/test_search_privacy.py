@@ -115,11 +115,12 @@ def test_by_grants_a_tenant_whose_key_is_revoked_is_left_out_with_one_warning(wo
 
 
 @pytest.mark.parametrize("scan", SCANS)
-@pytest.mark.parametrize("fault, sqlstate", [("server_error", "58000"), ("throttle", "53000")])
+@pytest.mark.parametrize("fault, sqlstate", [({"kind": "status", "status": 500}, "58000"), ({"kind": "throttle"}, "53000")],
+                         ids=["fails", "throttles"])
 def test_by_grants_a_kms_that_fails_is_an_error_and_never_an_empty_result(world, far, scan, fault, sqlstate):
     table, _, arn = far
     session = world.connect("app")
-    with scanning(session, scan), world.kms.fault(fault, arn=arn):
+    with scanning(session, scan), world.kms.fault(arn=arn, **fault):
         with pytest.raises(psycopg.Error) as failure:
             session.run(f"SELECT id FROM {table} WHERE ssn = 'x'")
         assert failure.value.sqlstate == sqlstate
