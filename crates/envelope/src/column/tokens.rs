@@ -14,6 +14,28 @@ pub struct Token {
     pub value: [u8; TOKEN_LEN],
 }
 
+impl Token {
+    /// Keeps the first bits of it only, at most [`BITS_MAX`]; the last byte says how many.
+    #[must_use]
+    pub fn shortened(mut self, bits: u8) -> Self {
+        let bits = bits.min(BITS_MAX);
+        for (at, byte) in self.value.iter_mut().enumerate() {
+            let kept = usize::from(bits).saturating_sub(8 * at).min(8);
+            *byte &= !(0xFF_u16 >> kept) as u8;
+        }
+        self.value[TOKEN_LEN - 1] = bits;
+        self
+    }
+
+    /// How many bits it has, if it was made by such a rule.
+    pub fn bits(&self, rule: TokenRule) -> Option<u8> {
+        rule.is_shortened.then_some(self.value[TOKEN_LEN - 1])
+    }
+}
+
+/// The most bits of a token that is shortened.
+pub const BITS_MAX: u8 = 8 * (TOKEN_LEN as u8 - 1);
+
 /// The tokens of an envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tokens {
@@ -260,6 +282,26 @@ mod tests {
             assert_eq!(SearchKey::of(&probe[..len], Which::First), Option::None);
         }
         assert_eq!(SearchKey::of(&[&probe[..], &[0]].concat(), Which::First), Option::None);
+    }
+
+    #[test]
+    fn a_shortened_token_keeps_its_first_bits_and_says_how_many() {
+        let token = Token { index_key: [9; 4], value: [0xFF; 16] };
+        for (bits, start) in
+            [(8, &[0xFF, 0, 0][..]), (12, &[0xFF, 0xF0, 0]), (17, &[0xFF, 0xFF, 0x80, 0])]
+        {
+            let short = token.shortened(bits);
+            assert_eq!(short.value[..start.len()], *start);
+            assert!(short.value[start.len()..15].iter().all(|byte| *byte == 0));
+            let rule = TokenRule { is_shortened: true, ..TokenRule::default() };
+            assert_eq!(
+                (short.bits(rule), short.bits(TokenRule::default())),
+                (Some(bits), Option::None)
+            );
+            assert_eq!(short.index_key, token.index_key);
+        }
+        assert_eq!(token.shortened(120).value[..15], [0xFF; 15]);
+        assert_eq!(token.shortened(120), token.shortened(200));
     }
 
     #[test]
