@@ -147,8 +147,8 @@ class Load:
     def _update(self, session, draw, count):
         """Writes a value anew, under whatever keys are to be used now."""
         n = draw.randint(1, self.rotation.rows)
-        changed = session.run(f"UPDATE {self.rotation.table} SET ssn = ssn || '', note = %s WHERE id = %s", str(count), n)
-        assert changed.rowcount == 1
+        update = f"UPDATE {self.rotation.table} SET ssn = ssn || '', note = %s WHERE id = %s"
+        assert session.run(update, str(count), n).rowcount == 1
 
     def _upsert(self, session, draw, count):
         n = draw.randint(1, self.rotation.rows)

@@ -7,7 +7,8 @@ import hmac
 
 import pytest
 
-from columns import SHAPE, World, protect, tags
+from columns import World, tags
+from local_key import read_local_key, unwrap_local
 
 MANY = 20_000
 # Of `fill_many`: the ids of 'value K' at acme and at bolt
@@ -136,11 +137,16 @@ def tokens(envelope):
     return [(token[:4], token[4:]) for token in found]
 
 
-def token(index_key, label, value, bits=128):
-    """What stands in an envelope for a value, normalized by the caller."""
+def token(index_key, label, value):
+    """What stands in an envelope for a value, which the caller has normalized."""
     message = b"cmk_encrypt/v1/token" + tags("", label)[8:] + value.encode()
-    whole = hmac.new(index_key, message, hashlib.sha256).digest()[:16]
-    return (int.from_bytes(whole, "big") >> 128 - bits << 128 - bits).to_bytes(16, "big")
+    return hmac.new(index_key, message, hashlib.sha256).digest()[:16]
+
+
+def shortened(whole, bits):
+    """Of a token its first bits, and in the last byte their number."""
+    kept = int.from_bytes(whole, "big") >> 128 - bits << 128 - bits
+    return kept.to_bytes(16, "big")[:15] + bytes([bits])
 
 
 def index_keys(dba, tenant, *states):
@@ -150,4 +156,10 @@ def index_keys(dba, tenant, *states):
     return {state: id for state, id in rows if not states or state in states}
 
 
-__all__ = ["SHAPE", "protect"]
+def index_key(world, tenant, state="current"):
+    """The raw key, unwrapped by the published format alone."""
+    uri, wrapped = world.dba.row(
+        "SELECT t.key_uri, k.wrapped FROM cmk.tenant t JOIN cmk.data_key k USING (tenant)"
+        " WHERE tenant = %s AND purpose = 'index' AND k.state = %s", tenant, state,
+    )
+    return unwrap_local(read_local_key(world.server.keys, uri), tenant, wrapped, "index")

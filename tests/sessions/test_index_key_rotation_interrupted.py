@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from columns import Client, dba, opened, reader  # noqa: F401 (fixtures)
-from rotation import Load, Rotation
+from rotation import SHAPE, Load, Rotation
 from searching import SearchWorld, world  # noqa: F401 (fixtures)
 from server import until
 from standby import Standby, replayed
@@ -88,7 +88,8 @@ def test_building_the_twin_that_is_cancelled_does_not_let_it_finish(rotation, wo
             rotation.twin()
             rotation.dba.run(f"DROP INDEX {rotation.table}_next")
     rotation.dba.run("RESET statement_timeout")
-    valid = rotation.dba.all("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", f"{rotation.table}_next")
+    valid = rotation.dba.all("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)",
+                             f"{rotation.table}_next")
     assert rotation.finish() is (valid == [(True,)])
     rotation.dba.run(f"DROP INDEX IF EXISTS {rotation.table}_next")
     if rotation.states() == ["current", "next"]:
@@ -113,11 +114,11 @@ def test_after_a_crash_at_any_step_it_goes_on(fragile, step, delay):
     server = fragile.server
     fragile.dba = until(lambda: as_client(reconnected(server, fragile.dbname)), timeout=30, what="a connection")
     rotation = Rotation(fragile, rows=1200)
+    table, seal = rotation.table, f"CALL cmk.seal_table('{rotation.table}', batch_blocks => 1)"
     calls = [
-        f"SELECT cmk.rotate_index_key('{rotation.tenant}')", f"CALL cmk.seal_table('{rotation.table}', batch_blocks => 1)",
-        f"CREATE UNIQUE INDEX CONCURRENTLY {rotation.table}_next ON {rotation.table} (tenant_id, ssn cmk_token_next_ops)",
-        f"SELECT cmk.finish_index_rotation('{rotation.tenant}')",
-        f"CALL cmk.seal_table('{rotation.table}', batch_blocks => 1)", f"DROP INDEX CONCURRENTLY {rotation.table}_next",
+        f"SELECT cmk.rotate_index_key('{rotation.tenant}')", seal,
+        f"CREATE UNIQUE INDEX CONCURRENTLY {table}_next ON {table} (tenant_id, ssn cmk_token_next_ops)",
+        f"SELECT cmk.finish_index_rotation('{rotation.tenant}')", seal, f"DROP INDEX CONCURRENTLY {table}_next",
     ]
     for _, run, _ in list(rotation.steps())[:step]:
         run()
@@ -129,7 +130,7 @@ def test_after_a_crash_at_any_step_it_goes_on(fragile, step, delay):
     with contextlib.suppress(psycopg.Error):
         done.result(timeout=20)
     until(lambda: bystander.connection.broken or is_gone(bystander), what="the crash")
-    rotation.dba = until(lambda: as_client(reconnected(server, fragile.dbname)), timeout=30, what="the server's recovery")
+    rotation.dba = until(lambda: as_client(reconnected(server, fragile.dbname)), timeout=30, what="the recovery")
     assert rotation.found(rotation.dba, range(1, 1201, 13)) == []
     with fails_with("23505"):
         rotation.dba.run(f"INSERT INTO {rotation.table} VALUES (9999, %s, 'value 5', 'n')", rotation.tenant)
@@ -185,7 +186,7 @@ def test_a_subscriber_that_has_the_registry_finds_at_each_step(make_server, kms_
     server.execute(f"CREATE DATABASE {name}")
     there = Client(server.connect(name))
     there.run("CREATE EXTENSION cmk_encrypt")
-    there.run(f"CREATE TABLE {rotation.table} (id int PRIMARY KEY, tenant_id text NOT NULL, ssn text NOT NULL, note text)")
+    there.run(f"CREATE TABLE {rotation.table} ({SHAPE})")
     there.run(f"SELECT cmk.protect_column('{rotation.table}', 'ssn', tenant_column => 'tenant_id', searchable => true)")
     there.run(f"CREATE INDEX ON {rotation.table} (ssn cmk_token_ops)")
     there.run("SET enable_seqscan = off")

@@ -3,7 +3,9 @@
 import pytest
 
 from columns import app, dba, envelopes, opened, plain, reader  # noqa: F401 (fixtures)
-from searching import SCANS, by_index, ids, index_keys, scanning, tokens, world  # noqa: F401 (fixtures)
+from searching import (  # noqa: F401 (fixtures)
+    SCANS, by_index, ids, index_key, index_keys, scanning, shortened, token, tokens, world,
+)
 from support import fails_with, unique
 
 
@@ -16,16 +18,16 @@ def digits(value):
 
 
 def alnum(value):
-    return "".join(character.lower() for character in value if character.isalnum())
+    return "".join(character for character in lower(value) if character.isalnum())
 
 
 # What each makes of a text
 RULES = {"lower": lower, "digits": digits, "alnum": alnum}
 VALUES = [
     "", " ", "Anna@Example.COM", "anna@example.com", "ANNA@EXAMPLE.COM ", "+49 (30) 90 18-20", "0049309 01820",
-    "49309 01820", "4930901820", "٤٩٣٠", "４９３０", "ZOË", "zoë", "Zoe\u0308", "ΣΊΣΥΦΟΣ", "σίσυφος", "σίσυφοσ", "İstanbul",
-    "istanbul", "i̇stanbul", "STRASSE", "Straße", "straße", "A-1", "a1", "A 1", "--", "#", "日本語", "Ⅷ", "ⅷ", "x" * 300,
-    "X" * 300, "DE89 3704 0044 0532 0130 00", "de89370400440532013000",
+    "49309 01820", "4930901820", "٤٩٣٠", "４９３０", "ZOË", "zoë", "Zoe\u0308", "ΣΊΣΥΦΟΣ", "σίσυφος", "σίσυφοσ",
+    "İstanbul", "istanbul", "i̇stanbul", "STRASSE", "Straße", "straße", "A-1", "a1", "A 1", "--", "#", "日本語", "Ⅷ", "ⅷ",
+    "x" * 300, "X" * 300, "DE89 3704 0044 0532 0130 00", "de89370400440532013000",
 ]
 
 
@@ -60,11 +62,10 @@ def test_equality_is_that_of_the_normalized_values(reader, table, scan, conditio
     with scanning(reader, scan):
         for n, value in enumerate(VALUES):
             other = VALUES[(n * 7 + 3) % len(VALUES)]
-            seen, expected = (
-                ids(reader, f"SELECT id FROM {of} WHERE {condition.format(c=column, x=quoted(as_is(value)), y=quoted(as_is(other)))}")
-                for of, column, as_is in ((name, "ssn", str), (f"{name}_text", "norm", rule))
-            )
-            assert seen == expected, (value, other)
+            ours = condition.format(c="ssn", x=quoted(value), y=quoted(other))
+            text = condition.format(c="norm", x=quoted(rule(value)), y=quoted(rule(other)))
+            assert ids(reader, f"SELECT id FROM {name} WHERE {ours}") == ids(
+                reader, f"SELECT id FROM {name}_text WHERE {text}"), (value, other)
 
 
 def quoted(value):
@@ -104,8 +105,11 @@ def test_grouping_sorting_and_joining_is_that_of_the_normalized_values(reader, t
     name, _ = table
     for setting in plans:
         reader.run(f"SET {setting} = off")
-    seen, expected = (reader.all(sql.format(t=of, c=column)) for of, column in ((name, "ssn"), (f"{name}_text", "norm")))
-    assert seen == expected or (sorted(seen, key=repr) == sorted(expected, key=repr) and "id FROM {t} ORDER" not in sql)
+    seen, expected = (reader.all(sql.format(t=of, c=column))
+                      for of, column in ((name, "ssn"), (f"{name}_text", "norm")))
+    if not sql.startswith("SELECT id FROM {t} ORDER"):
+        seen, expected = sorted(seen, key=repr), sorted(expected, key=repr)
+    assert seen == expected
 
 
 def test_what_is_equal_has_one_token_and_what_is_not_has_another(dba, reader, table):
@@ -145,11 +149,15 @@ def short(request, world):
     return world.searchable(name, rows, token_bits=request.param), request.param
 
 
-def test_a_shortened_token_has_zeroes_behind_its_bits(dba, short):
+def test_a_shortened_token_has_its_number_of_bits_behind_them_and_else_zeroes(world, dba, short):
     name, bits = short
-    found = {int.from_bytes(tokens(envelope)[0][1], "big") for envelope in envelopes(dba, name).values()}
-    assert not [token for token in found if token & (1 << 128 - bits) - 1]
-    assert len(found) == 256 if bits == 8 else 750 < len(found) <= 800
+    keys = {tenant: index_key(world, tenant) for tenant in ("acme", "bolt")}
+    found = set()
+    for id, tenant, value in world.reader().all(f"SELECT id, tenant_id, ssn FROM {name} WHERE id <= 300"):
+        (_, stored), = tokens(dba.one(f"SELECT cmk.envelope(ssn) FROM {name} WHERE id = {id}"))
+        assert stored == shortened(token(keys[tenant], f"{name}.ssn", value), bits)
+        found.add(stored)
+    assert len(found) < 150 if bits == 8 else len(found) == 200
 
 
 @pytest.mark.parametrize("scan", SCANS)
@@ -157,8 +165,8 @@ def test_with_shortened_tokens_answers_are_those_of_text(reader, short, scan):
     name, _ = short
     with scanning(reader, scan):
         for condition in ("ssn = 'value 7'", "ssn IN ('value 7', 'value 8', 'absent')", "ssn <> 'value 7'",
-                          "ssn = 'value 7' AND tenant_id = 'bolt'", "ssn = ANY (ARRAY['value 399', NULL])", "ssn = 'absent'",
-                          "ssn NOT IN ('value 7', 'value 8')", "ssn = (SELECT 'value 9'::text)"):
+                          "ssn = 'value 7' AND tenant_id = 'bolt'", "ssn = ANY (ARRAY['value 399', NULL])",
+                          "ssn = 'absent'", "ssn NOT IN ('value 7', 'value 8')", "ssn = (SELECT 'value 9'::text)"):
             seen, expected = (ids(reader, f"SELECT id FROM {of} WHERE {condition}") for of in (name, f"{name}_text"))
             assert seen == expected, condition
     for sql in ("SELECT count(DISTINCT ssn) FROM {t}", "SELECT ssn, count(*) FROM {t} GROUP BY ssn",
@@ -199,13 +207,23 @@ def test_another_normalization_holds_once_the_table_is_sealed(world, dba, reader
     rows = [(1, "acme", "Anna", "n"), (2, "acme", "anna", "n"), (3, "bolt", "ANNA", "n"), (4, "bolt", "Bob", "n"),
             (5, "acme", None, "n")]
     world.make(name, rows, columns=("ssn",), **{"searchable": True, **before})
+    if "searchable" not in before:
+        dba.run(f"CREATE INDEX {name}_ssn ON {name} (ssn cmk_token_ops)")
     arguments = {"searchable": True, **after}
     named = "".join(f", {argument} => %s" for argument in arguments)
     dba.run(f"SELECT cmk.protect_column('{name}', 'ssn', tenant_column => 'tenant_id'{named})", *arguments.values())
     dba.run(f"INSERT INTO {name} VALUES (6, 'acme', 'ANNA', 'new')")
+    # Until then a row is found at least by what it holds, by whatever scan.
+    for value, id in (("Anna", 1), ("anna", 2), ("ANNA", 3), ("Bob", 4), ("ANNA", 6)):
+        seen = []
+        for scan in SCANS:
+            with scanning(reader, scan):
+                seen.append(ids(reader, f"SELECT id FROM {name} WHERE ssn = '{value}'"))
+        assert id in seen[0] and seen[0] == seen[1] == seen[2], (value, seen)
     dba.run(f"CALL cmk.seal_table('{name}')")
-    dba.run(f"CREATE INDEX {name}_ssn ON {name} (ssn cmk_token_ops)")
-    assert dba.one("SELECT bool_and(convalidated) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'c'", name)
+    dba.run(f"CREATE INDEX IF NOT EXISTS {name}_ssn ON {name} (ssn cmk_token_ops)")
+    assert dba.one("SELECT bool_and(convalidated) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'c'",
+                   name)
     for scan in SCANS:
         with scanning(reader, scan):
             assert ids(reader, f"SELECT id FROM {name} WHERE ssn = 'aNNa'") == [1, 2, 3, 6]

@@ -22,7 +22,8 @@ def many(world):
 
 PREPARED = [f"PREPARE p{declared} AS SELECT * FROM {{t}} WHERE {condition}"
             for declared in ("", "(text)", "(varchar)")
-            for condition in ("ssn = $1", "ssn IN ($1, 'y')", "tenant_id = $1 AND ssn = 'x'", "tenant_id = 'dark' AND ssn = $1")]
+            for condition in ("ssn = $1", "ssn IN ($1, 'y')", "tenant_id = $1 AND ssn = 'x'",
+                              "tenant_id = 'dark' AND ssn = $1")]
 
 
 @pytest.mark.parametrize("role", ["app", "nobody"])
@@ -115,8 +116,8 @@ def test_by_grants_a_tenant_whose_key_is_revoked_is_left_out_with_one_warning(wo
 
 
 @pytest.mark.parametrize("scan", SCANS)
-@pytest.mark.parametrize("fault, sqlstate", [({"kind": "status", "status": 500}, "58000"), ({"kind": "throttle"}, "53000")],
-                         ids=["fails", "throttles"])
+@pytest.mark.parametrize("fault, sqlstate", [({"kind": "status", "status": 500}, "58000"),
+                                             ({"kind": "throttle"}, "53000")], ids=["fails", "throttles"])
 def test_by_grants_a_kms_that_fails_is_an_error_and_never_an_empty_result(world, far, scan, fault, sqlstate):
     table, _, arn = far
     session = world.connect("app")
@@ -152,8 +153,8 @@ def secured(world, far):
     return table, tenant, arn
 
 
-HIDDEN = ["ssn = '{v}'", "'{v}' = ssn", "ssn IN ('{v}', 'z')", "ssn = ANY ('{{{v}}}')", "ssn = '{v}'::text OR ssn = 'z'",
-          "id IN (SELECT id FROM {t} WHERE ssn = '{v}')", "EXISTS (SELECT FROM {t} o WHERE o.ssn = '{v}')"]
+HIDDEN = ["ssn = '{v}'", "'{v}' = ssn", "ssn IN ('{v}', 'z')", "ssn = ANY ('{{{v}}}')",
+          "ssn = '{v}'::text OR ssn = 'z'", "id IN (SELECT id FROM {t} WHERE ssn = '{v}')", "EXISTS (SELECT FROM {t} o WHERE o.ssn = '{v}')"]
 
 
 @pytest.mark.parametrize("scan", SCANS)

@@ -13,7 +13,8 @@ from local_key import read_local_key, unwrap_local
 from support import fails, fails_with, flip, unique
 
 CANARY = f"canary-{secrets.token_hex(12)}"
-ROWS = [(1, "acme", CANARY, CANARY), (2, "bolt", CANARY, "other"), (3, "acme", "other", CANARY), (4, "bolt", None, None)]
+ROWS = [(1, "acme", CANARY, CANARY), (2, "bolt", CANARY, "other"), (3, "acme", "other", CANARY),
+        (4, "bolt", None, None)]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Logical replication of a searchable column: rows are found by its token index, and the subscriber's tokens are the same."""
+"""Logical replication of a searchable column: rows are found by its token index, and have the same tokens."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_a_token_index_is_a_replica_identity(world, elsewhere, binary, index):  
         for sql in CHANGES:
             app.run(sql.format(t=table))
             follows(lambda: envelopes(world.dba, table), lambda: envelopes(elsewhere, table), sql)
-            follows(lambda: plain(world.dba, table, "tenant_id, note"), lambda: plain(elsewhere, table, "tenant_id, note"))
+            follows(lambda: plain(world.dba, table, "note"), lambda: plain(elsewhere, table, "note"), sql)
     elsewhere.run("SET enable_seqscan = off")
     sql = f"SELECT id FROM {table} WHERE ssn = 'value 9' AND tenant_id = 'acme'"
     by_index(elsewhere, sql)

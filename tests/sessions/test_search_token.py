@@ -3,21 +3,11 @@
 import pytest
 
 from columns import dba, envelopes, opened, reader  # noqa: F401 (fixtures)
-from local_key import read_local_key, unwrap_local
-from searching import ids, index_keys, nodes, token, tokens, world  # noqa: F401 (fixtures)
+from searching import ids, index_key, index_keys, nodes, token, tokens, world  # noqa: F401 (fixtures)
 from support import fails, fails_with, grant, unique
 
 VALUES = ["", "x", "Anna@Example.COM", "日本語 🔐", "long " * 1000, "cmk1:AAAA"]
 LABEL = "patient.email"
-
-
-def index_key(world, tenant, state="current"):
-    """The raw key, unwrapped by the published format alone."""
-    uri, wrapped = world.dba.row(
-        "SELECT t.key_uri, k.wrapped FROM cmk.tenant t JOIN cmk.data_key k USING (tenant)"
-        " WHERE tenant = %s AND purpose = 'index' AND k.state = %s", tenant, state,
-    )
-    return unwrap_local(read_local_key(world.server.keys, uri), tenant, wrapped, "index")
 
 
 @pytest.fixture
@@ -125,7 +115,8 @@ def test_an_index_of_ones_own_finds_the_row(app, own):
 
 
 def test_every_key_that_may_be_in_the_table_is_asked_for(world, app, own):
-    several = f"SELECT id FROM {own} WHERE email_token = ANY ((SELECT cmk_search_tokens('acme', %s, '{LABEL}'))::bytea[])"
+    several = (f"SELECT id FROM {own} WHERE email_token ="
+               f" ANY ((SELECT cmk_search_tokens('acme', %s, '{LABEL}'))::bytea[])")
     assert ids(app, several, "user 77") == [77]
     assert "Index Cond" in str(nodes(app, several, "user 77"))
     assert app.one(f"SELECT cmk_search_tokens('acme', 'x', '{LABEL}')") == [

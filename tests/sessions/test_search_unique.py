@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from columns import SHAPE, Client, app, dba, envelopes, is_armor, opened, plain, protect, reader  # noqa: F401 (fixtures)
+from columns import app, dba, is_armor, opened, plain, protect, reader  # noqa: F401 (fixtures)
 from searching import by_index, ids, world  # noqa: F401 (fixtures)
 from support import fails_with, unique
 
@@ -85,11 +85,13 @@ def test_on_conflict_finds_the_row(reader, table, action, note, form):
     columns = "tenant_id, ssn" if "tenant_id" in reader.one("SELECT pg_get_indexdef(%s::regclass)", f"{table}_ssn") \
         else "ssn"
     clause = f"ON CONFLICT ({columns}) {action.format(t=table)}"
-    if form == "parameter":
-        run = lambda id, t, s: reader.run(f"INSERT INTO {table} VALUES (%s, %s, %s, 'new') {clause}", id, t, s)  # noqa: E731
-    else:
+
+    def run(*row):
+        if form == "parameter":
+            return reader.run(f"INSERT INTO {table} VALUES (%s, %s, %s, 'new') {clause}", *row)
         values = "VALUES ({}, '{}', '{}', 'new')" if form == "literal" else "SELECT {}, '{}', '{}'::text, 'new'"
-        run = lambda *row: reader.run(f"INSERT INTO {table} {values.format(*row)} {clause}")  # noqa: E731
+        return reader.run(f"INSERT INTO {table} {values.format(*row)} {clause}")
+
     for attempt in range(2):
         run(10 + attempt, "acme", SECRET)
         assert reader.one(f"SELECT note FROM {table} WHERE id = 1").startswith(note)
@@ -162,7 +164,8 @@ def keyed(dba, family):
 
 def test_a_foreign_key_holds_between_columns_of_one_label(world, app, reader, keyed):
     parent, child = keyed
-    app.run(f"INSERT INTO {child} VALUES (1, 'acme', '{SECRET}', 'x'), (2, 'bolt', 'other', 'x'), (3, 'acme', NULL, 'x')")
+    app.run(f"INSERT INTO {child} VALUES (1, 'acme', '{SECRET}', 'x'), (2, 'bolt', 'other', 'x'),"
+            " (3, 'acme', NULL, 'x')")
     log = world.server.log.stat().st_size
     for tenant, value in (("acme", "absent-secret"), ("bolt", SECRET), ("acme", "other")):
         with fails_with("23503") as failure:
