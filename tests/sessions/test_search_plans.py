@@ -2,7 +2,7 @@
 
 import pytest
 
-from columns import Text, Unknown, Varchar, app, dba, opened, reader  # noqa: F401 (fixtures)
+from columns import Text, Unknown, Varchar, opened  # noqa: F401 (fixtures)
 from searching import ACME, BOLT, by_index, conditions, ids, nodes, world  # noqa: F401 (fixtures)
 from support import grant, unique
 from test_column_statements import outcome
@@ -184,7 +184,7 @@ def test_a_join_without_the_tenant_is_right_without_an_index(user, many):
     assert outcome(user, sql.format(t=many)) == outcome(user, sql.format(t=f"{many}_text"))
 
 
-def test_each_outer_row_of_a_nested_loop_is_a_probe_of_its_own(dba, user, many):
+def test_each_outer_row_of_a_nested_loop_is_a_probe_of_its_own(user, many):
     name = unique("outer")
     user.run(f"CREATE TEMP TABLE {name} (t text, s text)")
     user.run(f"INSERT INTO {name} SELECT (ARRAY['acme', 'bolt'])[1 + n % 2], 'value ' || n"
