@@ -71,6 +71,46 @@ AS $$
      WHERE position.is_key OR position.is_named
 $$;
 
+-- What stands behind a key column in CREATE INDEX: collation, operator class with its options, and
+-- order, as far as they are not what comes by itself.
+CREATE FUNCTION cmk_internal.index_key(index pg_catalog.oid, number pg_catalog.int4, is_next pg_catalog.bool)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.concat(
+               CASE WHEN x.attcollation OPERATOR(pg_catalog.<>) COALESCE(t.attcollation, 0)
+                    THEN (SELECT pg_catalog.format(' COLLATE %I.%I', n.nspname, l.collname)
+                            FROM pg_catalog.pg_collation l
+                            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) l.collnamespace
+                           WHERE l.oid OPERATOR(pg_catalog.=) x.attcollation) END,
+               CASE WHEN index_key.is_next AND n.nspname OPERATOR(pg_catalog.=) 'pg_catalog'
+                     AND o.opcname OPERATOR(pg_catalog.=) 'cmk_token_ops'
+                    THEN ' pg_catalog.cmk_token_next_ops'
+                    WHEN x.attoptions IS NOT NULL OR NOT o.opcdefault
+                      OR o.opcintype OPERATOR(pg_catalog.<>) x.atttypid
+                    THEN pg_catalog.format(' %I.%I', n.nspname, o.opcname) END,
+               (SELECT pg_catalog.format(' (%s)', NULLIF(
+                           pg_catalog.string_agg(pg_catalog.format('%I=%L', p.option_name, p.option_value), ', '), ''))
+                  FROM pg_catalog.pg_options_to_table(x.attoptions) p
+                HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0),
+               -- Bits: 1 descending, 2 nulls first, which is what descending brings.
+               CASE key.option OPERATOR(pg_catalog.&) 3::pg_catalog.int2
+                    WHEN 1 THEN ' DESC NULLS LAST' WHEN 2 THEN ' NULLS FIRST' WHEN 3 THEN ' DESC' END)
+      FROM pg_catalog.pg_index i
+     CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(i.indkey), pg_catalog.unnest(i.indclass), pg_catalog.unnest(i.indoption))
+           WITH ORDINALITY key (attnum, class, option, number)
+      JOIN pg_catalog.pg_attribute x
+        ON x.attrelid OPERATOR(pg_catalog.=) i.indexrelid AND x.attnum OPERATOR(pg_catalog.=) key.number
+      LEFT JOIN pg_catalog.pg_attribute t
+             ON t.attrelid OPERATOR(pg_catalog.=) i.indrelid
+            AND t.attnum OPERATOR(pg_catalog.=) key.attnum
+            AND key.attnum OPERATOR(pg_catalog.<>) 0
+      JOIN pg_catalog.pg_opclass o ON o.oid OPERATOR(pg_catalog.=) key.class
+      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.opcnamespace
+     WHERE i.indexrelid OPERATOR(pg_catalog.=) index_key.index
+       AND key.number OPERATOR(pg_catalog.=) index_key.number
+$$;
+
 -- The statement that makes such an index again, with the column by its tokens: another access
 -- method or operator class of other columns stays, and so does all else that CREATE INDEX can say.
 -- is_next: by the tokens under the next index key, for all columns that are in it by their tokens.
@@ -121,44 +161,4 @@ AS $$
                    AND t.attnum OPERATOR(pg_catalog.=) k.attnum
            ) columns (keys, included)
      WHERE i.indexrelid OPERATOR(pg_catalog.=) token_index.index::pg_catalog.oid
-$$;
-
--- What stands behind a key column in CREATE INDEX: collation, operator class with its options, and
--- order, as far as they are not what comes by itself.
-CREATE FUNCTION cmk_internal.index_key(index pg_catalog.oid, number pg_catalog.int4, is_next pg_catalog.bool)
-RETURNS pg_catalog.text
-LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT pg_catalog.concat(
-               CASE WHEN x.attcollation OPERATOR(pg_catalog.<>) COALESCE(t.attcollation, 0)
-                    THEN (SELECT pg_catalog.format(' COLLATE %I.%I', n.nspname, l.collname)
-                            FROM pg_catalog.pg_collation l
-                            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) l.collnamespace
-                           WHERE l.oid OPERATOR(pg_catalog.=) x.attcollation) END,
-               CASE WHEN index_key.is_next AND n.nspname OPERATOR(pg_catalog.=) 'pg_catalog'
-                     AND o.opcname OPERATOR(pg_catalog.=) 'cmk_token_ops'
-                    THEN ' pg_catalog.cmk_token_next_ops'
-                    WHEN x.attoptions IS NOT NULL OR NOT o.opcdefault
-                      OR o.opcintype OPERATOR(pg_catalog.<>) x.atttypid
-                    THEN pg_catalog.format(' %I.%I', n.nspname, o.opcname) END,
-               (SELECT pg_catalog.format(' (%s)', NULLIF(
-                           pg_catalog.string_agg(pg_catalog.format('%I=%L', p.option_name, p.option_value), ', '), ''))
-                  FROM pg_catalog.pg_options_to_table(x.attoptions) p
-                HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0),
-               -- Bits: 1 descending, 2 nulls first, which is what descending brings.
-               CASE key.option OPERATOR(pg_catalog.&) 3::pg_catalog.int2
-                    WHEN 1 THEN ' DESC NULLS LAST' WHEN 2 THEN ' NULLS FIRST' WHEN 3 THEN ' DESC' END)
-      FROM pg_catalog.pg_index i
-     CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(i.indkey), pg_catalog.unnest(i.indclass), pg_catalog.unnest(i.indoption))
-           WITH ORDINALITY key (attnum, class, option, number)
-      JOIN pg_catalog.pg_attribute x
-        ON x.attrelid OPERATOR(pg_catalog.=) i.indexrelid AND x.attnum OPERATOR(pg_catalog.=) key.number
-      LEFT JOIN pg_catalog.pg_attribute t
-             ON t.attrelid OPERATOR(pg_catalog.=) i.indrelid
-            AND t.attnum OPERATOR(pg_catalog.=) key.attnum
-            AND key.attnum OPERATOR(pg_catalog.<>) 0
-      JOIN pg_catalog.pg_opclass o ON o.oid OPERATOR(pg_catalog.=) key.class
-      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.opcnamespace
-     WHERE i.indexrelid OPERATOR(pg_catalog.=) index_key.index
-       AND key.number OPERATOR(pg_catalog.=) index_key.number
 $$;

@@ -176,7 +176,7 @@ CREATE FUNCTION cmk_internal.protect_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name, tenant_expression pg_catalog.text,
     rewrite pg_catalog.bool, views pg_catalog.text, label pg_catalog.text,
-    searchable pg_catalog.bool, normalize pg_catalog.text, token_bits pg_catalog.int4)
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
 RETURNS SETOF pg_catalog.text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -218,7 +218,7 @@ BEGIN
            AND p.attnum OPERATOR(pg_catalog.=) item.attnum;
         -- Else something of it was lost, and is made again, or its search changes.
         IF cmk_internal.is_protected("table", "column")
-           AND COALESCE(cmk_internal.new_options(former, searchable, normalize, token_bits), '')
+           AND COALESCE(cmk_internal.new_options(former, searchable, normalization, token_bits), '')
                OPERATOR(pg_catalog.=) COALESCE(former, '') THEN
             RETURN QUERY SELECT 'it is protected already';
         END IF;
@@ -241,8 +241,8 @@ BEGIN
     IF NOT item.deterministic THEN
         RETURN QUERY SELECT 'its collation is not deterministic';
     END IF;
-    options := cmk_internal.new_options(former, searchable, normalize, token_bits);
-    RETURN QUERY SELECT * FROM cmk_internal.search_obstacles("table", "column", searchable, normalize, token_bits);
+    options := cmk_internal.new_options(former, searchable, normalization, token_bits);
+    RETURN QUERY SELECT * FROM cmk_internal.search_obstacles("table", "column", searchable, normalization, token_bits);
     RETURN QUERY SELECT * FROM cmk_internal.tenant_obstacles("table", "column", tenant_column, tenant_expression);
     IF label OPERATOR(pg_catalog.=) '' THEN
         RETURN QUERY SELECT 'the label is empty';

@@ -56,13 +56,13 @@ $$;
 -- for: that takes no longer than a second or so, and leaves no plaintext in the table's files.
 --
 -- searchable: null leaves it as it is, and that is not searchable for a new column; true says anew
--- how, by normalize and token_bits.
+-- how, by normalization and token_bits.
 CREATE FUNCTION cmk.protect_column(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name DEFAULT NULL, tenant_expression pg_catalog.text DEFAULT NULL,
     rewrite pg_catalog.bool DEFAULT NULL, views pg_catalog.text DEFAULT 'refuse',
     label pg_catalog.text DEFAULT NULL,
-    searchable pg_catalog.bool DEFAULT NULL, normalize pg_catalog.text DEFAULT NULL,
+    searchable pg_catalog.bool DEFAULT NULL, normalization pg_catalog.text DEFAULT NULL,
     token_bits pg_catalog.int4 DEFAULT NULL,
     lock_timeout pg_catalog.interval DEFAULT '2s', lock_attempts pg_catalog.int4 DEFAULT 10)
 RETURNS pg_catalog.text
@@ -98,7 +98,7 @@ BEGIN
     PERFORM cmk_internal.refuse_null(views, 'views');
     obstacles := ARRAY(SELECT o.line FROM cmk_internal.protect_obstacles(
         "table", "column", tenant_column, tenant_expression, rewrite, views, label,
-        searchable, normalize, token_bits) o (line));
+        searchable, normalization, token_bits) o (line));
     PERFORM cmk_internal.refuse(obstacles);
 
     SELECT a.attnum, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
@@ -112,7 +112,7 @@ BEGIN
      CROSS JOIN LATERAL cmk_internal.protection_note(c.oid) n
      WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
        AND p.attnum OPERATOR(pg_catalog.=) subject.attnum;
-    options := cmk_internal.new_options(existing.options, searchable, normalize, token_bits);
+    options := cmk_internal.new_options(existing.options, searchable, normalization, token_bits);
     changes := existing.conname IS NOT NULL
                AND COALESCE(existing.options, '') OPERATOR(pg_catalog.<>) COALESCE(options, '');
     target := CASE WHEN changes THEN pg_catalog.concat('pg_catalog.', subject.type) ELSE subject.target END;

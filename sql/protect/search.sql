@@ -3,12 +3,12 @@
 
 -- The fourth argument of the constraint.
 CREATE FUNCTION cmk_internal.search_options(
-    searchable pg_catalog.bool, normalize pg_catalog.text, token_bits pg_catalog.int4)
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
 RETURNS pg_catalog.text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN search_options.searchable
-                THEN pg_catalog.concat_ws(',', 'search', search_options.normalize,
+                THEN pg_catalog.concat_ws(',', 'search', search_options.normalization,
                          CASE WHEN search_options.token_bits IS NOT NULL
                               THEN pg_catalog.concat('bits=', search_options.token_bits) END) END
 $$;
@@ -16,27 +16,27 @@ $$;
 -- The options that a column is to have. Unless told how to search it, it stays as it is.
 CREATE FUNCTION cmk_internal.new_options(
     former pg_catalog.text,
-    searchable pg_catalog.bool, normalize pg_catalog.text, token_bits pg_catalog.int4)
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
 RETURNS pg_catalog.text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN new_options.searchable IS NULL THEN new_options.former
-                ELSE cmk_internal.search_options(new_options.searchable, new_options.normalize, new_options.token_bits) END
+                ELSE cmk_internal.search_options(new_options.searchable, new_options.normalization, new_options.token_bits) END
 $$;
 
 -- What is wrong with the arguments that tell how to search.
 CREATE FUNCTION cmk_internal.search_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
-    searchable pg_catalog.bool, normalize pg_catalog.text, token_bits pg_catalog.int4)
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT 'normalize and token_bits need searchable => true'
+    SELECT 'normalization and token_bits need searchable => true'
      WHERE search_obstacles.searchable IS NOT TRUE
-       AND (search_obstacles.normalize IS NOT NULL OR search_obstacles.token_bits IS NOT NULL)
+       AND (search_obstacles.normalization IS NOT NULL OR search_obstacles.token_bits IS NOT NULL)
     UNION ALL
-    SELECT 'normalize can be lower, digits or alnum'
-     WHERE NOT search_obstacles.normalize OPERATOR(pg_catalog.=) ANY ('{lower, digits, alnum}')
+    SELECT 'normalization can be lower, digits or alnum'
+     WHERE NOT search_obstacles.normalization OPERATOR(pg_catalog.=) ANY ('{lower, digits, alnum}')
     UNION ALL
     SELECT 'token_bits can be 8 to 120'
      WHERE NOT (search_obstacles.token_bits OPERATOR(pg_catalog.>=) 8
