@@ -89,10 +89,10 @@ AS $$
                     WHEN x.attoptions IS NOT NULL OR NOT o.opcdefault
                       OR o.opcintype OPERATOR(pg_catalog.<>) x.atttypid
                     THEN pg_catalog.format(' %I.%I', n.nspname, o.opcname) END,
-               (SELECT pg_catalog.format(' (%s)', NULLIF(
-                           pg_catalog.string_agg(pg_catalog.format('%I=%L', p.option_name, p.option_value), ', '), ''))
-                  FROM pg_catalog.pg_options_to_table(x.attoptions) p
-                HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0),
+               (SELECT ' (' OPERATOR(pg_catalog.||)
+                       pg_catalog.string_agg(pg_catalog.format('%I=%L', p.option_name, p.option_value), ', ')
+                       OPERATOR(pg_catalog.||) ')'
+                  FROM pg_catalog.pg_options_to_table(x.attoptions) p),
                -- Bits: 1 descending, 2 nulls first, which is what descending brings.
                CASE key.option OPERATOR(pg_catalog.&) 3::pg_catalog.int2
                     WHEN 1 THEN ' DESC NULLS LAST' WHEN 2 THEN ' NULLS FIRST' WHEN 3 THEN ' DESC' END)
@@ -128,7 +128,7 @@ AS $$
                'ON ', i.indrelid::pg_catalog.regclass,
                CASE WHEN m.amname OPERATOR(pg_catalog.<>) 'btree' THEN pg_catalog.format(' USING %I', m.amname) END,
                ' (', columns.keys, ')',
-               pg_catalog.format(' INCLUDE (%s)', NULLIF(columns.included, '')),
+               ' INCLUDE (' OPERATOR(pg_catalog.||) columns.included OPERATOR(pg_catalog.||) ')',
                -- The catalog of PostgreSQL 14 does not have it.
                CASE WHEN (pg_catalog.to_jsonb(i.*) OPERATOR(pg_catalog.->>) 'indnullsnotdistinct')::pg_catalog.bool
                     THEN ' NULLS NOT DISTINCT' END,
