@@ -31,14 +31,24 @@ pgrx::extension_sql_file!(
     requires = ["sealing", protections, raise, is_preloaded]
 );
 pgrx::extension_sql_file!(
+    "../sql/protect/indexes.sql",
+    name = "protect_indexes",
+    requires = ["protect_names"]
+);
+pgrx::extension_sql_file!(
     "../sql/protect/uses.sql",
     name = "protect_uses",
-    requires = ["protect_names"]
+    requires = ["protect_indexes"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/search.sql",
+    name = "protect_search",
+    requires = ["protect_uses", "views"]
 );
 pgrx::extension_sql_file!(
     "../sql/protect/views.sql",
     name = "protect_views",
-    requires = ["protect_uses"]
+    requires = ["protect_search"]
 );
 pgrx::extension_sql_file!(
     "../sql/protect/obstacles.sql",
@@ -46,9 +56,14 @@ pgrx::extension_sql_file!(
     requires = ["protect_views"]
 );
 pgrx::extension_sql_file!(
+    "../sql/protect/reindex.sql",
+    name = "protect_reindex",
+    requires = ["protect_obstacles"]
+);
+pgrx::extension_sql_file!(
     "../sql/protect/change.sql",
     name = "protect_change",
-    requires = ["protect_obstacles"]
+    requires = ["protect_reindex"]
 );
 pgrx::extension_sql_file!(
     "../sql/protect/protect.sql",
@@ -66,6 +81,16 @@ pgrx::extension_sql_file!(
     requires = ["protect", seal_batch]
 );
 pgrx::extension_sql_file!(
+    "../sql/protect/tell.sql",
+    name = "protect_tell",
+    requires = ["seal_table"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/rotation.sql",
+    name = "protect_rotation",
+    requires = ["protect_tell"]
+);
+pgrx::extension_sql_file!(
     "../sql/protect/lint.sql",
     name = "protect_lint",
     requires = ["unprotect"]
@@ -78,7 +103,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../sql/protect/comments.sql",
     name = "protect_comments",
-    requires = ["seal_table", "protect_lint", "protect_keys"]
+    requires = ["protect_rotation", "protect_lint", "protect_keys"]
 );
 pgrx::extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 
