@@ -50,7 +50,8 @@ def token_missing(stage):
 
 @provokes("column_options", "22023", names_tenant=False)
 def column_options(stage):
-    searchable(stage).run("SELECT cmk.sealed('536-90-4399'::cmk_text, 'person.ssn', 'a', 'search,whatever')")
+    dba = searchable(stage, "person")
+    dba.run("SELECT cmk.sealed(ssn, 'person.ssn', 'a', 'search,whatever') FROM person")
 
 
 @provokes("too_many_tenants", "22023", names_tenant=False)

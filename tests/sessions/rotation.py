@@ -4,10 +4,11 @@ import random
 import threading
 
 import psycopg
+import pytest
 
-from searching import index_keys, tokens
+from searching import drop_indexes, index_keys, tokens
 from server import until
-from support import unique
+from support import check_failure, unique
 
 ROWS = 1500
 SHAPE = "id int PRIMARY KEY, tenant_id text NOT NULL, ssn text NOT NULL, note text"
@@ -21,6 +22,7 @@ class Rotation:
         self.tenant = name or world.tenant(unique("rotating"), "app")
         self.table = unique("users")
         world.make(self.table, shape=SHAPE, columns=("ssn",), searchable=True)
+        drop_indexes(self.dba, self.table)
         self.dba.run(f"INSERT INTO {self.table} SELECT n, %s, 'value ' || n, 'n' FROM generate_series(1, {rows}) n",
                      self.tenant)
         self.dba.run(f"CREATE UNIQUE INDEX {self.table}_ssn ON {self.table} (tenant_id, ssn cmk_token_ops)")
@@ -40,6 +42,15 @@ class Rotation:
 
     def finish(self):
         return self.dba.one("SELECT cmk.finish_index_rotation(%s)", self.tenant)
+
+    def finishes(self):
+        """Whether it does. What is in the way may be said by the answer or by an error."""
+        try:
+            return self.finish()
+        except psycopg.Error as error:
+            reasons = {"42809": "index_rotation_refused", "55000": "index_rotation_open"}
+            check_failure(error, error.sqlstate, reasons.get(error.sqlstate), self.tenant)
+            return False
 
     def cancel(self):
         self.dba.run("SELECT cmk.cancel_index_rotation(%s)", self.tenant)
@@ -68,6 +79,11 @@ class Rotation:
 
     def key(self, state):
         return index_keys(self.dba, self.tenant)[state]
+
+    def drop(self):
+        """Another tenant's rotation would want twins of this table's indexes, too, and mind that this one is open."""
+        self.dba.run(f"DROP TABLE {self.table}")
+        self.cancel()
 
     def duplicates(self):
         """Values that are there more than once, by opening them all."""
@@ -114,13 +130,14 @@ class Load:
                     return
             count += 1
             self.done[name] = count
+            self._stop.wait(0.004)
 
     def beat(self, times=25):
         """Returns once each session has done its work so many more times; nothing wrong has been seen so far."""
         before = dict(self.done)
         until(lambda: len(self.done) == len(self._threads) and all(
             self.done[name] >= before.get(name, 0) + times for name in self.done), 60, "the load")
-        assert self.faults == []
+        assert self.faults == [], self.faults[:5]
 
     def _search(self, session, draw, count):
         n = draw.randint(1, self.rotation.rows)
@@ -168,3 +185,25 @@ class Load:
             return
         twice = self._raced.setdefault(count, me)
         assert twice == me, f"race {count} was won twice"
+
+
+# Fixtures, to be imported by the modules that use them
+
+
+@pytest.fixture
+def make_rotation(world):
+    """Makes rotations, whose tables go at the end of the test."""
+    made = []
+
+    def make(**arguments):
+        made.append(Rotation(world, **arguments))
+        return made[-1]
+
+    yield make
+    for rotation in made:
+        rotation.drop()
+
+
+@pytest.fixture
+def rotation(make_rotation):
+    return make_rotation()

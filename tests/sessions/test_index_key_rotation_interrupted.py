@@ -9,17 +9,12 @@ import psycopg
 import pytest
 
 from columns import Client, dba, opened, reader  # noqa: F401 (fixtures)
-from rotation import SHAPE, Load, Rotation
+from rotation import SHAPE, Load, Rotation, make_rotation, rotation  # noqa: F401 (fixtures)
 from searching import SearchWorld, world  # noqa: F401 (fixtures)
 from server import until
 from standby import Standby, replayed
 from support import fails_with, unique
 from test_seal_table_interrupted import is_gone, reconnected
-
-
-@pytest.fixture
-def rotation(world):
-    return Rotation(world)
 
 
 def test_rotating_in_a_transaction_that_is_rolled_back_does_nothing(rotation, world):
@@ -41,20 +36,42 @@ def test_rotating_in_a_transaction_that_is_rolled_back_does_nothing(rotation, wo
     assert rotation.finish() is True
 
 
-def test_a_writer_that_was_there_before_the_rotation_is_waited_for(rotation, world):
-    """What it wrote has one token, and is seen when the rotation is to finish."""
+def test_what_a_writer_wrote_who_knew_of_no_rotation_is_seen_before_it_finishes(rotation, world):
     writer = world.connect("app")
+    insert = f"INSERT INTO {rotation.table} VALUES (%s, %s, %s, 'n')"
     writer.run("BEGIN")
-    writer.run(f"INSERT INTO {rotation.table} VALUES (9001, %s, 'early', 'n')", rotation.tenant)
-    waiting = rotation.dba.start("SELECT cmk.rotate_index_key(%s)", rotation.tenant)
+    writer.run(insert, 9001, rotation.tenant, "early")
+    rotation.rotate()
+    rotation.seal()
+    writer.run(insert, 9002, rotation.tenant, "late")
+    assert rotation.found(rotation.dba, range(1, 50)) == []
+    writer.run("COMMIT")
+    rotation.twin()
+    assert not rotation.finishes()
+    rotation.seal()
+    assert rotation.states() == ["retired", "current"]
+    assert rotation.keys_in_use() == {(rotation.key("retired"), rotation.key("current"))}
+    rotation.seal()
+    assert rotation.keys_in_use() == {(rotation.key("current"),)} and rotation.duplicates() == []
+
+
+def test_to_finish_it_waits_for_writers(rotation, world):
+    for step in (rotation.rotate, rotation.seal, rotation.twin):
+        step()
+    writer, finisher = world.connect("app"), world.connect()
+    writer.run("BEGIN")
+    writer.run(f"INSERT INTO {rotation.table} VALUES (9001, %s, 'open', 'n')", rotation.tenant)
+    waiting = finisher.start("SELECT cmk.finish_index_rotation(%s)", rotation.tenant)
     with pytest.raises(TimeoutError):
         waiting.result(timeout=0.5)
-    writer.run(f"INSERT INTO {rotation.table} VALUES (9002, %s, 'late', 'n')", rotation.tenant)
+    # Others write meanwhile.
+    world.connect("app").run(f"INSERT INTO {rotation.table} VALUES (9002, %s, 'other', 'n')", rotation.tenant)
+    with fails_with("23505"):
+        world.connect("app").run(f"INSERT INTO {rotation.table} VALUES (9003, %s, 'value 1', 'n')", rotation.tenant)
     writer.run("COMMIT")
-    waiting.result(timeout=30)
-    rotation.seal()
-    rotation.twin()
-    assert rotation.finish() is True
+    assert waiting.result(timeout=20) == [(True,)]
+    with fails_with("23505"):
+        world.connect("app").run(f"INSERT INTO {rotation.table} VALUES (9003, %s, 'open', 'n')", rotation.tenant)
     assert rotation.duplicates() == []
 
 
@@ -90,7 +107,7 @@ def test_building_the_twin_that_is_cancelled_does_not_let_it_finish(rotation, wo
     rotation.dba.run("RESET statement_timeout")
     valid = rotation.dba.all("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)",
                              f"{rotation.table}_next")
-    assert rotation.finish() is (valid == [(True,)])
+    assert rotation.finishes() is (valid == [(True,)])
     rotation.dba.run(f"DROP INDEX IF EXISTS {rotation.table}_next")
     if rotation.states() == ["current", "next"]:
         rotation.twin()
@@ -137,6 +154,7 @@ def test_after_a_crash_at_any_step_it_goes_on(fragile, step, delay):
     go_on(rotation)
     assert rotation.keys_in_use() == {(rotation.key("current"),)}
     assert (rotation.duplicates(), rotation.found(rotation.dba, range(1, 1201))) == ([], [])
+    rotation.drop()
 
 
 def as_client(session):

@@ -3,6 +3,7 @@
 import pytest
 
 from columns import app, dba, envelopes, opened, plain, reader  # noqa: F401 (fixtures)
+from protected import Table
 from searching import (  # noqa: F401 (fixtures)
     SCANS, by_index, ids, index_key, index_keys, scanning, shortened, token, tokens, world,
 )
@@ -36,7 +37,7 @@ def table(request, world):
     """(name, rule). Its twin is of text, and has the values normalized in a further column."""
     name, rule = f"n_{request.param}", RULES[request.param]
     rows = [(n, ("acme", "bolt")[n % 2], value, str(n)) for n, value in enumerate([*VALUES, *VALUES, None])]
-    world.searchable(name, rows, normalize=request.param)
+    world.searchable(name, rows, normalization=request.param)
     world.dba.run(f"ALTER TABLE {name}_text ADD norm text")
     for id, _, value, _ in rows:
         world.dba.run(f"UPDATE {name}_text SET norm = %s WHERE id = %s", None if value is None else rule(value), id)
@@ -129,7 +130,7 @@ def test_equal_values_of_one_tenant_are_duplicates(world, app, table):
     rule = name.removeprefix("n_")
     pairs = {"lower": ("Anna@Example.com", "ANNA@example.COM"), "digits": ("49-30", "(49) 30"), "alnum": ("A-1", "a 1")}
     first, second = pairs[rule]
-    unique_table = world.searchable(unique("u"), index="UNIQUE {name} (ssn cmk_token_ops)", normalize=rule)
+    unique_table = world.searchable(unique("u"), index="UNIQUE {name} (ssn cmk_token_ops)", normalization=rule)
     app.run(f"INSERT INTO {unique_table} VALUES (1, 'acme', '{first}', 'x'), (2, 'bolt', '{second}', 'x')")
     with fails_with("23505"):
         app.run(f"INSERT INTO {unique_table} VALUES (3, 'acme', '{second}', 'x')")
@@ -152,12 +153,13 @@ def short(request, world):
 def test_a_shortened_token_has_its_number_of_bits_behind_them_and_else_zeroes(world, dba, short):
     name, bits = short
     keys = {tenant: index_key(world, tenant) for tenant in ("acme", "bolt")}
-    found = set()
+    found, pairs = set(), set()
     for id, tenant, value in world.reader().all(f"SELECT id, tenant_id, ssn FROM {name} WHERE id <= 300"):
         (_, stored), = tokens(dba.one(f"SELECT cmk.envelope(ssn) FROM {name} WHERE id = {id}"))
         assert stored == shortened(token(keys[tenant], f"{name}.ssn", value), bits)
         found.add(stored)
-    assert len(found) < 150 if bits == 8 else len(found) == 200
+        pairs.add((tenant, value))
+    assert len(found) <= len(pairs) - 20 if bits == 8 else len(pairs) - 2 <= len(found) <= len(pairs)
 
 
 @pytest.mark.parametrize("scan", SCANS)
@@ -178,14 +180,13 @@ def test_a_shortened_token_is_looked_up_by_index_and_checked_by_opening(world, s
     name, bits = short
     session = world.connect("app")
     session.run("SET enable_seqscan = off")
-    sql = f"SELECT id FROM {name} WHERE tenant_id = 'acme' AND ssn = 'value 7'"
-    by_index(session, sql)
-    before = session.stats()[1]
-    found = ids(session, sql)
+    before, found = session.stats()[1], 0
+    for k in range(40):
+        sql = f"SELECT id FROM {name} WHERE tenant_id = 'acme' AND ssn = 'value {k}'"
+        by_index(session, sql)
+        found += len(ids(session, sql))
     opens = session.stats()[1] - before
-    assert len(found) < opens < 60 if bits == 8 else opens == len(found)
-    with session.counts():
-        world.connect("app").all(f"EXPLAIN {sql}")
+    assert found > 70 and (found < opens < 4 * found if bits == 8 else found <= opens <= found + 2)
 
 
 def test_values_that_share_a_shortened_token_are_no_duplicates(world, app):
@@ -199,8 +200,8 @@ def test_values_that_share_a_shortened_token_are_no_duplicates(world, app):
 
 
 @pytest.mark.parametrize("before, after", [
-    ({}, {"normalize": "lower"}), ({"normalize": "lower"}, {"normalize": "alnum"}),
-    ({"token_bits": 16}, {"normalize": "lower", "token_bits": 24}), ({"searchable": None}, {"normalize": "lower"}),
+    ({}, {"normalization": "lower"}), ({"normalization": "lower"}, {"normalization": "alnum"}),
+    ({"token_bits": 16}, {"normalization": "lower", "token_bits": 24}), ({"searchable": None}, {"normalization": "lower"}),
 ], ids=["lower", "from lower to alnum", "longer and lower", "from not searchable"])
 def test_another_normalization_holds_once_the_table_is_sealed(world, dba, reader, before, after):
     name = unique("changed")
@@ -235,18 +236,33 @@ def test_another_normalization_holds_once_the_table_is_sealed(world, dba, reader
     assert envelopes(dba, name) == rewritten
 
 
+def test_tokens_of_another_kind_do_not_come_beside_those_that_are_there(world, dba, reader):
+    """An index could not find both. The table is rewritten, or its values lose their tokens first."""
+    name = world.searchable(unique("changed"), [(1, "acme", "Anna", "n"), (2, "acme", "anna", "n")])
+    table = Table(dba, name)
+    (line,) = table.obstacles(tenant_column="tenant_id", searchable=True, normalization="lower", rewrite=False)
+    assert "rewrite => true" in line
+    dba.run(f"DROP INDEX {name}_ssn")
+    table.protect(tenant_column="tenant_id", searchable=False, rewrite=False)
+    table.seal()
+    table.protect(tenant_column="tenant_id", searchable=True, normalization="lower", rewrite=False)
+    assert ids(reader, f"SELECT id FROM {name} WHERE ssn = 'anna'") in ([2], [1, 2])
+    table.seal()
+    assert ids(reader, f"SELECT id FROM {name} WHERE ssn = 'ANNA'") == [1, 2]
+
+
 def test_a_column_made_searchable_later_is_found_by_scan_until_it_is_sealed(world, dba, reader):
-    """And a token index cannot be built before: it would find nothing of the old rows."""
     name = unique("later")
     world.make(name, [(1, "acme", "x", "n"), (2, "bolt", "x", "n")], columns=("ssn",))
-    dba.run(f"SELECT cmk.protect_column('{name}', 'ssn', tenant_column => 'tenant_id', searchable => true)")
+    dba.run(f"SELECT cmk.protect_column('{name}', 'ssn', tenant_column => 'tenant_id', searchable => true,"
+            " rewrite => false)")
     dba.run(f"INSERT INTO {name} VALUES (3, 'acme', 'x', 'new')")
     assert [len(tokens(envelope)) for envelope in envelopes(dba, name).values()] == [0, 0, 1]
     assert ids(reader, f"SELECT id FROM {name} WHERE ssn = 'x'") == [1, 2, 3]
     assert dba.one(f"SELECT cmk.unsealed_rows('{name}', 'ssn')") in (0, 2)
     dba.run(f"CALL cmk.seal_table('{name}')")
     assert [len(tokens(envelope)) for envelope in envelopes(dba, name).values()] == [1, 1, 1]
-    dba.run(f"CREATE INDEX {name}_ssn ON {name} (ssn cmk_token_ops)")
+    dba.run(f"CREATE INDEX IF NOT EXISTS {name}_ssn ON {name} (ssn cmk_token_ops)")
     reader.run("SET enable_seqscan = off")
     by_index(reader, f"SELECT id FROM {name} WHERE ssn = 'x'")
     assert ids(reader, f"SELECT id FROM {name} WHERE ssn = 'x'") == [1, 2, 3]

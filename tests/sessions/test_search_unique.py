@@ -114,7 +114,7 @@ def test_on_conflict_twice_for_one_row_is_refused_as_on_text(reader, table):
                    f" ON CONFLICT ({columns}) DO UPDATE SET note = excluded.note")
 
 
-def test_merge_finds_the_row(reader, table):
+def test_merge_finds_the_row(dba, reader, table):
     if reader.connection.info.server_version < 150000:
         pytest.skip("MERGE came with 15")
     merge = (f"MERGE INTO {table} t USING (VALUES (10, 'acme', '{SECRET}'), (11, 'bolt', 'new')) AS s (id, tenant, ssn)"
@@ -125,7 +125,8 @@ def test_merge_finds_the_row(reader, table):
     assert plain(reader, table, "ssn, note") == {
         1: (SECRET, "merged"), 2: (SECRET, "b"), 3: ("other", "c"), 11: ("new", "merged"),
     }
-    reader.run("SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off")
+    dba.run(f"INSERT INTO {table} SELECT n, 'acme', 'filler ' || n, 'n' FROM generate_series(100, 3000) n")
+    dba.run(f"ANALYZE {table}")
     by_index(reader, merge)
 
 
