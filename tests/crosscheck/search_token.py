@@ -5,8 +5,8 @@
     probe        = 0xC1 || 0x7F || tenant_tag[8] || index_key_id[4] || token[16]
     search key   = tenant_tag[0..4] || token[0..4] || tenant_tag[4..8] || index_key_id || token[4..16]
 
-A token of N bits has zeros behind its first N. Bits 4 to 6 of the suite byte number the
-normalization, bit 7 says that the token was shortened.
+A token of N bits, 120 at most, has zeros behind its first N, and N itself as its last byte. Bits 4
+to 6 of the suite byte number the normalization, bit 7 says that the token was shortened.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def normalize(text: bytes, by: str) -> bytes:
 
 def shorten(token: bytes, bits: int) -> bytes:
     spare = 8 * len(token) - bits
-    return (int.from_bytes(token, "big") >> spare << spare).to_bytes(len(token), "big")
+    return (int.from_bytes(token, "big") >> spare << spare | bits).to_bytes(len(token), "big")
 
 
 def token(

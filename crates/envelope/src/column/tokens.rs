@@ -16,13 +16,27 @@ pub struct Token {
 }
 
 impl Token {
-    /// Its first `bits` bits, of 128; those behind them are zero.
-    pub fn shortened(self, bits: u32) -> Self {
-        let kept = u128::MAX.checked_shr(bits).map_or(u128::MAX, |rest| !rest);
-        let value = u128::from_be_bytes(self.value) & kept;
-        Self { value: value.to_be_bytes(), ..self }
+    /// Keeps the first bits of it only, at most [`BITS_MAX`]; the last byte says how many. So tokens
+    /// of different lengths are different.
+    #[must_use]
+    pub fn shortened(mut self, bits: u8) -> Self {
+        let bits = bits.min(BITS_MAX);
+        for (at, byte) in self.value.iter_mut().enumerate() {
+            let kept = usize::from(bits).saturating_sub(8 * at).min(8);
+            *byte &= !(0xFF_u16 >> kept) as u8;
+        }
+        self.value[TOKEN_LEN - 1] = bits;
+        self
+    }
+
+    /// How many bits it has, if it was made by such a rule.
+    pub fn bits(&self, rule: TokenRule) -> Option<u8> {
+        rule.is_shortened.then_some(self.value[TOKEN_LEN - 1])
     }
 }
+
+/// The most bits of a token that is shortened.
+pub const BITS_MAX: u8 = 8 * (TOKEN_LEN as u8 - 1);
 
 /// The tokens of an envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

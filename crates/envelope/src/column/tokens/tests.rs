@@ -111,22 +111,34 @@ fn rules_are_read_back() {
 }
 
 #[test]
-fn a_shortened_token_has_its_first_bits() {
-    let token = Token { index_key: [9; 4], value: [0xFF; 16] };
-    for (bits, expected) in [
-        (0, 0),
-        (8, 0xFF << 120),
-        (12, 0xFFF << 116),
-        (64, u128::from(u64::MAX) << 64),
-        (120, u128::MAX << 8),
-        (127, u128::MAX - 1),
-        (128, u128::MAX),
-        (200, u128::MAX),
+fn a_shortened_token_keeps_its_first_bits_and_says_how_many() {
+    let token = Token { index_key: [9; 4], value: [0xFF; TOKEN_LEN] };
+    let shortened = TokenRule { is_shortened: true, ..TokenRule::default() };
+    for (bits, start, kept) in [
+        (0, 0, 0),
+        (8, 0xFF << 112, 8),
+        (12, 0xFFF << 108, 12),
+        (17, 0x1_FFFF << 103, 17),
+        (64, u128::from(u64::MAX) << 56, 64),
+        (119, u128::MAX >> 9 << 1, 119),
+        (120, u128::MAX >> 8, 120),
+        (121, u128::MAX >> 8, 120),
+        (u8::MAX, u128::MAX >> 8, 120),
     ] {
-        let expected = Token { value: expected.to_be_bytes(), ..token };
-        assert_eq!(token.shortened(bits), expected, "{bits} bits");
+        let expected = (start << 8 | u128::from(kept)).to_be_bytes();
+        let short = token.shortened(bits);
+        assert_eq!(short, Token { value: expected, ..token }, "{bits} bits");
+        assert_eq!(short.bits(shortened), Some(kept));
+        assert_eq!(short.bits(TokenRule::default()), None);
     }
-    assert_eq!(TOKEN.shortened(20).value, *b"01\x30\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    assert_eq!(TOKEN.shortened(20).value, *b"01\x30\0\0\0\0\0\0\0\0\0\0\0\0\x14");
+}
+
+#[test]
+fn the_same_value_has_another_token_under_another_number_of_bits() {
+    // Even where the bits between are zero anyway.
+    let token = Token { index_key: [9; 4], value: [0; TOKEN_LEN] };
+    assert_ne!(token.shortened(8), token.shortened(16));
 }
 
 #[test]
