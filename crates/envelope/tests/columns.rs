@@ -67,7 +67,7 @@ fn key(case: &Case) -> SecretKey {
 /// The header as the fields of the case give it, computing only what the case has to agree with.
 fn expected(suite: u8, case: &Case) -> Header {
     Header {
-        suite: case.has("suite_byte").then(|| case.bytes("suite_byte")[0]).unwrap_or(suite),
+        suite: if case.has("suite_byte") { case.bytes("suite_byte")[0] } else { suite },
         dek_id: Commitment::to(&key(case), case.tenant().as_bytes()).dek_id(),
         tenant: TenantTag::of(case.tenant().as_bytes()),
         column: ColumnTag::of(case.text("label").as_bytes()),

@@ -117,7 +117,8 @@ fn a_text_has_one_meaning_only() {
 #[test]
 fn only_envelopes_of_columns_are_armor() {
     let [mut cut_3, mut cut_4] = [SUITE_3, SUITE_4].map(|suite| envelope(suite, 0));
-    (cut_3.pop(), cut_4.pop());
+    cut_3.pop();
+    cut_4.pop();
     for (bytes, why) in [
         (envelope(crate::SUITE_1, 100), "suite 1"),
         (envelope(SUITE_PROBE, 100), "a long probe"),

@@ -150,11 +150,18 @@ impl Normalization {
 /// What is to be kept of `text` in lower case: in this order, since of some characters the lower
 /// case has a mark that is no letter.
 fn lower(text: &str, keep: fn(char) -> bool) -> Result<Cow<'_, [u8]>> {
-    let kept = || text.chars().flat_map(char::to_lowercase).filter(|c| keep(*c));
     // A value may be large, and a failed allocation must not abort the server.
+    let room = |_| Reason::OutOfMemory;
+    if text.is_ascii() {
+        let mut lower = Vec::new();
+        lower.try_reserve_exact(text.len()).map_err(room)?;
+        let bytes = text.bytes().map(|byte| byte.to_ascii_lowercase());
+        lower.extend(bytes.filter(|byte| keep(char::from(*byte))));
+        return Ok(Cow::Owned(lower));
+    }
+    let kept = || text.chars().flat_map(char::to_lowercase).filter(|c| keep(*c));
     let mut lower = String::new();
-    let len = kept().map(char::len_utf8).sum();
-    lower.try_reserve_exact(len).map_err(|_| Reason::OutOfMemory)?;
+    lower.try_reserve_exact(kept().map(char::len_utf8).sum()).map_err(room)?;
     lower.extend(kept());
     Ok(Cow::Owned(lower.into_bytes()))
 }
