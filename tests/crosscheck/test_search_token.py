@@ -3,6 +3,9 @@ extension.
 """
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import column as c
@@ -10,7 +13,8 @@ import envelope as e
 import pytest
 import search_token as t
 
-VECTORS = Path(__file__).resolve().parent.parent / "vectors"
+ROOT = Path(__file__).resolve().parent.parent.parent
+VECTORS = ROOT / "tests" / "vectors"
 DOCUMENT = json.loads((VECTORS / "tokens.json").read_text("utf-8"))
 UNICODE = json.loads((VECTORS / "unicode.json").read_text("utf-8"))
 
@@ -86,3 +90,15 @@ def test_characters_are_what_they_were_in_unicode_14():
         kept = "".join(letter for letter in low if letter in fields["alphanumeric"])
         assert t.normalize(character.encode(), "lower") == low.encode()
         assert t.normalize(character.encode(), "alnum") == kept.encode()
+
+
+def test_the_documented_computation_is_right():
+    page = (ROOT / "docs" / "envelope.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    expected = re.findall(r"# → (\w+)$", block, re.MULTILINE)
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.split(), done.stderr) == (expected, "")
+
+    key = bytes(range(32))
+    tokens = [t.token(key, "users.email", b"ANN@example.COM", "lower", bits) for bits in (None, 16)]
+    assert [t.index_key_id(key, "acme").hex(), *(token.hex() for token in tokens)] == expected

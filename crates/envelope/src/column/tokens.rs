@@ -16,8 +16,8 @@ pub struct Token {
 }
 
 impl Token {
-    /// Keeps the first bits of it only, at most [`BITS_MAX`]; the last byte says how many. So tokens
-    /// of different lengths are different.
+    /// Keeps the first bits of it only, at most [`BITS_MAX`]; the last byte says how many. So
+    /// tokens of different lengths are different.
     #[must_use]
     pub fn shortened(mut self, bits: u8) -> Self {
         let bits = bits.min(BITS_MAX);
@@ -127,7 +127,8 @@ impl Normalization {
         Self::ALL.into_iter().find(|of| of.name() == Some(name))
     }
 
-    /// The normalized text; normalizing that again changes nothing. What isn't UTF-8 stays as it is.
+    /// The normalized text; normalizing that again changes nothing. What isn't UTF-8 stays as it
+    /// is.
     ///
     /// # Errors
     /// `out_of_memory`.
