@@ -61,7 +61,7 @@ impl Column {
                 opened.as_slice()
             }
         };
-        let normalized = self.search.rule.normalization.apply(clear);
+        let normalized = self.search.rule.normalization.apply(clear)?;
         let key = (key, TokenFor::Searching);
         let (token, _) = keyring().token(process, tenant, key, self.tag, &normalized)?;
         let probe = probe(tenant_tag, self.search.fit(token));
