@@ -121,7 +121,7 @@ COMMENT ON FUNCTION cmk_internal.tenant_obstacles(pg_catalog.regclass, pg_catalo
     'What is wrong with how the tenant of a column is told';
 COMMENT ON FUNCTION cmk_internal.token_index(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.bool, pg_catalog.bool) IS
     'The statement that makes an index again, with columns by their tokens';
-COMMENT ON FUNCTION cmk_internal.tolerated_uses(pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.tolerated_uses(pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text) IS
     'The kinds of uses that a change of a column can cope with';
 COMMENT ON FUNCTION cmk_internal.try_tenants(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.int8) IS
     'Seals something for each tenant of a table, before anything is locked';
