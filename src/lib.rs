@@ -15,6 +15,8 @@ pgrx::extension_sql_file!("../sql/applications.sql", name = "applications");
 pgrx::extension_sql_file!("../sql/columns/types.sql", name = "types");
 pgrx::extension_sql_file!("../sql/columns/operators.sql", name = "operators", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/sealing.sql", name = "sealing", requires = ["types"]);
+pgrx::extension_sql_file!("../sql/columns/search.sql", name = "search", requires = ["operators"]);
+pgrx::extension_sql_file!("../sql/columns/tokens.sql", name = "tokens", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/wire.sql", name = "wire", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/guards.sql", name = "guards");
 pgrx::extension_sql_file!("../sql/check.sql", name = "check");
@@ -117,6 +119,9 @@ pub extern "C-unwind" fn _PG_init() {
     pg::cpu::require_features();
     pg::init();
     pg::statement::install(column::wire::describe);
+    let (begin, any) = (column::plan::our_type, column::plan::any);
+    pg::planner::install(pg::planner::Rewrite { begin, any });
+    pg::known_protection::register_callback();
 }
 
 /// What `cargo pgrx test` asks for.
