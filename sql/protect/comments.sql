@@ -59,7 +59,7 @@ COMMENT ON FUNCTION cmk_internal.new_options(pg_catalog.text, pg_catalog.bool, p
     'The options that a column is to have';
 COMMENT ON FUNCTION cmk_internal.note_files(pg_catalog.regclass, pg_catalog.int2, pg_catalog.oid) IS
     'Notes in which files plaintext may be left';
-COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text) IS
     'Why the options of a column cannot change while its values stay as they are';
 COMMENT ON FUNCTION cmk_internal.pending_condition(pg_catalog.oid, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
     'The SQL that tells whether a value is to be sealed, or its tokens are to change';

@@ -186,7 +186,7 @@ BEGIN
     END IF;
     IF changes AND rewrite IS NOT TRUE AND bytes OPERATOR(pg_catalog.>) 0 THEN
         PERFORM cmk_internal.refuse(pg_catalog.array_remove(ARRAY[
-            cmk_internal.options_obstacle("table", "column", existing.options, options, existing.validated)], NULL));
+            cmk_internal.options_obstacle("table", "column", existing.options, options)], NULL));
     END IF;
     IF options IS NOT NULL AND (changes OR existing.conname IS NULL) THEN
         PERFORM cmk_internal.tell_of_few_values("table", "column");

@@ -77,14 +77,14 @@ $$;
 -- not find the other. Why the options cannot change while the values stay as they are, or null.
 CREATE FUNCTION cmk_internal.options_obstacle(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
-    former pg_catalog.text, options pg_catalog.text, validated pg_catalog.bool) RETURNS pg_catalog.text
+    former pg_catalog.text, options pg_catalog.text) RETURNS pg_catalog.text
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF former IS NOT NULL AND options IS NOT NULL THEN
         RETURN pg_catalog.format('its values have tokens for "%s": rewrite => true, or searchable => false, then CALL cmk.seal_table(%L), first',
                                  former, "table");
-    ELSIF former IS NULL AND options IS NOT NULL AND NOT validated AND cmk_internal.has_tokens("table", "column") THEN
+    ELSIF options IS NOT NULL AND cmk_internal.has_tokens("table", "column") THEN
         RETURN pg_catalog.format('its values have tokens from before: rewrite => true, or CALL cmk.seal_table(%L), first', "table");
     END IF;
     RETURN NULL;
