@@ -196,7 +196,7 @@ BEGIN
 
     PERFORM cmk_internal.make_seal_triggers(relations, conditions, change.condition);
     IF made THEN
-        PERFORM cmk_internal.make_indexes("column", wanted);
+        PERFORM cmk_internal.make_indexes(wanted);
     END IF;
     PERFORM cmk_internal.run_as(as_roles, script);
 END

@@ -47,9 +47,11 @@ COMMENT ON FUNCTION cmk_internal.is_protected_type(pg_catalog.oid) IS
     'Whether a type is one of protected columns';
 COMMENT ON FUNCTION cmk_internal.keeps_file(pg_catalog.oid) IS
     'Whether values of a type can stay where they are while a column becomes protected';
+COMMENT ON FUNCTION cmk_internal.lone_unique_indexes() IS
+    'The unique indexes of tokens of all tables that lack a twin under the next index key';
 COMMENT ON FUNCTION cmk_internal.make_index_keys() IS
     'Gives each active tenant an index key, if the caller may';
-COMMENT ON FUNCTION cmk_internal.make_indexes(pg_catalog.name, pg_catalog.jsonb) IS
+COMMENT ON FUNCTION cmk_internal.make_indexes(pg_catalog.jsonb) IS
     'Makes the indexes that a searchable column is to have';
 COMMENT ON FUNCTION cmk_internal.make_seal_triggers(pg_catalog._regclass, pg_catalog.jsonb, pg_catalog.text) IS
     'Makes the sealing triggers of a table and its children';

@@ -50,7 +50,8 @@ AS $$
 $$;
 
 -- Those of all tables that lack their twin.
-CREATE FUNCTION cmk_internal.lone_unique_indexes() RETURNS SETOF pg_catalog.regclass
+CREATE FUNCTION cmk_internal.lone_unique_indexes(OUT index pg_catalog.regclass)
+RETURNS SETOF pg_catalog.regclass
 LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT DISTINCT u.index
