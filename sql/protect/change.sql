@@ -166,7 +166,7 @@ BEGIN
     IF change.check_expression IS NOT NULL THEN
         actions := pg_catalog.array_append(actions, pg_catalog.format('ADD CONSTRAINT %I CHECK (%s)%s',
             change.check_name, change.check_expression,
-            CASE WHEN NOT change.check_valid AND NOT is_empty THEN ' NOT VALID' END));
+            CASE WHEN change.check_valid IS NOT TRUE AND NOT is_empty THEN ' NOT VALID' END));
     END IF;
     IF pg_catalog.cardinality(actions) OPERATOR(pg_catalog.>) 0 THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));

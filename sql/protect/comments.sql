@@ -37,7 +37,7 @@ COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass) IS
     'What comes next in the rotation of index keys, once a table is done';
 COMMENT ON FUNCTION cmk_internal.has_plaintext(pg_catalog.regclass, pg_catalog.name) IS
     'Whether a table holds a value that is not sealed';
-COMMENT ON FUNCTION cmk_internal.has_tokens(pg_catalog.regclass, pg_catalog.name) IS
+COMMENT ON FUNCTION cmk_internal.has_tokens(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
     'Whether a value of a column has a token';
 COMMENT ON FUNCTION cmk_internal.index_key(pg_catalog.oid, pg_catalog.int4, pg_catalog.bool) IS
     'What stands behind a key column in CREATE INDEX';
@@ -61,7 +61,7 @@ COMMENT ON FUNCTION cmk_internal.new_options(pg_catalog.text, pg_catalog.bool, p
     'The options that a column is to have';
 COMMENT ON FUNCTION cmk_internal.note_files(pg_catalog.regclass, pg_catalog.int2, pg_catalog.oid) IS
     'Notes in which files plaintext may be left';
-COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text) IS
+COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
     'Why the options of a column cannot change while its values stay as they are';
 COMMENT ON FUNCTION cmk_internal.pending_condition(pg_catalog.oid, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
     'The SQL that tells whether a value is to be sealed, or its tokens are to change';

@@ -170,7 +170,7 @@ BEGIN
         IF (rewrite OR NOT changes AND NOT subject.keeps_file) AND NOT (changes AND existing.validated) THEN
             PERFORM cmk.raise('tenant_unset', pg_catalog.concat('column=', label));
         END IF;
-        rewrite := rewrite AND changes AND existing.validated;
+        rewrite := rewrite IS TRUE AND changes AND existing.validated;
     ELSIF rewrite IS NULL AND (changes OR subject.keeps_file) THEN
         BEGIN
             rewrite := bytes OPERATOR(pg_catalog.>) 0 AND bytes OPERATOR(pg_catalog.<=) small
@@ -186,7 +186,7 @@ BEGIN
     END IF;
     IF changes AND rewrite IS NOT TRUE AND bytes OPERATOR(pg_catalog.>) 0 THEN
         PERFORM cmk_internal.refuse(pg_catalog.array_remove(ARRAY[
-            cmk_internal.options_obstacle("table", "column", existing.options, options)], NULL));
+            cmk_internal.options_obstacle("table", "column", label, existing.options, options)], NULL));
     END IF;
     IF options IS NOT NULL AND (changes OR existing.conname IS NULL) THEN
         PERFORM cmk_internal.tell_of_few_values("table", "column");
