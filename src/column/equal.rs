@@ -41,11 +41,8 @@ pub fn are_sealed_alike(
     if let Some(equal) = by_tokens(a, b).filter(|_| is_deterministic(collation)) {
         return Ok(equal);
     }
-    let (clear_a, clear_b) = (open(process, a)?, open(process, b)?);
-    let rule = normalization(a);
-    let rule = if rule == normalization(b) { rule } else { Normalization::None };
-    let (plain_a, plain_b) = (rule.apply(clear_a.as_slice()), rule.apply(clear_b.as_slice()));
-    let equal = kind.are_equal(&plain_a, &plain_b, collation);
+    let (clear_a, clear_b) = (open_comparable(process, a)?, open_comparable(process, b)?);
+    let equal = kind.are_equal(clear_a.as_slice(), clear_b.as_slice(), collation);
     clear_a.free();
     clear_b.free();
     equal
@@ -286,7 +283,8 @@ impl Sought {
         };
         let rule = normalization(envelope);
         let is = |sought: &Vec<u8>| {
-            kind.are_equal(&rule.apply(sought), &rule.apply(opened.as_slice()), collation)
+            let (sought, opened) = (rule.apply(sought)?, rule.apply(opened.as_slice())?);
+            kind.are_equal(&sought, &opened, collation)
         };
         let mut found = Ok(false);
         for sought in &self.plain {
@@ -331,7 +329,7 @@ impl State {
         let Some((example, key)) = known else { return Ok(Answer::Open) };
         let (mut made, mut until) = (HashSet::default(), Instant::MAX);
         for plain in plain {
-            let normalized = tokens.rule.normalization.apply(plain);
+            let normalized = tokens.rule.normalization.apply(plain)?;
             let column = ColumnTag(envelope.column_tag().0);
             let key = (key, TokenFor::Searching);
             let (token, good_until) =
@@ -366,7 +364,7 @@ pub fn open_comparable(process: &ThisProcess, envelope: &ColumnEnvelope<'_>) -> 
     if rule == Normalization::None {
         return Ok(opened);
     }
-    let normalized = Bytea::copy(&[&rule.apply(opened.as_slice())])?;
+    let normalized = Bytea::copy(&[&rule.apply(opened.as_slice())?])?;
     opened.free();
     Ok(normalized)
 }
