@@ -35,8 +35,8 @@ COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg
     'The type that a protected column had before';
 COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass) IS
     'What comes next in the rotation of index keys, once a table is done';
-COMMENT ON FUNCTION cmk_internal.has_plaintext(pg_catalog.regclass, pg_catalog.name) IS
-    'Whether a table holds a value that is not sealed';
+COMMENT ON FUNCTION cmk_internal.has_pending(pg_catalog.regclass, pg_catalog.text) IS
+    'Whether a table holds a row of that kind';
 COMMENT ON FUNCTION cmk_internal.has_tokens(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
     'Whether a value of a column has a token';
 COMMENT ON FUNCTION cmk_internal.index_key(pg_catalog.oid, pg_catalog.int4, pg_catalog.bool) IS
@@ -89,6 +89,8 @@ COMMENT ON FUNCTION cmk_internal.row_type_holders(pg_catalog.regclass) IS
     'Tables with a column of a tables row type';
 COMMENT ON FUNCTION cmk_internal.run_as(pg_catalog._name, pg_catalog._text) IS
     'Runs statements, some as another role';
+COMMENT ON FUNCTION cmk_internal.seal_statements() IS
+    'The calls of cmk.seal_table() for all tables with searchable columns';
 COMMENT ON FUNCTION cmk_internal.search_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
     'What is wrong with how a column is to be searched';
 COMMENT ON FUNCTION cmk_internal.search_options(pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
@@ -143,6 +145,8 @@ COMMENT ON FUNCTION cmk_internal.view_script(pg_catalog.regclass) IS
     'The statements that make a view again';
 COMMENT ON FUNCTION cmk_internal.views_of_column(pg_catalog.regclass, pg_catalog.name) IS
     'The views that use a column, in an order in which they can be made';
+COMMENT ON FUNCTION cmk_internal.wait_for_writers(pg_catalog.regclass) IS
+    'Waits for the transactions that are writing to a table, before its twins of unique indexes go';
 COMMENT ON FUNCTION cmk_internal.wanted_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool) IS
     'The indexes that a searchable column is to have, and has not';
 COMMENT ON FUNCTION cmk_internal.write_notes(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS
