@@ -172,8 +172,8 @@ BEGIN
             PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
         END IF;
         COMMIT;
-        -- What comes later, the trigger seals. Tokens that a row has, it keeps when somebody updates
-        -- the row, which may then be in a block that we went past.
+        -- What comes later, the trigger seals. Tokens that a row has, it keeps when somebody
+        -- updates the row, which may then be in a block that we went past.
         passes := 0;
         first_block := 0;
         blocks := 0;
