@@ -239,6 +239,9 @@ unsafe fn tenant_of(
             return Some(constant);
         }
         let others = pg_sys::pull_varnos(request.root, given);
+        if let Some(other) = tenant_in_join(request, tenant, others) {
+            return Some(other);
+        }
         let classes = (*request.root).eq_classes;
         for class in PgList::<pg_sys::EquivalenceClass>::from_pg(classes).iter_ptr() {
             let members: Vec<Node> = planner::members(class);
@@ -254,6 +257,39 @@ unsafe fn tenant_of(
             }
         }
         None
+    }
+}
+
+/// The same of an outer join, whose conditions are in no equivalence class: a condition that the
+/// same join has.
+///
+/// # Safety
+/// As [`index`].
+unsafe fn tenant_in_join(
+    request: &pg_sys::SupportRequestIndexCondition,
+    tenant: Column,
+    others: pg_sys::Relids,
+) -> Option<Node> {
+    // SAFETY: the caller's promise; lists of the planner's own.
+    unsafe {
+        let conditions = (*(*request.index).rel).joininfo;
+        let conditions: Vec<_> =
+            PgList::<pg_sys::RestrictInfo>::from_pg(conditions).iter_ptr().collect();
+        let of_node = |info: &&*mut pg_sys::RestrictInfo| (***info).clause.cast() == request.node;
+        let this = *conditions.iter().find(of_node)?;
+        let is_beside = |info: &&*mut pg_sys::RestrictInfo| {
+            (***info).is_pushed_down == (*this).is_pushed_down
+                && pg_sys::bms_equal((***info).required_relids, (*this).required_relids)
+        };
+        let clauses = conditions.iter().filter(is_beside).map(|info| (**info).clause.cast());
+        let of_others = |node: &Node| {
+            planner::column(*node).is_some_and(|of| pg_sys::bms_is_member(of.table as i32, others))
+        };
+        clauses.filter_map(|clause| planner::equality(clause)).find_map(|(a, b)| {
+            let sides = [(a, b), (b, a)].into_iter();
+            let mut found = sides.filter(|(side, _)| planner::column(*side) == Some(tenant));
+            found.find_map(|(_, other)| Some(other).filter(of_others))
+        })
     }
 }
 
