@@ -342,18 +342,21 @@ unsafe fn selectivity(request: &mut pg_sys::SupportRequestSelectivity) -> Option
     }
 }
 
-/// What stands in the place of `column = ANY (array)`: the planner never asks about that itself.
+/// What stands in the place of `column = ANY (array)`, which the planner never asks about itself,
+/// and of `column <> ALL (array)`.
 pub fn any(our_type: pg_sys::Oid, node: *mut pg_sys::ScalarArrayOpExpr) -> Option<Expr> {
     // SAFETY: PostgreSQL has analyzed it; catalog look-ups in a transaction on the main thread.
     unsafe {
         let [column, array] = tree::arguments((*node).args)[..] else { return None };
         let element = pg_sys::get_element_type(pg_sys::exprType(array));
         let equals = catalog::equals(our_type, element)?;
-        if !(*node).useOr || pg_sys::exprType(column) != our_type || (*node).opno != equals {
+        let operator = if (*node).useOr { equals } else { pg_sys::get_negator(equals) };
+        if pg_sys::exprType(column) != our_type || (*node).opno != operator {
             return None;
         }
         let comparison = Comparison { column, value: array, tenant: None, is_any: true };
-        comparison.call(tree::text(None), (*node).inputcollid)
+        let is_any = comparison.call(tree::text(None), (*node).inputcollid)?;
+        Some(if (*node).useOr { is_any } else { tree::not(is_any) })
     }
 }
 
