@@ -113,7 +113,7 @@ COMMENT ON FUNCTION cmk_internal.tell_missing_indexes(pg_catalog.regclass) IS
     'Tells which indexes of tokens a table lacks';
 COMMENT ON FUNCTION cmk_internal.tell_of_few_values(pg_catalog.regclass, pg_catalog.name) IS
     'Warns if a column has few different values';
-COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool) IS
     'Tells what became of the indexes of a column, and what is left to do';
 COMMENT ON FUNCTION cmk_internal.tell_of_protection(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
     'Tells what protection of a column brings with it';

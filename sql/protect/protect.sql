@@ -220,7 +220,7 @@ BEGIN
                                      WHEN subject.target IS NOT NULL THEN subject.type END);
     END IF;
     PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
-    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made, changes);
+    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made);
     RETURN cmk_internal.protection_sentence("table", "column", label, outcome.wanted, outcome.made,
         bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL);
 END

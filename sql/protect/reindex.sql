@@ -98,11 +98,12 @@ BEGIN
 END
 $$;
 
--- Says what became of the indexes, and which statements are left to do. after_sealing: no index can
--- be made before, as there are sealed values without a token.
+-- Says what became of the indexes, and which statements are left to do. Not before all values are
+-- sealed: an index would hold plaintext till then, and a unique one not refuse a value that is
+-- there unsealed.
 CREATE FUNCTION cmk_internal.tell_of_indexes(
     "table" pg_catalog.regclass, tenant_column pg_catalog.name, wanted pg_catalog.jsonb,
-    made pg_catalog.bool, after_sealing pg_catalog.bool) RETURNS pg_catalog.void
+    made pg_catalog.bool) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -129,7 +130,7 @@ BEGIN
                 USING HINT = pg_catalog.concat(sealing, item.script);
         ELSIF NOT made THEN
             RAISE NOTICE 'without an index of tokens, searching % reads all of it', item.relation
-                USING HINT = pg_catalog.concat(CASE WHEN after_sealing THEN sealing END, item.script);
+                USING HINT = pg_catalog.concat(sealing, item.script);
         END IF;
         IF item.constraint_name IS NOT NULL THEN
             RAISE NOTICE 'unique constraint % of % is an index from now on',

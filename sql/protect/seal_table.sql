@@ -13,8 +13,11 @@ RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, a.attnum, a.attname,
-           CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
-                THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
+           -- Where the row does not say whose it is, what is sealed stays its tenant's.
+           CASE WHEN s.tenant OPERATOR(pg_catalog.<>) 'NULL::text' THEN s.tenant
+                WHEN a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.cmk_text'::pg_catalog.regtype::pg_catalog.oid
+                THEN pg_catalog.format('COALESCE(cmk.sealed_for("new".%I), pg_catalog.current_setting(''cmk_encrypt.tenant'', true))', a.attname)
+                ELSE 'pg_catalog.current_setting(''cmk_encrypt.tenant'', true)' END,
            cmk_internal.pending_condition(a.atttypid, pg_catalog.format('"new".%I', a.attname), p.label, p.options),
            p.options IS NOT NULL, p.constraint_oid, p.validated
       FROM cmk_internal.table_tree(columns_to_seal."table") t
