@@ -2618,11 +2618,12 @@ BEGIN
 END
 $$;
 
--- Says what became of the indexes, and which statements are left to do. after_sealing: no index can
--- be made before, as there are sealed values without a token.
+-- Says what became of the indexes, and which statements are left to do. Not before all values are
+-- sealed: an index would hold plaintext till then, and a unique one not refuse a value that is
+-- there unsealed.
 CREATE FUNCTION cmk_internal.tell_of_indexes(
     "table" pg_catalog.regclass, tenant_column pg_catalog.name, wanted pg_catalog.jsonb,
-    made pg_catalog.bool, after_sealing pg_catalog.bool) RETURNS pg_catalog.void
+    made pg_catalog.bool) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -2649,7 +2650,7 @@ BEGIN
                 USING HINT = pg_catalog.concat(sealing, item.script);
         ELSIF NOT made THEN
             RAISE NOTICE 'without an index of tokens, searching % reads all of it', item.relation
-                USING HINT = pg_catalog.concat(CASE WHEN after_sealing THEN sealing END, item.script);
+                USING HINT = pg_catalog.concat(sealing, item.script);
         END IF;
         IF item.constraint_name IS NOT NULL THEN
             RAISE NOTICE 'unique constraint % of % is an index from now on',
@@ -3191,7 +3192,7 @@ BEGIN
                                      WHEN subject.target IS NOT NULL THEN subject.type END);
     END IF;
     PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
-    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made, changes);
+    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made);
     RETURN cmk_internal.protection_sentence("table", "column", label, outcome.wanted, outcome.made,
         bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL);
 END
@@ -3360,8 +3361,11 @@ RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, a.attnum, a.attname,
-           CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
-                THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
+           -- Where the row does not say whose it is, what is sealed stays its tenant's.
+           CASE WHEN s.tenant OPERATOR(pg_catalog.<>) 'NULL::text' THEN s.tenant
+                WHEN a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.cmk_text'::pg_catalog.regtype::pg_catalog.oid
+                THEN pg_catalog.format('COALESCE(cmk.sealed_for("new".%I), pg_catalog.current_setting(''cmk_encrypt.tenant'', true))', a.attname)
+                ELSE 'pg_catalog.current_setting(''cmk_encrypt.tenant'', true)' END,
            cmk_internal.pending_condition(a.atttypid, pg_catalog.format('"new".%I', a.attname), p.label, p.options),
            p.options IS NOT NULL, p.constraint_oid, p.validated
       FROM cmk_internal.table_tree(columns_to_seal."table") t
@@ -4305,7 +4309,7 @@ COMMENT ON FUNCTION cmk_internal.tell_missing_indexes(pg_catalog.regclass) IS
     'Tells which indexes of tokens a table lacks';
 COMMENT ON FUNCTION cmk_internal.tell_of_few_values(pg_catalog.regclass, pg_catalog.name) IS
     'Warns if a column has few different values';
-COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool) IS
     'Tells what became of the indexes of a column, and what is left to do';
 COMMENT ON FUNCTION cmk_internal.tell_of_protection(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
     'Tells what protection of a column brings with it';
