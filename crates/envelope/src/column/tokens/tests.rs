@@ -66,6 +66,14 @@ fn normalizations_do_what_they_say() {
 }
 
 #[test]
+fn what_is_normalized_already_is_not_copied() {
+    use Normalization::{Digits, Lower, None};
+    for (by, text) in [(None, "ANN Ä"), (Lower, "ann@example.com 7"), (Digits, "0123456789")] {
+        assert!(matches!(by.apply(text.as_bytes()), Ok(Cow::Borrowed(_))), "{by:?}");
+    }
+}
+
+#[test]
 fn normalizing_twice_changes_nothing() {
     let every = ('\0'..=char::MAX).collect::<String>();
     for by in Normalization::ALL {
