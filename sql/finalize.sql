@@ -94,6 +94,18 @@ GRANT EXECUTE ON FUNCTION
     cmk.seal_value(pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text),
     cmk.show(pg_catalog.cmk_text), cmk.show(pg_catalog.cmk_bytea), cmk.show(pg_catalog.cmk_jsonb),
+    cmk.equal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.equal(pg_catalog.cmk_text, pg_catalog.cmk_text, pg_catalog.text),
+    cmk.equal_any(pg_catalog.cmk_text, pg_catalog._text, pg_catalog.text),
+    cmk.equal_any(pg_catalog.cmk_text, pg_catalog._cmk_text, pg_catalog.text),
+    cmk.probe(pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
+    cmk.probe(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
+    cmk.probes(pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.probes(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.probes_any(pg_catalog._text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.probes_any(pg_catalog._cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
 -- Who may protect columns: whoever owns the table. These run with the rights of their caller, and

@@ -49,6 +49,16 @@ AS $$
      WHERE k.kind OPERATOR(pg_catalog.=) 'token index'
 $$;
 
+-- Those of all tables that lack their twin.
+CREATE FUNCTION cmk_internal.lone_unique_indexes() RETURNS SETOF pg_catalog.regclass
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT DISTINCT u.index
+      FROM (SELECT DISTINCT p.relation FROM cmk.protections() p WHERE p.options IS NOT NULL) searchable (relation)
+     CROSS JOIN LATERAL cmk_internal.unique_token_indexes(searchable.relation::pg_catalog.regclass) u
+     WHERE u.twin IS NULL
+$$;
+
 -- The statement that makes the twin of an index. A name that is too long, or taken, PostgreSQL
 -- chooses.
 CREATE FUNCTION cmk_internal.twin_statement(index pg_catalog.regclass) RETURNS pg_catalog.text

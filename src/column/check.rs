@@ -40,11 +40,10 @@ fn check(call: Call) -> Result<()> {
     if is_foreign {
         return Err(failed(Reason::ForeignEnvelope));
     }
-    match Search::parse(call.nullable_bytes(3))? {
-        Some(search) if header.tokens.is_none_or(|tokens| tokens.rule != search.rule) => {
-            Err(failed(Reason::TokenMissing))
-        }
-        _ => Ok(()),
+    let rule = Search::parse(call.nullable_bytes(3))?.map(|search| search.rule);
+    match header.tokens.map(|tokens| tokens.rule) == rule {
+        true => Ok(()),
+        false => Err(failed(Reason::TokenMissing)),
     }
 }
 

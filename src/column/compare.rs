@@ -209,7 +209,13 @@ column_function!(column_equal, |call| match call.is_null(2) {
     true => Ok(call.return_null()),
     false => equal_to(call, |call| vec![Some(call.bytes(1))]),
 });
-column_function!(column_equal_any, |call| equal_to(call, |call| array::elements(call.datum(1))));
+column_function!(column_equal_any, |call| {
+    // As `= ANY`: not even null is one of no values.
+    if call.is_null(0) && !call.is_null(1) && array::elements(call.datum(1)).is_empty() {
+        return Ok(pg_sys::Datum::from(false));
+    }
+    equal_to(call, |call| array::elements(call.datum(1)))
+});
 
 fn order(kind: Kind, call: Call) -> Result<Ordering> {
     scratch::with(|| match both(call, &ThisProcess::of(call))? {

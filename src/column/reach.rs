@@ -50,9 +50,12 @@ impl Reach {
         };
         // Whatever rows there are: an index scan fails for the same.
         let key = keyring().look_at(process, &name, |tenant| Ok(tenant.index_keys().ok()))?;
-        if let Some(keys) = key {
-            let (key, none) = ((keys.current, TokenFor::Searching), tags::of_column(b""));
-            keyring().token(process, &name, key, none, b"")?;
+        match key {
+            None => keyring().require_open(process, &name)?,
+            Some(keys) => {
+                let (key, none) = ((keys.current, TokenFor::Searching), tags::of_column(b""));
+                keyring().token(process, &name, key, none, b"")?;
+            }
         }
         Ok(Self::Tenant(name))
     }

@@ -182,13 +182,12 @@ impl Column {
         value: pg_sys::Datum,
         header: &Header,
     ) -> Result<bool> {
-        let Some(search) = &self.search else { return Ok(true) };
-        let of_its_kind = header.tokens.is_some_and(|tokens| tokens.rule == search.rule);
-        if of_its_kind && (self.had(row, value) || is_replica()) {
+        let rule = self.search.as_ref().map(|search| search.rule);
+        let of_its_kind = header.tokens.map(|tokens| tokens.rule) == rule;
+        if of_its_kind && (rule.is_none() || self.had(row, value) || is_replica()) {
             return Ok(true);
         }
-        // What restores a dump may come before the registry.
-        token::are_current(&ThisProcess::of(call), header, Some(search))
+        token::are_current(&ThisProcess::of(call), header, self.search.as_ref())
     }
 
     /// An envelope of this tenant and column that the row did not have before is opened once to see

@@ -64,7 +64,7 @@ pub fn are_current(
     header: &Header,
     search: Option<&Search>,
 ) -> Result<bool> {
-    let Some(search) = search else { return Ok(true) };
+    let Some(search) = search else { return Ok(header.tokens.is_none()) };
     let Some(tokens) = header.tokens.filter(|tokens| tokens.rule == search.rule) else {
         return Ok(false);
     };
