@@ -1,4 +1,4 @@
-use super::super::{ColumnTag, INDEX_KEY_ID_LEN, overhead};
+use super::super::{ColumnTag, INDEX_KEY_ID_LEN, SUITE_3, SUITE_4, overhead};
 use super::*;
 use std::hash::{BuildHasher, RandomState};
 
