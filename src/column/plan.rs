@@ -9,6 +9,7 @@
 //! rows it is about. So rows are found the same way with and without an index.
 
 use super::catalog;
+use super::compare::is_deterministic;
 use super::kind::Kind;
 use super::options::Search;
 use crate::pg::known_protection::{self, Known};
@@ -180,11 +181,21 @@ unsafe fn index(request: &mut pg_sys::SupportRequestIndexCondition) -> Option<No
         if pg_sys::get_op_opfamily_strategy(token_equals, request.opfamily) == 0 {
             return None;
         }
-        let arguments = match (*request.node).type_ {
-            pg_sys::NodeTag::T_OpExpr => (*request.node.cast::<pg_sys::OpExpr>()).args,
-            pg_sys::NodeTag::T_FuncExpr => (*request.node.cast::<pg_sys::FuncExpr>()).args,
+        let (arguments, collation) = match (*request.node).type_ {
+            pg_sys::NodeTag::T_OpExpr => {
+                let operator = &*request.node.cast::<pg_sys::OpExpr>();
+                (operator.args, operator.inputcollid)
+            }
+            pg_sys::NodeTag::T_FuncExpr => {
+                let call = &*request.node.cast::<pg_sys::FuncExpr>();
+                (call.args, call.inputcollid)
+            }
             _ => return None,
         };
+        // Texts that are equal though they differ have different tokens.
+        if !is_deterministic(collation) {
+            return None;
+        }
         let arguments = tree::arguments(arguments);
         let column = *arguments.get(request.indexarg as usize)?;
         let given = match (arguments.as_slice(), request.indexarg) {
@@ -200,11 +211,14 @@ unsafe fn index(request: &mut pg_sys::SupportRequestIndexCondition) -> Option<No
         let entry = *(*request.root).simple_rte_array.add(table as usize);
         let (known, at) = known(entry, planner::column(column)?.number)?;
         let known = &known[at];
-        Search::parse(known.options.as_deref().map(str::as_bytes)).ok()??;
+        let search = Search::parse(known.options.as_deref().map(str::as_bytes)).ok()??;
         let tenant = given_tenant.or_else(|| tenant_of(request, table, known, given));
         if tenant.is_none() && pg_sys::contain_var_clause(given) {
             return None;
         }
+        // What the index finds is what the comparison is true of, unless tokens don't decide, or the
+        // comparison itself doesn't know the tenant.
+        request.lossy = search.rule.is_shortened || tenant.is_some() != given_tenant.is_some();
         let tenant = match tenant {
             Some(tenant) => Some(tree::as_text(tree::copy(tenant).cast())?),
             None => None,
@@ -212,7 +226,6 @@ unsafe fn index(request: &mut pg_sys::SupportRequestIndexCondition) -> Option<No
         let probes = probes(known, given, tenant, our_type, pg_sys::exprCollation(column))?;
         let column = tree::copy(column);
         let condition = tree::equals_any(token_equals, column, probes, request.indexcollation);
-        request.lossy = true;
         Some(tree::list(&[condition.cast()]).cast())
     }
 }
