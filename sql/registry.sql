@@ -101,6 +101,10 @@ CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
 CREATE UNIQUE INDEX data_key_one_next ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'next';
 
+-- Empty but while index keys are replaced, and after that: src/pg/registry/read.rs asks.
+CREATE INDEX data_key_other_index_keys ON cmk.data_key (tenant)
+    WHERE purpose OPERATOR(pg_catalog.=) 'index' AND state OPERATOR(pg_catalog.=) ANY ('{next, retired}');
+
 CREATE TABLE cmk.access (
     tenant      pg_catalog.text COLLATE pg_catalog."C",
     role        cmk.grantee NOT NULL,
