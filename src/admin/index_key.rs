@@ -98,8 +98,8 @@ pub fn cancel(tenant: &str) -> Result<bool> {
 fn require(tenant: &Tenant, tokens: &TokensOf) -> Result<()> {
     match token_scan::find_other(&tenant.name, tokens)? {
         None => Ok(()),
-        Some(label) => {
-            let info = format!("column={}", quoted(&label));
+        Some(column) => {
+            let info = format!("column={}", quoted(&column));
             Err(Error::new(Reason::IndexRotationOpen).for_tenant(&tenant.name).with_info(info))
         }
     }
@@ -131,8 +131,8 @@ fn refuse_lone_indexes(tenant: &str) -> Result<()> {
     refused(tenant, first(LONE_INDEXES, &[])?)
 }
 
-const LONE_INDEXES: &str =
-    "SELECT i.index::pg_catalog.text FROM cmk_internal.lone_unique_indexes() i ORDER BY 1";
+const LONE_INDEXES: &str = "
+    SELECT i.index::pg_catalog.text FROM cmk_internal.lone_unique_indexes() i (index) ORDER BY 1";
 
 fn first(query: &str, arguments: &[DatumWithOid<'_>]) -> Result<Option<String>> {
     let found = Spi::connect(|client| {

@@ -21,6 +21,7 @@ use cmk_envelope::column::{
 use cmk_error::{Error, Instant, Result};
 use cmk_keyring::keyring::TokenFor;
 use cmk_keyring::process::Process;
+use cmk_keyring::tenant::Role;
 use foldhash::fast::RandomState;
 use pgrx::pg_sys;
 use std::borrow::Cow;
@@ -41,11 +42,8 @@ pub fn are_sealed_alike(
     if let Some(equal) = by_tokens(a, b).filter(|_| is_deterministic(collation)) {
         return Ok(equal);
     }
-    let (clear_a, clear_b) = (open(process, a)?, open(process, b)?);
-    let rule = normalization(a);
-    let rule = if rule == normalization(b) { rule } else { Normalization::None };
-    let (plain_a, plain_b) = (rule.apply(clear_a.as_slice()), rule.apply(clear_b.as_slice()));
-    let equal = kind.are_equal(&plain_a, &plain_b, collation);
+    let (clear_a, clear_b) = (open_comparable(process, a)?, open_comparable(process, b)?);
+    let equal = kind.are_equal(clear_a.as_slice(), clear_b.as_slice(), collation);
     clear_a.free();
     clear_b.free();
     equal
@@ -89,9 +87,13 @@ pub struct Sought {
     state: Option<State>,
 }
 
-/// What holds until the registry changes.
+/// On whose behalf it is searched: the current role, and those that queries were started as.
+type Roles = (Role, [Option<Role>; 2]);
+
+/// What holds until the registry changes, for these roles.
 struct State {
     generation: u64,
+    roles: Roles,
     reach: Reach,
     answers: HashMap<Sort, Answer, RandomState>,
     skipped: Skipped,
@@ -252,12 +254,13 @@ impl Sought {
         }
         let by_token = kind == Kind::Text && is_deterministic(collation);
         let generation = process.generation();
+        let roles = (process.role(), process.starters());
         let state = match &mut self.state {
-            Some(state) if state.generation == generation => state,
+            Some(state) if (state.generation, state.roles) == (generation, roles) => state,
             state => {
                 let reach = Reach::of(process, self.tenant.as_deref())?;
                 let (answers, skipped) = (HashMap::default(), Skipped::default());
-                state.insert(State { generation, reach, answers, skipped })
+                state.insert(State { generation, roles, reach, answers, skipped })
             }
         };
         let sort = Sort::of(envelope);
@@ -282,11 +285,15 @@ impl Sought {
         }
         let opened = match open(process, envelope) {
             Ok(clear) => clear,
-            Err(error) => return state.reach.leave_out(error, &mut state.skipped).map(|()| false),
+            Err(error) => {
+                let tenant = tenants::of(&envelope.dek_id())?;
+                return state.reach.leave_out(&tenant, error, &mut state.skipped).map(|()| false);
+            }
         };
         let rule = normalization(envelope);
         let is = |sought: &Vec<u8>| {
-            kind.are_equal(&rule.apply(sought), &rule.apply(opened.as_slice()), collation)
+            let (sought, opened) = (rule.apply(sought)?, rule.apply(opened.as_slice())?);
+            kind.are_equal(&sought, &opened, collation)
         };
         let mut found = Ok(false);
         for sought in &self.plain {
@@ -331,14 +338,14 @@ impl State {
         let Some((example, key)) = known else { return Ok(Answer::Open) };
         let (mut made, mut until) = (HashSet::default(), Instant::MAX);
         for plain in plain {
-            let normalized = tokens.rule.normalization.apply(plain);
+            let normalized = tokens.rule.normalization.apply(plain)?;
             let column = ColumnTag(envelope.column_tag().0);
             let key = (key, TokenFor::Searching);
             let (token, good_until) =
                 match keyring().token(process, &tenant, key, column, &normalized) {
                     Ok(token) => token,
                     Err(error) => {
-                        self.reach.leave_out(error, &mut self.skipped)?;
+                        self.reach.leave_out(&tenant, error, &mut self.skipped)?;
                         return Ok(Answer::Outside);
                     }
                 };
@@ -366,7 +373,7 @@ pub fn open_comparable(process: &ThisProcess, envelope: &ColumnEnvelope<'_>) -> 
     if rule == Normalization::None {
         return Ok(opened);
     }
-    let normalized = Bytea::copy(&[&rule.apply(opened.as_slice())])?;
+    let normalized = Bytea::copy(&[&rule.apply(opened.as_slice())?])?;
     opened.free();
     Ok(normalized)
 }

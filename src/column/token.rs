@@ -23,7 +23,7 @@ pub fn to_seal(
     clear: &[u8],
 ) -> Result<Tokens> {
     let keys = keyring().look_at(process, tenant, |tenant| tenant.index_keys())?;
-    let normalized = search.rule.normalization.apply(clear);
+    let normalized = search.rule.normalization.apply(clear)?;
     let token = |id: DekId| {
         let key = (id, TokenFor::Sealing);
         let (token, _) = keyring().token(process, tenant, key, column, &normalized)?;

@@ -160,6 +160,20 @@ pub unsafe fn as_text(expression: *mut pg_sys::Node) -> Option<Expr> {
     }
 }
 
+/// `left operator right`, which is true or false.
+///
+/// # Safety
+/// Both are expressions of the types that the operator takes.
+pub unsafe fn equals(operator: pg_sys::Oid, left: Expr, right: Expr, by: pg_sys::Oid) -> Expr {
+    let (result, none) = (pg_sys::BOOLOID, pg_sys::InvalidOid);
+    // SAFETY: the caller's promise; a catalog look-up in a transaction on the main thread.
+    unsafe {
+        let node = pg_sys::make_opclause(operator, result, false, left, right, none, by);
+        pg_sys::set_opfuncid(node.cast());
+        node
+    }
+}
+
 /// `left operator ANY (right)`.
 ///
 /// # Safety
@@ -181,6 +195,12 @@ pub unsafe fn equals_any(
         (*node).location = -1;
         node
     }
+}
+
+/// `NOT condition`.
+pub fn not(condition: Expr) -> Expr {
+    // SAFETY: makes a node.
+    unsafe { pg_sys::makeBoolExpr(pg_sys::BoolExprType::NOT_EXPR, list(&[condition]), -1).cast() }
 }
 
 /// `ARRAY[...]`.

@@ -55,7 +55,7 @@ fn tokens(
     };
     // SAFETY: the call of the function that we are in.
     let process = unsafe { ThisProcess::called(call) };
-    let normalized = normalization.apply(value);
+    let normalized = normalization.apply(value)?;
     let tokens = token::to_look_up(&process, tenant, column, &normalized)?;
     tokens.iter().map(|token| Bytea::copy(&[&token.index_key, &token.value])).collect()
 }

@@ -1,8 +1,10 @@
 //! What a value of a protected column is found by.
 
+use super::{HEADER_3, HEADER_4, INDEX_KEY_AT, NEXT_KEY_AT, SUITE_3, SUITE_4, SUITE_PROBE, layout};
 use super::{INDEX_KEY_ID_LEN, NAME_TAG_LEN, TOKEN_LEN, TenantTag};
-use super::{SUITE_3, SUITE_4, SUITE_PROBE, header};
 use crate::MAGIC;
+use crate::frame::{self, DEK_ID_END};
+use cmk_error::{Reason, Result};
 use std::borrow::Cow;
 
 /// What a value is found by: equal plaintexts of one tenant and column have equal tokens.
@@ -15,7 +17,8 @@ pub struct Token {
 }
 
 impl Token {
-    /// Keeps the first bits of it only, at most [`BITS_MAX`]; the last byte says how many.
+    /// Keeps the first bits of it only, at most [`BITS_MAX`]; the last byte says how many. So
+    /// tokens of different lengths are different.
     #[must_use]
     pub fn shortened(mut self, bits: u8) -> Self {
         let bits = bits.min(BITS_MAX);
@@ -125,27 +128,44 @@ impl Normalization {
         Self::ALL.into_iter().find(|of| of.name() == Some(name))
     }
 
-    /// The normalized text. What isn't UTF-8 stays as it is.
-    pub fn apply<'a>(self, value: &'a [u8]) -> Cow<'a, [u8]> {
-        let Ok(text) = std::str::from_utf8(value) else { return Cow::Borrowed(value) };
-        let kept = |keep: fn(char) -> bool| -> Cow<'a, [u8]> {
-            let lower = text.chars().filter(|c| keep(*c)).flat_map(char::to_lowercase);
-            Cow::Owned(lower.collect::<String>().into_bytes())
-        };
+    /// The normalized text; normalizing that again changes nothing. What isn't UTF-8 stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// `out_of_memory`.
+    pub fn apply(self, value: &[u8]) -> Result<Cow<'_, [u8]>> {
+        let Ok(text) = std::str::from_utf8(value) else { return Ok(Cow::Borrowed(value)) };
+        let is_lower = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
         match self {
-            Self::None => Cow::Borrowed(value),
-            Self::Lower if !text.is_ascii() => kept(|_| true),
-            Self::Lower => match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                true => Cow::Owned(text.to_ascii_lowercase().into_bytes()),
-                false => Cow::Borrowed(value),
-            },
-            Self::Digits => match text.bytes().all(|byte| byte.is_ascii_digit()) {
-                true => Cow::Borrowed(value),
-                false => kept(|c| c.is_ascii_digit()),
-            },
-            Self::Alnum => kept(char::is_alphanumeric),
+            Self::None => Ok(Cow::Borrowed(value)),
+            Self::Lower if text.bytes().all(is_lower) => Ok(Cow::Borrowed(value)),
+            Self::Lower => lower(text, |_| true),
+            Self::Digits if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Ok(Cow::Borrowed(value))
+            }
+            Self::Digits => lower(text, |c| c.is_ascii_digit()),
+            Self::Alnum => lower(text, char::is_alphanumeric),
         }
     }
+}
+
+/// What is to be kept of `text` in lower case: in this order, since of some characters the lower
+/// case has a mark that is no letter.
+fn lower(text: &str, keep: fn(char) -> bool) -> Result<Cow<'_, [u8]>> {
+    // A value may be large, and a failed allocation must not abort the server.
+    let room = |_| Reason::OutOfMemory;
+    if text.is_ascii() {
+        let mut lower = Vec::new();
+        lower.try_reserve_exact(text.len()).map_err(room)?;
+        let bytes = text.bytes().map(|byte| byte.to_ascii_lowercase());
+        lower.extend(bytes.filter(|byte| keep(char::from(*byte))));
+        return Ok(Cow::Owned(lower));
+    }
+    let kept = || text.chars().flat_map(char::to_lowercase).filter(|c| keep(*c));
+    let mut lower = String::new();
+    lower.try_reserve_exact(kept().map(char::len_utf8).sum()).map_err(room)?;
+    lower.extend(kept());
+    Ok(Cow::Owned(lower.into_bytes()))
 }
 
 /// Bytes of a [`probe`].
@@ -164,15 +184,6 @@ pub fn probe(tenant: TenantTag, token: Token) -> [u8; PROBE_LEN] {
     probe
 }
 
-fn parse_probe(bytes: &[u8]) -> Option<(TenantTag, Token)> {
-    let probe: &[u8; PROBE_LEN] = bytes.try_into().ok()?;
-    let [MAGIC, SUITE_PROBE, rest @ ..] = probe else { return None };
-    let (tenant, rest) = rest.split_first_chunk()?;
-    let (index_key, rest) = rest.split_first_chunk()?;
-    let (value, _) = rest.split_first_chunk()?;
-    Some((TenantTag(*tenant), Token { index_key: *index_key, value: *value }))
-}
-
 /// Which of two tokens an index is ordered by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Which {
@@ -186,133 +197,73 @@ pub enum Which {
 pub const SEARCH_KEY_LEN: usize = NAME_TAG_LEN + INDEX_KEY_ID_LEN + TOKEN_LEN;
 
 /// What an index on tokens orders by: tenant, index key and token, in an order of their bytes of
-/// which the first eight tell most values of a tenant apart and keep tenants together.
+/// which the first eight tell most values of a tenant apart and keep tenants together:
+///
+/// ```text
+/// tenant tag[0..4] ‖ token[0..4] ‖ tenant tag[4..8] ‖ index key id ‖ token[4..16]
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SearchKey([u8; SEARCH_KEY_LEN]);
+pub struct SearchKey {
+    // As numbers, which compare faster than bytes do.
+    first: u64,
+    second: u64,
+    third: u64,
+    last: u32,
+}
 
 impl SearchKey {
-    fn new(TenantTag(tenant): TenantTag, Token { index_key, value }: Token) -> Self {
-        const HALF: usize = NAME_TAG_LEN / 2;
-        let mut key = [0; SEARCH_KEY_LEN];
-        let parts = [&tenant[..HALF], &value[..HALF], &tenant[HALF..], &index_key, &value[HALF..]];
-        let mut rest = key.as_mut_slice();
-        for part in parts {
-            let (head, tail) = rest.split_at_mut(part.len());
-            head.copy_from_slice(part);
-            rest = tail;
-        }
-        Self(key)
-    }
-
     /// Of a probe, or of an envelope with tokens, given the whole or at least its first
     /// [`HEADER_MAX`](super::HEADER_MAX) bytes. `None` for all else.
     #[inline]
     pub fn of(bytes: &[u8], which: Which) -> Option<Self> {
-        let (tenant, token) = match bytes {
-            [MAGIC, SUITE_PROBE, ..] => parse_probe(bytes)?,
-            [MAGIC, suite, ..] if matches!(suite & LAYOUT, SUITE_3 | SUITE_4) => {
-                let header = header(bytes)?;
-                let tokens = header.tokens?;
-                match which {
-                    Which::First => (header.tenant, tokens.first),
-                    Which::Last => (header.tenant, tokens.last()),
-                }
-            }
+        let (tenant_at, token_at) = match *bytes.first_chunk()? {
+            [MAGIC, SUITE_PROBE] => (bytes.len() == PROBE_LEN).then_some(PROBE_FIELDS)?,
+            [MAGIC, suite] => fields(layout(suite)?.0, which, bytes.len())?,
             _ => return None,
         };
-        Some(Self::new(tenant, token))
+        let word = |at: usize| bytes[at..].first_chunk().map(|word| u32::from_be_bytes(*word));
+        let pair =
+            |a: usize, b: usize| Some(u64::from(word(a)?) << u32::BITS | u64::from(word(b)?));
+        let value_at = token_at + INDEX_KEY_ID_LEN;
+        Some(Self {
+            first: pair(tenant_at, value_at)?,
+            second: pair(tenant_at + 4, token_at)?,
+            third: pair(value_at + 4, value_at + 8)?,
+            last: word(value_at + 12)?,
+        })
     }
 
     /// All of it.
-    pub fn as_bytes(&self) -> &[u8; SEARCH_KEY_LEN] {
-        &self.0
+    pub fn to_bytes(&self) -> [u8; SEARCH_KEY_LEN] {
+        let mut bytes = [0; SEARCH_KEY_LEN];
+        let (words, last) = bytes.split_at_mut(SEARCH_KEY_LEN - size_of::<u32>());
+        for (room, word) in words.chunks_exact_mut(8).zip([self.first, self.second, self.third]) {
+            room.copy_from_slice(&word.to_be_bytes());
+        }
+        last.copy_from_slice(&self.last.to_be_bytes());
+        bytes
     }
 
     /// Its first eight bytes, which sort as it does as far as they differ.
     pub fn abbreviated(&self) -> u64 {
-        let mut first = [0; 8];
-        first.copy_from_slice(&self.0[..8]);
-        u64::from_be_bytes(first)
+        self.first
     }
+}
+
+/// Where in a probe the tenant's tag is, and the token behind the id of its index key.
+const PROBE_FIELDS: (usize, usize) = (2, 2 + NAME_TAG_LEN);
+
+/// The same of an envelope.
+#[inline]
+fn fields(suite: u8, which: Which, len: usize) -> Option<(usize, usize)> {
+    let (header, token_at) = match (suite, which) {
+        (SUITE_3, _) => (HEADER_3, INDEX_KEY_AT),
+        (SUITE_4, Which::First) => (HEADER_4, INDEX_KEY_AT),
+        (SUITE_4, Which::Last) => (HEADER_4, NEXT_KEY_AT),
+        _ => return None,
+    };
+    (len >= frame::overhead(header)).then_some((DEK_ID_END, token_at))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn normalized(by: Normalization, text: &str) -> String {
-        String::from_utf8(by.apply(text.as_bytes()).into_owned()).unwrap()
-    }
-
-    #[test]
-    fn normalizations_do_what_they_say() {
-        use Normalization::*;
-        for (by, text, expected) in [
-            (None, "Ann@Example.com ", "Ann@Example.com "),
-            (Lower, "Ann@Example.com ", "ann@example.com "),
-            (Lower, "ÄÖÜ ΑΣ İ", "äöü ας i\u{307}".replace('ς', "σ").as_str()),
-            (Digits, "+49 (30) 90-18 20", "4930901820"),
-            (Digits, "4930901820", "4930901820"),
-            (Digits, "none", ""),
-            (Alnum, "DE89 3704-0044 Ä", "de8937040044ä"),
-            (Alnum, "", ""),
-        ] {
-            assert_eq!(normalized(by, text), expected, "{by:?} {text}");
-            assert_eq!(normalized(by, expected), expected, "{by:?} is not idempotent");
-        }
-        for by in Normalization::ALL {
-            assert_eq!(by.apply(b"\xff").as_ref(), b"\xff");
-            assert_eq!(by.name().and_then(Normalization::from_name), by.name().map(|_| by));
-        }
-    }
-
-    #[test]
-    fn a_probe_has_the_search_key_of_what_it_looks_for() {
-        let tenant = TenantTag([1, 2, 3, 4, 5, 6, 7, 8]);
-        let token = Token { index_key: [9; 4], value: *b"0123456789abcdef" };
-        let probe = probe(tenant, token);
-        let expected = b"\x01\x02\x03\x040123\x05\x06\x07\x08\x09\x09\x09\x09456789abcdef";
-        for which in [Which::First, Which::Last] {
-            let key = SearchKey::of(&probe, which).unwrap();
-            assert_eq!(key.as_bytes(), expected);
-            assert_eq!(key.abbreviated(), 0x0102_0304_3031_3233);
-        }
-        assert_eq!(header(&probe), Option::None);
-        for len in 0..PROBE_LEN {
-            assert_eq!(SearchKey::of(&probe[..len], Which::First), Option::None);
-        }
-        assert_eq!(SearchKey::of(&[&probe[..], &[0]].concat(), Which::First), Option::None);
-    }
-
-    #[test]
-    fn a_shortened_token_keeps_its_first_bits_and_says_how_many() {
-        let token = Token { index_key: [9; 4], value: [0xFF; 16] };
-        for (bits, start) in
-            [(8, &[0xFF, 0, 0][..]), (12, &[0xFF, 0xF0, 0]), (17, &[0xFF, 0xFF, 0x80, 0])]
-        {
-            let short = token.shortened(bits);
-            assert_eq!(short.value[..start.len()], *start);
-            assert!(short.value[start.len()..15].iter().all(|byte| *byte == 0));
-            let rule = TokenRule { is_shortened: true, ..TokenRule::default() };
-            assert_eq!(
-                (short.bits(rule), short.bits(TokenRule::default())),
-                (Some(bits), Option::None)
-            );
-            assert_eq!(short.index_key, token.index_key);
-        }
-        assert_eq!(token.shortened(120).value[..15], [0xFF; 15]);
-        assert_eq!(token.shortened(120), token.shortened(200));
-    }
-
-    #[test]
-    fn rules_are_read_back() {
-        for normalization in Normalization::ALL {
-            for is_shortened in [false, true] {
-                let rule = TokenRule { normalization, is_shortened };
-                assert_eq!(TokenRule::split(SUITE_3 | rule.bits()), Some((SUITE_3, rule)));
-            }
-        }
-        assert_eq!(TokenRule::split(SUITE_3 | 0x40), Option::None);
-        assert_eq!(TokenRule::split(SUITE_PROBE), Option::None);
-    }
-}
+mod tests;
