@@ -132,6 +132,7 @@ fn probes(
     let of_tenant = |tenant: &str, found: &mut Vec<pg_sys::Datum>| {
         let keys = index_keys(process, tenant)?;
         for key in [Some(keys.current), keys.other()].into_iter().flatten() {
+            found.try_reserve(values.len()).map_err(|_| Reason::OutOfMemory)?;
             for value in values {
                 found.push(column.probe(process, tenant, key, value)?);
             }
@@ -187,7 +188,7 @@ column_function!(column_probes_any, |call| {
         return Ok(call.return_null());
     }
     let column = Column::of(call, 2, 3)?;
-    let values = array::elements(call.datum(0)).into_iter().flatten();
+    let values = array::elements(call.datum(0))?.into_iter().flatten();
     let values = values.map(Stored::parse).collect::<Result<Vec<_>>>()?;
     let tenant = call.nullable_bytes(1).map(read_tenant_name).transpose()?;
     probes(&ThisProcess::of(call), &column, tenant, &values)
