@@ -1,4 +1,4 @@
-"""Searching a protected column beside an indexed text column, all in one run. Prints a table; fails nothing by a figure.
+"""Searching a protected column beside an indexed text column, in one run. Prints a table; fails nothing by a figure.
 
 Each figure is a ratio of two times of this run, the best of RUNS, taken in turns. A look-up is timed twice: as a client
 sees it, prepared and one by one, and in the server alone, in a loop of PL/pgSQL.
@@ -162,7 +162,7 @@ def upserts(bench, tables, size):
     """Half of the rows are there. Each turn takes other rows, and the tables' index is unique."""
     bench.run(
         "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'",
-        "CREATE TRIGGER nothing BEFORE INSERT OR UPDATE ON {} FOR EACH ROW EXECUTE FUNCTION nothing()".format(tables[1]),
+        f"CREATE TRIGGER nothing BEFORE INSERT OR UPDATE ON {tables[1]} FOR EACH ROW EXECUTE FUNCTION nothing()",
     )
     turns = {table: itertools.count() for table in tables}
 

@@ -98,11 +98,12 @@ class Database:
             self.set("session_preload_libraries", "cmk_encrypt")
             self.set("cmk_encrypt.wire_type", wire_type)
 
-    def protect(self, rewrite=None, seal=True):
+    def protect(self, rewrite=None, seal=True, searchable=()):
         for column in COLUMNS:
             self.dba(
-                "SELECT cmk.protect_column(%s, %s, tenant_column => 'tenant_id', rewrite => %s)", TABLE, column, rewrite
-            )
+                "SELECT cmk.protect_column(%s, %s, tenant_column => 'tenant_id', rewrite => %s, searchable => %s)",
+                TABLE, column, rewrite, column in searchable,
+            )  # fmt: skip
         if seal:
             self.dba("CALL cmk.seal_table(%s)", TABLE)
 
