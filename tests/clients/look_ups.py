@@ -33,11 +33,19 @@ def populate(shop, **others):
 
 
 def make_searchable(shop, wire_type=None, **how):
-    """Protects the columns, with ssn searchable, and has what the protected database plans written into the log."""
+    """Protects the columns, with ssn searchable and indexed, and has the plans of that database written into the log.
+
+    The indexes are those that both databases have. Where the table is not rewritten, the DBA makes them again.
+    """
+    indexes = {f"UNIQUE INDEX {INDEX}": "tenant_id, ssn", f"INDEX {INDEX}_alone": "ssn"}
+    for database in (shop.plain, shop.protected):
+        for index, columns in indexes.items():
+            database.dba(f"CREATE {index} ON customer ({columns})")
     shop.protect(wire_type, searchable=["ssn"], **how)
-    for database, operators in ((shop.plain, ""), (shop.protected, "cmk_token_ops")):
-        database.dba(f"CREATE UNIQUE INDEX {INDEX} ON customer (tenant_id, ssn {operators})")
-        database.dba(f"CREATE INDEX {INDEX}_alone ON customer (ssn {operators})")
+    if how.get("rewrite") is False:
+        for index, columns in indexes.items():
+            shop.protected.dba(f"CREATE {index} ON customer ({columns} cmk_token_ops)")
+    for database in (shop.plain, shop.protected):
         database.dba("VACUUM ANALYZE customer")
     log_plans(shop.protected)
 
