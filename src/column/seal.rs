@@ -97,14 +97,14 @@ impl<'a> Tenant<'a> {
     /// [`Keyring::seal_column`]: cmk_keyring::keyring::Keyring::seal_column
     fn seal(&self, call: Call, column: ColumnTag, clear: &[u8]) -> Result<pg_sys::Datum> {
         let named = |error: Error| error.for_tenant(self.name);
-        let len = clear.len() + overhead(false);
+        let len = clear.len() + overhead(None);
         // What can't be printed couldn't be dumped.
         if armor::encoded_len(len) > CSTRING_MAX {
             return Err(named(Reason::TooLarge.into()));
         }
         let mut sealed = Bytea::with_len(len).map_err(named)?;
         let (tenant, tenant_tag) = (self.name.as_bytes(), self.tag);
-        let binding = ColumnBinding { tenant, tenant_tag, column, token: None };
+        let binding = ColumnBinding { tenant, tenant_tag, column, tokens: None };
         let out = sealed.as_mut_slice();
         keyring().seal_column(&ThisProcess::of(call), self.name, &binding, clear, out)?;
         stats::sealed();

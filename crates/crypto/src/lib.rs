@@ -7,3 +7,4 @@ pub mod key;
 pub mod locked;
 pub mod nonce;
 pub mod pages;
+pub mod token;

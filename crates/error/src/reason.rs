@@ -281,7 +281,7 @@ reasons! {
         "It has 2 to 1224 characters, letters, digits and _+=,.@:/-. Without one, another customer's role could be used for this tenant (the confused deputy).";
     TooLarge = "too_large", InvalidParameterValue,
         "value is too large to encrypt",
-        "A PostgreSQL value holds less than 1 GiB and the envelope adds 58 to 94 bytes.";
+        "A PostgreSQL value holds less than 1 GiB and the envelope adds 58 to 114 bytes.";
     ReasonName = "reason_name", InvalidParameterValue,
         "not a reason that can be forgiven",
         "See the table of errors in the documentation.";
@@ -320,7 +320,28 @@ reasons! {
         "It was cut or changed on its way. With cmk_encrypt.input = text it is stored as the text that it is.";
     IndexRefused = "index_refused", WrongObjectType,
         "a protected column cannot be indexed in the order of its plaintext",
-        "The order of an index would tell what its values are. Index another column, or an expression that is not protected.";
+        "The order of an index would tell what its values are. To search by equality: cmk.protect_column(table, column, searchable => true), and an index with cmk_token_ops.";
+    NotSearchable = "not_searchable", WrongObjectType,
+        "a value of a protected column has no token to be indexed by",
+        "Make the column searchable: cmk.protect_column(table, column, searchable => true), CALL cmk.seal_table(table), then build the index.";
+    TokenMissing = "token_missing", CheckViolation,
+        "a value of a searchable column lacks the tokens that the column asks for",
+        "Such a value gets its tokens where it is inserted by a role with grants for its tenant, but not while session_replication_role is replica. Rows from before: CALL cmk.seal_table().";
+    ColumnOptions = "column_options", InvalidParameterValue,
+        "options of a protected column are not valid",
+        "cmk.protect_column() writes them: search, then lower, digits or alnum, then bits=N with 8 to 120.";
+    TooManyTenants = "too_many_tenants", InvalidParameterValue,
+        "too many tenants to search in",
+        "Name one: compare the tenant column in the same query, or SET cmk_encrypt.tenant. By grants alone, at most 64 tenants are searched.";
+    NoIndexKey = "no_index_key", ObjectNotInPrerequisiteState,
+        "tenant % has no index key",
+        "Searchable columns need one: have a database administrator call cmk.rotate_index_key(tenant), which makes the first one, too.";
+    IndexRotationOpen = "index_rotation_open", ObjectNotInPrerequisiteState,
+        "the index key of tenant % is being replaced, or not all values have the tokens for the next step",
+        "CALL cmk.seal_table() for the tables of its searchable columns, then call again; cmk.cancel_index_rotation(tenant) gives a replacement up.";
+    IndexRotationRefused = "index_rotation_refused", WrongObjectType,
+        "the index key of tenant % cannot be replaced as things stand",
+        "DETAIL names what is in the way: a foreign key that compares tokens (drop it, and add it again afterwards), or a unique index without its twin (CREATE UNIQUE INDEX CONCURRENTLY with cmk_token_next_ops on the same columns).";
     NotProtectable = "not_protectable", WrongObjectType,
         "the column cannot be protected, sealed or unprotected as it stands",
         "DETAIL names everything that is in the way; nothing was changed.";
@@ -377,7 +398,8 @@ impl Reason {
             | TooManyNames | DatabaseName | AccessArgument | NullArgument | NotText | ReadOnly
             | NotSealed | ForeignEnvelope | ProtectionLost | TenantUnset | TenantNull | TooLong
             | ArmorRefused | ArmorMalformed | IndexRefused | NotProtectable | NotOwner
-            | NotProtected => None,
+            | NotProtected | NotSearchable | TokenMissing | ColumnOptions | TooManyTenants
+            | NoIndexKey | IndexRotationOpen | IndexRotationRefused => None,
         }
     }
 

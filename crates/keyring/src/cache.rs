@@ -9,7 +9,7 @@ mod entry;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{CachedKey, Counter, Entry, Failure, NewKey};
+pub use entry::{CachedKey, Counter, Entry, Failure, InUse, NewKey, Ready};
 
 use crate::shared::tag::Tag;
 use crate::tenant::Tenant;
@@ -116,7 +116,7 @@ impl Cache {
             queues.by_unwrap.push(Reverse((new.unwrapped_at, name)));
             self.totals.data_keys.fetch_add(1, Relaxed);
             entry.keys.push(CachedKey {
-                cipher: new.cipher,
+                ready: new.ready,
                 dek_id: new.dek_id,
                 tag: new.tag,
                 version: new.version,

@@ -1,6 +1,6 @@
 //! Getting a data key: from what other processes unwrapped, or from KMS.
 
-use crate::cache::{Failure, NewKey};
+use crate::cache::{Failure, NewKey, Ready};
 use crate::keyring::{Keyring, Wanted};
 use crate::policy::Policy;
 use crate::process::Process;
@@ -14,7 +14,9 @@ use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
 use cmk_crypto::key::SecretKey;
 use cmk_crypto::locked::{Locked, scrub_stack};
+use cmk_crypto::token::TokenKey;
 use cmk_error::{Error, Instant, KeyState, Result};
+use cmk_kms::Purpose;
 use std::sync::Arc;
 
 impl Keyring {
@@ -64,15 +66,15 @@ impl Keyring {
         let expanded = fetched.map(|SharedDataKey { dek, unwrapped_at, tag }| {
             let deadline = unwrapped_at + policy.ttl;
             remember_copy(process, &subject, deadline);
-            (expand(process, dek, deadline, tag), unwrapped_at)
+            (expand(process, dek, data_key.purpose, deadline, tag), unwrapped_at)
         });
         scrub_stack();
         let now = process.now();
         match expanded {
-            Ok(((cipher, tag), unwrapped_at)) => {
+            Ok(((ready, tag), unwrapped_at)) => {
                 self.cache.expire(now.saturating_sub(policy.ttl));
                 let new = NewKey {
-                    cipher,
+                    ready,
                     dek_id,
                     tag,
                     version: data_key.version,
@@ -139,13 +141,17 @@ pub(crate) fn remember_copy(process: &impl Process, subject: &Subject, until: In
 fn expand(
     process: &impl Process,
     dek: SecretKey,
+    purpose: Purpose,
     deadline: Instant,
     tag: Tag,
-) -> (Locked<Cipher>, Tag) {
+) -> (Ready, Tag) {
     let tag = process.hold(tag);
-    let cipher = Locked::new(Cipher::new(&dek), deadline, tag.0);
+    let ready = match purpose {
+        Purpose::Values => Ready::Values(Locked::new(Cipher::new(&dek), deadline, tag.0)),
+        Purpose::Index => Ready::Index(Locked::new(TokenKey::new(&dek), deadline, tag.0)),
+    };
     process.erase_at(deadline);
-    (cipher, tag)
+    (ready, tag)
 }
 
 /// Soft TTL ± 10 %, so that processes that got a data key together don't come back together.

@@ -1,10 +1,9 @@
 //! The checks of every call, in order: registered, granted, active, younger than the TTL.
 
-use crate::cache::{Cache, CachedKey, Counter, Entry};
+use crate::cache::{Cache, CachedKey, Counter, Entry, InUse};
 use crate::process::Process;
 use crate::shared::limits::CHUNK;
 use crate::tenant::{DataKey, Grant, Role, Tenant};
-use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
 use cmk_error::{Error, Instant, Reason, Result};
 use std::sync::Arc;
@@ -37,6 +36,19 @@ pub(crate) enum Wanted {
     Seal,
     Open(DekId),
     Warm(DekId),
+    /// An index key, to make a token for that purpose.
+    Token(DekId, TokenFor),
+}
+
+/// What a token is made for, which decides about the grant that it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFor {
+    /// To be stored beside a value that is sealed: the grant to encrypt.
+    Sealing,
+    /// To find values: the grant to decrypt.
+    Searching,
+    /// An application does with it what it likes: either grant.
+    Either,
 }
 
 /// What a call lacks.
@@ -53,8 +65,8 @@ impl Wanted {
     #[cold]
     fn refused(self) -> Error {
         Error::new(Reason::NoGrant).with_info(match self {
-            Self::Seal => "needs=encrypt",
-            Self::Open(_) | Self::Warm(_) => "needs=decrypt",
+            Self::Seal | Self::Token(_, TokenFor::Sealing) => "needs=encrypt",
+            Self::Open(_) | Self::Warm(_) | Self::Token(..) => "needs=decrypt",
         })
     }
 
@@ -64,7 +76,8 @@ impl Wanted {
     pub fn pick(self, tenant: &Tenant) -> Result<&DataKey> {
         let data_key = match self {
             Self::Seal => tenant.current_data_key(),
-            Self::Open(id) | Self::Warm(id) => tenant.data_key(id),
+            Self::Open(id) => tenant.data_key(id),
+            Self::Warm(id) | Self::Token(id, _) => tenant.any_key(id),
         }?;
         if data_key.wrapped.is_some() { Ok(data_key) } else { Err(Reason::TenantShredded.into()) }
     }
@@ -73,16 +86,18 @@ impl Wanted {
     fn find(self, entry: &Entry) -> Option<&CachedKey> {
         match self {
             Self::Seal => entry.keys.iter().find(|key| key.current),
-            Self::Open(id) | Self::Warm(id) => entry.keys.iter().find(|key| key.dek_id == id),
+            Self::Open(id) | Self::Warm(id) | Self::Token(id, _) => {
+                entry.keys.iter().find(|key| key.dek_id == id)
+            }
         }
     }
 
     #[inline]
     fn is_allowed(self, grant: Grant) -> bool {
         match self {
-            Self::Seal => grant.encrypt,
-            Self::Open(_) => grant.decrypt,
-            Self::Warm(_) => grant.encrypt || grant.decrypt,
+            Self::Seal | Self::Token(_, TokenFor::Sealing) => grant.encrypt,
+            Self::Open(_) | Self::Token(_, TokenFor::Searching) => grant.decrypt,
+            Self::Warm(_) | Self::Token(_, TokenFor::Either) => grant.encrypt || grant.decrypt,
         }
     }
 }
@@ -111,7 +126,7 @@ impl Keyring {
         name: &str,
         wanted: Wanted,
         waited: bool,
-        use_key: &mut Option<impl FnOnce(&CachedKey, &Cipher, Instant) -> Result<R>>,
+        use_key: &mut Option<impl FnOnce(&CachedKey, &InUse<'_>, Instant) -> Result<R>>,
     ) -> Result<Result<R>, Missing> {
         let generation = process.generation();
         let Some(entry) = self.cache.get(name) else { return Err(Missing::Tenant) };
@@ -146,7 +161,7 @@ impl Keyring {
         if now >= key.refresh_at.value() {
             return Err(Missing::YoungerKey(entry.tenant.clone()));
         }
-        let Some(cipher) = key.cipher.pin() else {
+        let Some(in_use) = key.ready.pin() else {
             return Err(Missing::Key(entry.tenant.clone()));
         };
         if !waited {
@@ -155,7 +170,7 @@ impl Keyring {
         }
         key.last_used.set(now);
         match use_key.take() {
-            Some(use_key) => Ok(use_key(key, &cipher, now)),
+            Some(use_key) => Ok(use_key(key, &in_use, now)),
             None => Ok(Err(Reason::TenantBusy.into())),
         }
     }

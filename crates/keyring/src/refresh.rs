@@ -75,7 +75,7 @@ impl Keyring {
         self.with_cached(tenant, dek_id, |key| {
             key.unwrapped_at.set(unwrapped_at);
             key.refresh_at.set(refresh_at(unwrapped_at, &policy));
-            key.cipher.postpone(deadline);
+            key.ready.postpone(deadline);
         });
         process.erase_at(deadline);
     }

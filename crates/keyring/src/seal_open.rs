@@ -9,14 +9,14 @@
 //! The TTL is the revocation bound: counted from the *start* of the unwrap, on a clock that never
 //! goes back, whatever else fails.
 
-use crate::cache::{CachedKey, Entry};
-use crate::keyring::{Keyring, Missing, Wanted};
+use crate::cache::{CachedKey, Entry, InUse};
+use crate::keyring::{Keyring, Missing, TokenFor, Wanted};
 use crate::process::Process;
 use crate::shared::brake;
-use crate::tenant::{DataKey, DataKeyState, Tenant, check_tenant_name};
-use cmk_crypto::aead::Cipher;
+use crate::tenant::{DataKey, DataKeyState, Tenant, check_tenant_name, index_key_id};
+use cmk_crypto::commitment::DekId;
 use cmk_crypto::nonce::{Moment, NonceSource};
-use cmk_envelope::column::{self, ColumnBinding, ColumnEnvelope};
+use cmk_envelope::column::{self, ColumnBinding, ColumnEnvelope, ColumnTag, Token};
 use cmk_envelope::{Binding, Envelope, seal};
 use cmk_error::{Error, Instant, Reason, Result};
 use std::cell::RefCell;
@@ -43,11 +43,11 @@ impl Keyring {
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(process, tenant, Wanted::Seal, |key, cipher, now| {
+        self.with_key(process, tenant, Wanted::Seal, |key, in_use, now| {
             let binding = Binding { tenant: tenant.as_bytes(), aad };
             let moment = Moment { pid: process.pid(), now };
             NONCES.with_borrow_mut(|nonces| {
-                seal(cipher, key.dek_id, nonces, moment, &binding, plaintext, out)
+                seal(in_use.cipher()?, key.dek_id, nonces, moment, &binding, plaintext, out)
             })
         })
     }
@@ -65,8 +65,8 @@ impl Keyring {
         envelope: &Envelope<'_>,
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, cipher, _| {
-            envelope.open(cipher, &Binding { tenant: tenant.as_bytes(), aad }, out)
+        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, in_use, _| {
+            envelope.open(in_use.cipher()?, &Binding { tenant: tenant.as_bytes(), aad }, out)
         })
     }
 
@@ -84,10 +84,10 @@ impl Keyring {
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(process, tenant, Wanted::Seal, |key, cipher, now| {
+        self.with_key(process, tenant, Wanted::Seal, |key, in_use, now| {
             let moment = Moment { pid: process.pid(), now };
             NONCES.with_borrow_mut(|nonces| {
-                column::seal(cipher, key.dek_id, nonces, moment, binding, plaintext, out)
+                column::seal(in_use.cipher()?, key.dek_id, nonces, moment, binding, plaintext, out)
             })
         })
     }
@@ -104,8 +104,48 @@ impl Keyring {
         envelope: &ColumnEnvelope<'_>,
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, cipher, _| {
-            envelope.open(cipher, tenant.as_bytes(), out)
+        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, in_use, _| {
+            envelope.open(in_use.cipher()?, tenant.as_bytes(), out)
+        })
+    }
+
+    /// What `look` sees of a tenant as the registry has it now, without a check of anything.
+    ///
+    /// # Errors
+    /// `tenant_name`, `unknown_tenant`, `not_installed`; what `look` returns.
+    pub fn look_at<R>(
+        &self,
+        process: &impl Process,
+        name: &str,
+        look: impl FnOnce(&Tenant) -> Result<R>,
+    ) -> Result<R> {
+        if self.cache.get(name).is_none_or(|entry| entry.generation != process.generation()) {
+            self.fetch_tenant(process, name)?;
+        }
+        match self.cache.get(name) {
+            Some(entry) => look(&entry.tenant),
+            None => Err(Error::new(Reason::TenantBusy).for_tenant(name)),
+        }
+    }
+
+    /// The token of a normalized plaintext in a column, under one of the tenant's index keys, and
+    /// until when it may be used: as long as the key might.
+    ///
+    /// # Errors
+    /// See the module's header; `unknown_data_key`.
+    #[inline]
+    pub fn token(
+        &self,
+        process: &impl Process,
+        tenant: &str,
+        (index_key, purpose): (DekId, TokenFor),
+        column: ColumnTag,
+        normalized: &[u8],
+    ) -> Result<(Token, Instant)> {
+        self.with_key(process, tenant, Wanted::Token(index_key, purpose), |key, in_use, _| {
+            let value = in_use.token_key()?.token(&column.0, normalized);
+            let until = key.unwrapped_at.value() + process.ttl();
+            Ok((Token { index_key: index_key_id(&index_key), value }, until))
         })
     }
 
@@ -140,7 +180,7 @@ impl Keyring {
         process: &impl Process,
         name: &str,
         wanted: Wanted,
-        use_key: impl FnOnce(&CachedKey, &Cipher, Instant) -> Result<R>,
+        use_key: impl FnOnce(&CachedKey, &InUse<'_>, Instant) -> Result<R>,
     ) -> Result<R> {
         let mut use_key = Some(use_key);
         let mut waited = false;

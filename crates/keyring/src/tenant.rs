@@ -1,6 +1,7 @@
 //! What the registry says of a tenant, as plain data. Reading and writing it is the process's job.
 
 use cmk_crypto::commitment::{Commitment, DekId};
+use cmk_envelope::column::INDEX_KEY_ID_LEN;
 use cmk_error::{Error, Reason, Result};
 use cmk_kms::{CustomerKey, Purpose};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
@@ -51,12 +52,40 @@ pub enum TenantState {
     Shredded,
 }
 
+/// The index keys of a tenant that are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexKeys {
+    /// Makes the token that searches look for.
+    pub current: DekId,
+    /// Makes a second token, while it is to become current.
+    pub next: Option<DekId>,
+    /// Was current before: values may still be found by its tokens.
+    pub previous: Option<DekId>,
+}
+
+impl IndexKeys {
+    /// Those that the tokens of a new value are made under, the current one first.
+    pub fn written(&self) -> (DekId, Option<DekId>) {
+        (self.current, self.next)
+    }
+}
+
+/// How headers name an index key: by the first bytes of its name.
+#[inline]
+pub fn index_key_id(id: &DekId) -> [u8; INDEX_KEY_ID_LEN] {
+    let mut short = [0; INDEX_KEY_ID_LEN];
+    short.copy_from_slice(&id.0[..INDEX_KEY_ID_LEN]);
+    short
+}
+
 /// What becomes of a data key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataKeyState {
-    /// Seals new values; at most one for each purpose of a tenant.
+    /// Seals new values, or makes their tokens; at most one for each purpose of a tenant.
     Current,
-    /// Opens old values.
+    /// An index key that is to become current: values get its token beside the current one's.
+    Next,
+    /// Opens old values, or finds them.
     Retired,
     /// Its wrapped bytes are gone.
     Destroyed,
@@ -112,6 +141,7 @@ impl DataKeyState {
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "current" => Self::Current,
+            "next" => Self::Next,
             "retired" => Self::Retired,
             "destroyed" => Self::Destroyed,
             _ => return None,
@@ -152,6 +182,43 @@ impl Tenant {
         let is_current =
             |key: &&DataKey| key.state == DataKeyState::Current && key.purpose == purpose;
         self.data_keys.iter().find(is_current)
+    }
+
+    /// A data key of any purpose.
+    ///
+    /// # Errors
+    /// `unknown_data_key`.
+    pub fn any_key(&self, id: DekId) -> Result<&DataKey> {
+        let found = self.data_keys.iter().find(|key| key.commitment.dek_id() == id);
+        found.ok_or_else(|| self.error(Reason::UnknownDataKey))
+    }
+
+    /// The index keys that are in use.
+    ///
+    /// # Errors
+    /// `no_index_key` if none was ever made; `data_keys_missing`; `tenant_shredded`.
+    pub fn index_keys(&self) -> Result<IndexKeys> {
+        let of = |state| {
+            let keys = self.data_keys.iter();
+            let found = keys.filter(|key| key.purpose == Purpose::Index && key.state == state);
+            found.max_by_key(|key| key.version).map(|key| key.commitment.dek_id())
+        };
+        let Some(current) = of(DataKeyState::Current) else {
+            self.require_all_data_keys()?;
+            return Err(self.error(match of(DataKeyState::Destroyed) {
+                Some(_) => Reason::TenantShredded,
+                None => Reason::NoIndexKey,
+            }));
+        };
+        let (next, previous) = (of(DataKeyState::Next), of(DataKeyState::Retired));
+        Ok(IndexKeys { current, next, previous })
+    }
+
+    /// The index key of that id in headers.
+    pub fn index_key(&self, id: [u8; INDEX_KEY_ID_LEN]) -> Option<DekId> {
+        let keys = self.data_keys.iter().filter(|key| key.purpose == Purpose::Index);
+        let ids = keys.filter(|key| key.wrapped.is_some()).map(|key| key.commitment.dek_id());
+        ids.into_iter().find(|of| index_key_id(of) == id)
     }
 
     /// Every version up to the highest must be there, destroyed ones included, and the tenant that

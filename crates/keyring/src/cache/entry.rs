@@ -4,8 +4,9 @@ use crate::shared::tag::Tag;
 use crate::tenant::{Grant, Role, Tenant};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
-use cmk_crypto::locked::Locked;
-use cmk_error::{Error, Instant};
+use cmk_crypto::locked::{Locked, Pinned};
+use cmk_crypto::token::TokenKey;
+use cmk_error::{Error, Instant, Reason, Result};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -46,7 +47,7 @@ pub struct Entry {
 /// An unwrapped data key.
 pub struct CachedKey {
     /// Erased at its deadline even if nobody asks.
-    pub cipher: Locked<Cipher>,
+    pub ready: Ready,
     /// Its name in envelopes.
     pub dek_id: DekId,
     /// Of the shared record that counts its hits.
@@ -68,10 +69,67 @@ pub struct CachedKey {
     pub(super) totals: Arc<Totals>,
 }
 
+/// A data key, ready for what its purpose is.
+pub enum Ready {
+    /// It seals and opens values.
+    Values(Locked<Cipher>),
+    /// It makes tokens.
+    Index(Locked<TokenKey>),
+}
+
+impl Ready {
+    /// As [`Locked::pin`].
+    #[inline]
+    pub fn pin(&self) -> Option<InUse<'_>> {
+        match self {
+            Self::Values(cipher) => cipher.pin().map(InUse::Values),
+            Self::Index(key) => key.pin().map(InUse::Index),
+        }
+    }
+
+    /// As [`Locked::postpone`].
+    pub fn postpone(&self, deadline: u64) {
+        match self {
+            Self::Values(cipher) => cipher.postpone(deadline),
+            Self::Index(key) => key.postpone(deadline),
+        }
+    }
+}
+
+/// A data key while it is used.
+pub enum InUse<'a> {
+    /// It seals and opens values.
+    Values(Pinned<'a, Cipher>),
+    /// It makes tokens.
+    Index(Pinned<'a, TokenKey>),
+}
+
+impl InUse<'_> {
+    /// # Errors
+    /// `unknown_data_key` of an index key: it opens nothing.
+    #[inline]
+    pub fn cipher(&self) -> Result<&Cipher> {
+        match self {
+            Self::Values(cipher) => Ok(cipher),
+            Self::Index(_) => Err(Reason::UnknownDataKey.into()),
+        }
+    }
+
+    /// # Errors
+    /// `unknown_data_key` of a data key for values.
+    #[inline]
+    pub fn token_key(&self) -> Result<&TokenKey> {
+        match self {
+            Self::Index(key) => Ok(key),
+            Self::Values(_) => Err(Reason::UnknownDataKey.into()),
+        }
+    }
+}
+
 /// What a [`CachedKey`] is made of.
 pub struct NewKey {
     /// As in [`CachedKey`], and so are the others.
-    pub cipher: Locked<Cipher>,
+    pub ready: Ready,
     /// Its name in envelopes.
     pub dek_id: DekId,
     /// Of the shared record that counts its hits.
@@ -187,7 +245,7 @@ impl Entry {
         }
         let current = tenant.current_data_key().ok().map(|row| row.commitment.dek_id());
         self.keys.retain_mut(|key| {
-            let registered = tenant.data_key(key.dek_id).ok().filter(|row| row.wrapped.is_some());
+            let registered = tenant.any_key(key.dek_id).ok().filter(|row| row.wrapped.is_some());
             key.current = current == Some(key.dek_id);
             registered.is_some()
         });

@@ -56,7 +56,7 @@ fn dek_id(number: u32) -> DekId {
 fn new_key(number: u32, unwrapped_at: Instant) -> NewKey {
     let dek = SecretKey::from_slice(&[1; 32]).unwrap();
     NewKey {
-        cipher: Locked::new(Cipher::new(&dek), Instant::MAX, 0),
+        ready: Ready::Values(Locked::new(Cipher::new(&dek), Instant::MAX, 0)),
         dek_id: dek_id(number),
         tag: Tag::new(number as usize, 1),
         version: 1,
