@@ -5,7 +5,11 @@ import pytest
 import look_ups
 import test_orm_django
 import test_orm_sqlalchemy
-from twins import twins  # noqa: F401 (fixture)
+from pages import docs
+from twins import HERE, PYTHON, twins  # noqa: F401 (fixture)
+
+# {name: code} of what docs/applications.md recommends
+RECIPES = {code.splitlines()[0][2:].lower(): code for _, code in docs("applications.md").blocks("python")}
 
 
 @pytest.mark.parametrize("wire_type", [None, "text"])
@@ -29,3 +33,25 @@ def test_sqlalchemy_uses_the_index(twins, server, wire_type):
     checks = look_ups.search(shop, server, "look-ups", at_least=20)
     assert checks["where"] == [["note 1000"]] and checks["also: not unique"] == "23505"
     shop.protected.assert_sealed()
+
+
+def test_both_have_a_recipe():
+    assert sorted(RECIPES) == ["django", "sqlalchemy"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipe_finds_by_an_index_of_tokens(twins, name):
+    database = twins(PYTHON, HERE / "recipes_program.py").protected
+    database.prepare()
+    database.dba("SELECT cmk.rotate_index_key('acme')")
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE contact (id bigint PRIMARY KEY, tenant text NOT NULL, email_token bytea)")
+        connection.execute("CREATE INDEX contact_email ON contact (tenant, email_token)")
+        connection.execute(
+            "INSERT INTO contact SELECT i, 'acme', cmk_search_token('acme', email, 'contact.email', 'lower')"
+            " FROM generate_series(1, 2000) i, format('%sada@example.com', nullif(i, 7)) email"
+        )
+        connection.execute("ANALYZE contact")
+    told = database.run([PYTHON, HERE / "recipes_program.py", name], RECIPE=RECIPES[name])
+    assert told["found"] == [7]
+    assert "contact_email" in told["plan"]
