@@ -79,8 +79,9 @@ CREATE TABLE cmk.data_key (
     version     pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 1),
     purpose     pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'values'
                 CHECK (purpose OPERATOR(pg_catalog.=) ANY ('{values, index}')),
+    -- next: while an index key rotates, values have a token under it beside that of the current one.
     state       pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'current'
-                CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, retired, destroyed}')),
+                CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, next, retired, destroyed}')),
     dek_id      pg_catalog.bytea NOT NULL UNIQUE
                 GENERATED ALWAYS AS (pg_catalog.substring(commitment, 1, 16)) STORED,
     commitment  pg_catalog.bytea NOT NULL
@@ -93,11 +94,14 @@ CREATE TABLE cmk.data_key (
     wrapped_by  pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
     created_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant, version),
-    CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL))
+    CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL)),
+    CHECK (state OPERATOR(pg_catalog.<>) 'next' OR purpose OPERATOR(pg_catalog.=) 'index')
 );
 
 CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'current';
+CREATE UNIQUE INDEX data_key_one_next ON cmk.data_key (tenant, purpose)
+    WHERE state OPERATOR(pg_catalog.=) 'next';
 
 CREATE TABLE cmk.access (
     tenant      pg_catalog.text COLLATE pg_catalog."C",
@@ -200,6 +204,14 @@ STRICT VOLATILE PARALLEL RESTRICTED
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'backend_cache_stats_wrapper';
 
+CREATE FUNCTION cmk."cancel_index_rotation"(
+    "tenant" TEXT
+) RETURNS bool
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'cancel_index_rotation_wrapper';
+
 CREATE FUNCTION cmk."column_stats"() RETURNS TABLE (
     "seals" bigint,
     "opens" bigint
@@ -222,7 +234,9 @@ CREATE FUNCTION cmk."envelope_header"(
     "suite" INT,
     "dek_id" bytea,
     "plaintext_bytes" INT,
-    "envelope_bytes" INT
+    "envelope_bytes" INT,
+    "index_key" bytea,
+    "next_index_key" bytea
 )
 IMMUTABLE STRICT PARALLEL RESTRICTED
 LANGUAGE c
@@ -241,6 +255,14 @@ STRICT VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'evict_all_wrapper';
+
+CREATE FUNCTION cmk."finish_index_rotation"(
+    "tenant" TEXT
+) RETURNS bool
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'finish_index_rotation_wrapper';
 
 CREATE FUNCTION cmk."grant_access"(
     "tenant" TEXT,
@@ -374,6 +396,14 @@ VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'revoke_access_from_regrole_wrapper';
+
+CREATE FUNCTION cmk."rotate_index_key"(
+    "tenant" TEXT
+) RETURNS INT
+VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path TO pg_catalog, pg_temp
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'rotate_index_key_wrapper';
 
 CREATE FUNCTION cmk."rotate_tenant"(
     "tenant" TEXT
@@ -800,6 +830,176 @@ COMMENT ON FUNCTION cmk.try_text(pg_catalog.cmk_text) IS
     'Opens a value of a protected column; null for failures that concern this value only';
 
 -- requires:
+--   operators
+
+-- Search by equality in protected columns: operators over the tokens of values, classes of indexes
+-- on them, and what the planner puts into the place of a comparison.
+--
+-- The operators on tokens read headers, take no key, and hold between any two values: an index may
+-- call them while it holds a page. They are LEAKPROOF: they raise for values that could never be in
+-- such an index, and nothing else.
+DO $$
+DECLARE
+    operator pg_catalog.record;
+BEGIN
+    FOR operator IN SELECT * FROM (VALUES
+        ('===', 'eq', 'COMMUTATOR = OPERATOR(pg_catalog.===), RESTRICT = pg_catalog.eqsel, JOIN = pg_catalog.eqjoinsel'),
+        ('<<<', 'lt', 'COMMUTATOR = OPERATOR(pg_catalog.>>>), NEGATOR = OPERATOR(pg_catalog.>>>=)'),
+        ('<<<=', 'le', 'COMMUTATOR = OPERATOR(pg_catalog.>>>=), NEGATOR = OPERATOR(pg_catalog.>>>)'),
+        ('>>>=', 'ge', 'COMMUTATOR = OPERATOR(pg_catalog.<<<=), NEGATOR = OPERATOR(pg_catalog.<<<)'),
+        ('>>>', 'gt', 'COMMUTATOR = OPERATOR(pg_catalog.<<<), NEGATOR = OPERATOR(pg_catalog.<<<=)'),
+        ('====', 'next_eq', 'COMMUTATOR = OPERATOR(pg_catalog.====), RESTRICT = pg_catalog.eqsel, JOIN = pg_catalog.eqjoinsel')
+    ) AS v (name, symbol, more)
+    LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE FUNCTION pg_catalog.cmk_token_%1$s(pg_catalog.cmk_text, pg_catalog.cmk_text)
+                RETURNS pg_catalog.bool LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE LEAKPROOF
+                AS 'MODULE_PATHNAME', 'column_token_%1$s';
+            CREATE OPERATOR pg_catalog.%2$s (FUNCTION = pg_catalog.cmk_token_%1$s,
+                LEFTARG = pg_catalog.cmk_text, RIGHTARG = pg_catalog.cmk_text, %3$s);
+            COMMENT ON FUNCTION pg_catalog.cmk_token_%1$s(pg_catalog.cmk_text, pg_catalog.cmk_text) IS
+                'Implementation of operator %2$s';
+            $sql$, operator.symbol, operator.name, operator.more);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pg_catalog.cmk_token_cmp(pg_catalog.cmk_text, pg_catalog.cmk_text)
+    RETURNS pg_catalog.int4 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE LEAKPROOF
+    AS 'MODULE_PATHNAME', 'column_token_cmp';
+CREATE FUNCTION pg_catalog.cmk_token_next_cmp(pg_catalog.cmk_text, pg_catalog.cmk_text)
+    RETURNS pg_catalog.int4 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE LEAKPROOF
+    AS 'MODULE_PATHNAME', 'column_token_next_cmp';
+CREATE FUNCTION pg_catalog.cmk_token_sort(pg_catalog.internal) RETURNS pg_catalog.void
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_token_sort';
+CREATE FUNCTION pg_catalog.cmk_token_next_sort(pg_catalog.internal) RETURNS pg_catalog.void
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_token_next_sort';
+COMMENT ON FUNCTION pg_catalog.cmk_token_cmp(pg_catalog.cmk_text, pg_catalog.cmk_text) IS
+    'Compares tokens';
+COMMENT ON FUNCTION pg_catalog.cmk_token_next_cmp(pg_catalog.cmk_text, pg_catalog.cmk_text) IS
+    'Compares tokens, those for the next index key where there are any';
+COMMENT ON FUNCTION pg_catalog.cmk_token_sort(pg_catalog.internal) IS 'Sort support';
+COMMENT ON FUNCTION pg_catalog.cmk_token_next_sort(pg_catalog.internal) IS 'Sort support';
+
+CREATE OPERATOR CLASS pg_catalog.cmk_token_ops FOR TYPE pg_catalog.cmk_text USING btree AS
+    OPERATOR 1 pg_catalog.<<<, OPERATOR 2 pg_catalog.<<<=, OPERATOR 3 pg_catalog.===,
+    OPERATOR 4 pg_catalog.>>>=, OPERATOR 5 pg_catalog.>>>,
+    FUNCTION 1 pg_catalog.cmk_token_cmp(pg_catalog.cmk_text, pg_catalog.cmk_text),
+    FUNCTION 2 pg_catalog.cmk_token_sort(pg_catalog.internal);
+-- Keeps values unique under the next index key while one replaces the other. Not for searching.
+CREATE OPERATOR CLASS pg_catalog.cmk_token_next_ops FOR TYPE pg_catalog.cmk_text USING btree AS
+    OPERATOR 3 pg_catalog.====,
+    FUNCTION 1 pg_catalog.cmk_token_next_cmp(pg_catalog.cmk_text, pg_catalog.cmk_text),
+    FUNCTION 2 pg_catalog.cmk_token_next_sort(pg_catalog.internal);
+
+-- How a comparison is planned.
+CREATE FUNCTION cmk.search_support(pg_catalog.internal) RETURNS pg_catalog.internal
+    LANGUAGE c STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_plan';
+COMMENT ON FUNCTION cmk.search_support(pg_catalog.internal) IS
+    'Support function of comparisons with a protected column: lets them use an index on tokens';
+
+-- LEAKPROOF, without which row-level security would keep every index from being used: what they
+-- return and raise depends on the value that is searched for and on whose values are searched, not
+-- on rows that a policy hides. Their cost keeps PostgreSQL evaluating policies first.
+ALTER FUNCTION pg_catalog.cmk_text_eq(pg_catalog.cmk_text, pg_catalog.cmk_text)
+    SUPPORT cmk.search_support LEAKPROOF;
+ALTER FUNCTION pg_catalog.cmk_text_eq(pg_catalog.cmk_text, pg_catalog.text)
+    SUPPORT cmk.search_support LEAKPROOF;
+ALTER FUNCTION pg_catalog.cmk_text_eq(pg_catalog.text, pg_catalog.cmk_text)
+    SUPPORT cmk.search_support LEAKPROOF;
+
+DO $$
+DECLARE
+    type pg_catalog.text;
+BEGIN
+    FOREACH type IN ARRAY '{text, cmk_text}'::pg_catalog.text[] LOOP
+        EXECUTE pg_catalog.format($sql$
+            CREATE FUNCTION cmk.equal(value pg_catalog.cmk_text, sought pg_catalog.%1$s, tenant pg_catalog.text)
+                RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 100 LEAKPROOF
+                SUPPORT cmk.search_support AS 'MODULE_PATHNAME', 'column_equal';
+            CREATE FUNCTION cmk.equal_any(value pg_catalog.cmk_text, sought pg_catalog.%1$s[], tenant pg_catalog.text)
+                RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 100 LEAKPROOF
+                SUPPORT cmk.search_support AS 'MODULE_PATHNAME', 'column_equal_any';
+            -- VOLATILE: the planner runs what is less, with the arguments that it knows, to
+            -- estimate what will be found.
+            CREATE FUNCTION cmk.probe(sought pg_catalog.%1$s, tenant pg_catalog.text,
+                    slot pg_catalog.int4, label pg_catalog.text, options pg_catalog.text)
+                RETURNS pg_catalog.cmk_text LANGUAGE c VOLATILE PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_probe';
+            CREATE FUNCTION cmk.probes(sought pg_catalog.%1$s, label pg_catalog.text, options pg_catalog.text)
+                RETURNS pg_catalog.cmk_text[] LANGUAGE c VOLATILE PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_probes';
+            CREATE FUNCTION cmk.probes_any(sought pg_catalog.%1$s[], tenant pg_catalog.text,
+                    label pg_catalog.text, options pg_catalog.text)
+                RETURNS pg_catalog.cmk_text[] LANGUAGE c VOLATILE PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_probes_any';
+            COMMENT ON FUNCTION cmk.equal(pg_catalog.cmk_text, pg_catalog.%1$s, pg_catalog.text) IS
+                'What the planner makes of column = value where it knows the tenant';
+            COMMENT ON FUNCTION cmk.equal_any(pg_catalog.cmk_text, pg_catalog.%1$s[], pg_catalog.text) IS
+                'What the planner makes of column = ANY (array), and of column IN (list)';
+            COMMENT ON FUNCTION cmk.probe(pg_catalog.%1$s, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
+                'What finds a value in an index on tokens: by the current index key (1), by the one before (2), as it is (0)';
+            COMMENT ON FUNCTION cmk.probes(pg_catalog.%1$s, pg_catalog.text, pg_catalog.text) IS
+                'What finds a value in an index on tokens, for all tenants that are searched';
+            COMMENT ON FUNCTION cmk.probes_any(pg_catalog.%1$s[], pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+                'What finds several values in an index on tokens';
+            $sql$, type);
+    END LOOP;
+END
+$$;
+
+-- What cmk.seal_table() does to values that are sealed already.
+CREATE FUNCTION cmk.needs_sealing(value pg_catalog.cmk_text, label pg_catalog.text, options pg_catalog.text)
+    RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 10
+    AS 'MODULE_PATHNAME', 'column_needs_sealing';
+CREATE FUNCTION cmk.reseal(value pg_catalog.cmk_text, label pg_catalog.text, options pg_catalog.text)
+    RETURNS pg_catalog.cmk_text LANGUAGE c VOLATILE PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_reseal';
+COMMENT ON FUNCTION cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text) IS
+    'Whether a value is not sealed, or lacks the tokens that its column''s options and its tenant''s index keys ask for; takes no key';
+COMMENT ON FUNCTION cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text) IS
+    'Seals a sealed value anew, with the tokens that it should have';
+
+-- requires:
+--   types
+
+-- Tokens for an index of an application's own: the same that a searchable column of that label has.
+-- For every combination of types that somebody could lay beside it, as sql/applications.sql says.
+--
+-- STABLE, so that an index can be used. The planner may then run it to estimate what it will find:
+-- in a sub-select, (SELECT cmk_search_token(…)), it does not.
+DO $$
+DECLARE
+    f pg_catalog.record;
+    tenant_type pg_catalog.text;
+    value_type pg_catalog.text;
+    label_type pg_catalog.text;
+BEGIN
+    FOR f IN SELECT * FROM (VALUES
+        ('cmk_search_token', 'bytea',
+         'What finds a value in an index of one''s own: equal for equal values of a tenant and label'),
+        ('cmk_search_tokens', 'bytea[]',
+         'As cmk_search_token, under each index key of the tenant by which values are found')
+    ) AS v (name, result, comment)
+    LOOP
+        FOREACH tenant_type IN ARRAY '{text, varchar}'::pg_catalog.text[] LOOP
+            FOREACH value_type IN ARRAY '{text, varchar}'::pg_catalog.text[] LOOP
+                FOREACH label_type IN ARRAY '{text, varchar}'::pg_catalog.text[] LOOP
+                    EXECUTE pg_catalog.format($sql$
+                        CREATE FUNCTION pg_catalog.%1$s(tenant pg_catalog.%2$s, value pg_catalog.%3$s,
+                                label pg_catalog.%4$s, normalization pg_catalog.text DEFAULT NULL)
+                            RETURNS pg_catalog.%5$s LANGUAGE c STABLE PARALLEL RESTRICTED COST 100
+                            AS 'MODULE_PATHNAME', '%1$s_wrapper';
+                        COMMENT ON FUNCTION pg_catalog.%1$s(pg_catalog.%2$s, pg_catalog.%3$s, pg_catalog.%4$s, pg_catalog.text) IS %6$L;
+                        $sql$, f.name, tenant_type, value_type, label_type, f.result, f.comment);
+                END LOOP;
+            END LOOP;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+-- requires:
 --   types
 
 -- What cmk_encrypt.wire_type = text puts around the columns that a client's statement returns.
@@ -1006,10 +1206,12 @@ CREATE FUNCTION cmk.inspect(
     ciphertext pg_catalog.bytea,
     OUT suite pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT tenant pg_catalog.text,
     OUT version pg_catalog.int4, OUT state pg_catalog.text,
-    OUT plaintext_bytes pg_catalog.int4, OUT envelope_bytes pg_catalog.int4)
+    OUT plaintext_bytes pg_catalog.int4, OUT envelope_bytes pg_catalog.int4,
+    OUT index_key pg_catalog.bytea, OUT next_index_key pg_catalog.bytea)
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT h.suite, h.dek_id, k.tenant, k.version, k.state, h.plaintext_bytes, h.envelope_bytes
+    SELECT h.suite, h.dek_id, k.tenant, k.version, k.state, h.plaintext_bytes, h.envelope_bytes,
+           h.index_key, h.next_index_key
       FROM cmk.envelope_header(ciphertext) h
       LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) h.dek_id
 $$;
@@ -1244,6 +1446,20 @@ BEGIN
 END
 $$;
 
+-- Whether cmk.seal_table() has something to do with a value, as SQL: it is not sealed, or its tokens
+-- are not those that it is to have. A column without a constraint of ours has no label.
+CREATE FUNCTION cmk_internal.pending_condition(
+    type pg_catalog.oid, value pg_catalog.text, label pg_catalog.text, options pg_catalog.text)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN pending_condition.label IS NOT NULL
+                 AND pending_condition.type OPERATOR(pg_catalog.=) 'pg_catalog.cmk_text'::pg_catalog.regtype::pg_catalog.oid
+                THEN pg_catalog.format('(%1$s IS NOT NULL AND cmk.needs_sealing(%1$s, %2$L, %3$L))',
+                         pending_condition.value, pending_condition.label, pending_condition.options)
+                ELSE pg_catalog.format('NOT cmk.is_sealed(%s)', pending_condition.value) END
+$$;
+
 -- The statement that makes the trigger. "OR true" lets the planner drop the condition, while
 -- PostgreSQL goes on guarding the columns that it names.
 CREATE FUNCTION cmk_internal.seal_trigger(relation pg_catalog.regclass, conditions pg_catalog.text[])
@@ -1275,6 +1491,174 @@ $$;
 
 -- requires:
 --   protect_names
+
+-- Indexes of protected columns: which there are, and how one of plaintext becomes one of tokens.
+
+-- The indexes of a table, its partitions and children that use a column other than to INCLUDE it:
+-- that needs no operator class. What they are:
+--
+-- token index   the column is a key of it, by its token
+-- next index    the same, by the token under the tenant's next index key, while that rotates
+-- plain index   it can be made again as a token index
+-- index         it cannot; line says why
+CREATE FUNCTION cmk_internal.column_indexes(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    OUT relation pg_catalog.regclass, OUT index pg_catalog.regclass, OUT kind pg_catalog.text,
+    OUT is_unique pg_catalog.bool, OUT is_valid pg_catalog.bool, OUT is_attached pg_catalog.bool,
+    OUT line pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.relation, c.oid::pg_catalog.regclass,
+           CASE WHEN position.is_named THEN 'index'
+                WHEN position.class OPERATOR(pg_catalog.=) 'cmk_token_next_ops' THEN 'next index'
+                WHEN position.class IS NOT NULL THEN 'token index'
+                WHEN refused.why IS NULL THEN 'plain index' ELSE 'index' END,
+           i.indisunique, i.indisvalid, c.relispartition,
+           pg_catalog.format('%s %s %s',
+               CASE WHEN i.indisprimary THEN 'primary key'
+                    WHEN i.indisexclusion THEN 'exclusion constraint'
+                    WHEN i.indisunique AND NOT position.is_named THEN 'unique index' ELSE 'index' END,
+               c.oid::pg_catalog.regclass,
+               CASE WHEN position.is_named THEN 'uses it in an expression or in WHERE'
+                    WHEN position.class IS NOT NULL THEN 'holds its tokens: drop it'
+                    ELSE pg_catalog.concat('contains it: ', COALESCE(refused.why, 'drop it, or make the column searchable')) END)
+      FROM cmk_internal.table_tree(column_indexes."table") t
+      JOIN pg_catalog.pg_attribute a
+        ON a.attrelid OPERATOR(pg_catalog.=) t.relation
+       AND a.attname OPERATOR(pg_catalog.=) column_indexes."column"
+      JOIN pg_catalog.pg_index i ON i.indrelid OPERATOR(pg_catalog.=) t.relation
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
+      JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) c.relam
+      LEFT JOIN pg_catalog.pg_constraint o
+             ON o.conindid OPERATOR(pg_catalog.=) i.indexrelid
+            AND o.conrelid OPERATOR(pg_catalog.=) i.indrelid
+            AND o.contype OPERATOR(pg_catalog.=) 'u'
+     CROSS JOIN LATERAL (
+           SELECT pg_catalog.bool_or(true), pg_catalog.max(p.opcname::pg_catalog.text),
+                  pg_catalog.strpos(
+                      pg_catalog.concat(i.indexprs::pg_catalog.text, ' ', i.indpred::pg_catalog.text),
+                      pg_catalog.format(':varattno %s ', a.attnum)) OPERATOR(pg_catalog.>) 0
+             FROM ROWS FROM (pg_catalog.unnest(i.indkey), pg_catalog.unnest(i.indclass))
+                  WITH ORDINALITY k (attnum, class, number)
+             LEFT JOIN pg_catalog.pg_opclass p
+                    ON p.oid OPERATOR(pg_catalog.=) k.class
+                   AND p.opcnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid
+                   AND p.opcname OPERATOR(pg_catalog.=) ANY (
+                       '{cmk_token_ops, cmk_token_next_ops, cmk_token_hash_ops}'::pg_catalog.name[])
+            WHERE k.attnum OPERATOR(pg_catalog.=) a.attnum
+              AND k.number OPERATOR(pg_catalog.<=) i.indnkeyatts
+           ) position (is_key, class, is_named)
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN i.indisprimary THEN 'no primary key can'
+                       WHEN i.indisexclusion THEN 'no exclusion constraint can'
+                       WHEN NOT a.atttypid OPERATOR(pg_catalog.=) ANY (
+                            '{text, varchar, bpchar, cmk_text}'::pg_catalog.regtype[]::pg_catalog.oid[])
+                       THEN 'no index of this type can'
+                       WHEN NOT m.amname OPERATOR(pg_catalog.=) ANY ('{btree, hash}'::pg_catalog.name[])
+                       THEN 'only btree and hash indexes can'
+                       WHEN NOT i.indisvalid THEN 'it is not valid, drop it'
+                       WHEN o.condeferrable THEN 'it is deferrable, which no index of tokens is'
+                       WHEN i.indisreplident THEN 'it is the replica identity, choose another'
+                       END
+           ) refused (why)
+     WHERE position.is_key OR position.is_named
+$$;
+
+-- What stands behind a key column in CREATE INDEX: collation, operator class with its options, and
+-- order, as far as they are not what comes by itself.
+CREATE FUNCTION cmk_internal.index_key(index pg_catalog.oid, number pg_catalog.int4, is_next pg_catalog.bool)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.concat(
+               CASE WHEN x.attcollation OPERATOR(pg_catalog.<>) COALESCE(t.attcollation, 0)
+                    THEN (SELECT pg_catalog.format(' COLLATE %I.%I', n.nspname, l.collname)
+                            FROM pg_catalog.pg_collation l
+                            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) l.collnamespace
+                           WHERE l.oid OPERATOR(pg_catalog.=) x.attcollation) END,
+               CASE WHEN index_key.is_next AND n.nspname OPERATOR(pg_catalog.=) 'pg_catalog'
+                     AND o.opcname OPERATOR(pg_catalog.=) 'cmk_token_ops'
+                    THEN ' pg_catalog.cmk_token_next_ops'
+                    WHEN x.attoptions IS NOT NULL OR NOT o.opcdefault
+                      OR o.opcintype OPERATOR(pg_catalog.<>) x.atttypid
+                    THEN pg_catalog.format(' %I.%I', n.nspname, o.opcname) END,
+               (SELECT ' (' OPERATOR(pg_catalog.||)
+                       pg_catalog.string_agg(pg_catalog.format('%I=%L', p.option_name, p.option_value), ', ')
+                       OPERATOR(pg_catalog.||) ')'
+                  FROM pg_catalog.pg_options_to_table(x.attoptions) p),
+               -- Bits: 1 descending, 2 nulls first, which is what descending brings.
+               CASE key.option OPERATOR(pg_catalog.&) 3::pg_catalog.int2
+                    WHEN 1 THEN ' DESC NULLS LAST' WHEN 2 THEN ' NULLS FIRST' WHEN 3 THEN ' DESC' END)
+      FROM pg_catalog.pg_index i
+     CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(i.indkey), pg_catalog.unnest(i.indclass), pg_catalog.unnest(i.indoption))
+           WITH ORDINALITY key (attnum, class, option, number)
+      JOIN pg_catalog.pg_attribute x
+        ON x.attrelid OPERATOR(pg_catalog.=) i.indexrelid AND x.attnum OPERATOR(pg_catalog.=) key.number
+      LEFT JOIN pg_catalog.pg_attribute t
+             ON t.attrelid OPERATOR(pg_catalog.=) i.indrelid
+            AND t.attnum OPERATOR(pg_catalog.=) key.attnum
+            AND key.attnum OPERATOR(pg_catalog.<>) 0
+      JOIN pg_catalog.pg_opclass o ON o.oid OPERATOR(pg_catalog.=) key.class
+      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.opcnamespace
+     WHERE i.indexrelid OPERATOR(pg_catalog.=) index_key.index
+       AND key.number OPERATOR(pg_catalog.=) index_key.number
+$$;
+
+-- The statement that makes such an index again, with the column by its tokens: another access
+-- method or operator class of other columns stays, and so does all else that CREATE INDEX can say.
+-- is_next: by the tokens under the next index key, for all columns that are in it by their tokens.
+-- Of columns that are only included, those that are protected are left out.
+CREATE FUNCTION cmk_internal.token_index(
+    index pg_catalog.regclass, "column" pg_catalog.name, name pg_catalog.name,
+    concurrently pg_catalog.bool, is_next pg_catalog.bool) RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+    SELECT pg_catalog.concat(
+               'CREATE ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, 'INDEX ',
+               CASE WHEN token_index.concurrently AND c.relkind OPERATOR(pg_catalog.<>) 'I' THEN 'CONCURRENTLY ' END,
+               pg_catalog.quote_ident(token_index.name) OPERATOR(pg_catalog.||) ' ',
+               'ON ', i.indrelid::pg_catalog.regclass,
+               CASE WHEN m.amname OPERATOR(pg_catalog.<>) 'btree' THEN pg_catalog.format(' USING %I', m.amname) END,
+               ' (', columns.keys, ')',
+               ' INCLUDE (' OPERATOR(pg_catalog.||) columns.included OPERATOR(pg_catalog.||) ')',
+               -- The catalog of PostgreSQL 14 does not have it.
+               CASE WHEN (pg_catalog.to_jsonb(i.*) OPERATOR(pg_catalog.->>) 'indnullsnotdistinct')::pg_catalog.bool
+                    THEN ' NULLS NOT DISTINCT' END,
+               ' WITH (' OPERATOR(pg_catalog.||) options.list OPERATOR(pg_catalog.||) ')',
+               ' TABLESPACE ' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(s.spcname),
+               ' WHERE ' OPERATOR(pg_catalog.||) pg_catalog.pg_get_expr(i.indpred, i.indrelid))
+      FROM pg_catalog.pg_index i
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
+      JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) c.relam
+      LEFT JOIN pg_catalog.pg_tablespace s ON s.oid OPERATOR(pg_catalog.=) c.reltablespace
+     CROSS JOIN LATERAL (
+           SELECT pg_catalog.string_agg(pg_catalog.format('%I=%L', o.option_name, o.option_value), ', ')
+             FROM pg_catalog.pg_options_to_table(c.reloptions) o) options (list)
+     CROSS JOIN LATERAL (
+           SELECT pg_catalog.string_agg(
+                      pg_catalog.concat(
+                          pg_catalog.pg_get_indexdef(i.indexrelid, k.number::pg_catalog.int4, false),
+                          CASE WHEN t.attname OPERATOR(pg_catalog.=) token_index."column"
+                               THEN CASE WHEN m.amname OPERATOR(pg_catalog.=) 'hash'
+                                         THEN ' pg_catalog.cmk_token_hash_ops' ELSE ' pg_catalog.cmk_token_ops' END
+                               ELSE cmk_internal.index_key(i.indexrelid, k.number::pg_catalog.int4, token_index.is_next) END),
+                      ', ' ORDER BY k.number) FILTER (WHERE k.number OPERATOR(pg_catalog.<=) i.indnkeyatts),
+                  pg_catalog.string_agg(pg_catalog.quote_ident(t.attname), ', ' ORDER BY k.number)
+                      FILTER (WHERE k.number OPERATOR(pg_catalog.>) i.indnkeyatts
+                                AND t.attname OPERATOR(pg_catalog.=) token_index."column" IS NOT TRUE
+                                AND NOT cmk_internal.is_protected_type(t.atttypid))
+             FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k (attnum, number)
+             LEFT JOIN pg_catalog.pg_attribute t
+                    ON t.attrelid OPERATOR(pg_catalog.=) i.indrelid
+                   AND t.attnum OPERATOR(pg_catalog.=) k.attnum
+           ) columns (keys, included)
+     WHERE i.indexrelid OPERATOR(pg_catalog.=) token_index.index::pg_catalog.oid
+$$;
+
+-- requires:
+--   protect_indexes
 
 -- What uses a column, found in the catalogs without a lock. PostgreSQL would name one use at a
 -- time, and some only under its lock.
@@ -1396,31 +1780,10 @@ AS $$
             OR c.confrelid OPERATOR(pg_catalog.=) place.oid
             AND place.attnum OPERATOR(pg_catalog.=) ANY (c.confkey))
     UNION
-    -- An index that only INCLUDEs the column needs no operator class, and stays.
-    SELECT CASE WHEN position.is_key THEN 'index' ELSE 'index expression' END, c.oid,
-           CASE WHEN NOT position.is_key
-                THEN pg_catalog.format('index %s uses it in an expression or in WHERE', c.oid::pg_catalog.regclass)
-                WHEN i.indisprimary THEN pg_catalog.format('primary key %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
-                WHEN i.indisexclusion
-                THEN pg_catalog.format('exclusion constraint %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
-                WHEN i.indisunique THEN pg_catalog.format('unique index %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
-                ELSE pg_catalog.format('index %s contains it: no index can, so far', c.oid::pg_catalog.regclass) END
-      FROM place
-      JOIN pg_catalog.pg_index i ON i.indrelid OPERATOR(pg_catalog.=) place.oid
-      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
-     CROSS JOIN LATERAL (
-           SELECT place.attnum OPERATOR(pg_catalog.=) ANY (i.indkey::pg_catalog.int2[]),
-                  place.attnum OPERATOR(pg_catalog.=) ANY (
-                      (pg_catalog.string_to_array(i.indkey::pg_catalog.text, ' ')::pg_catalog.int2[])[1:i.indnkeyatts]),
-                  pg_catalog.strpos(pg_catalog.concat(pg_catalog.pg_get_expr(i.indexprs, i.indrelid), ' ',
-                                                      pg_catalog.pg_get_expr(i.indpred, i.indrelid)),
-                                    pg_catalog.quote_ident(column_uses."column")) OPERATOR(pg_catalog.>) 0,
-                  EXISTS (SELECT FROM used
-                           WHERE used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
-                             AND used.objid OPERATOR(pg_catalog.=) c.oid)
-           ) position (is_column, is_key, is_named, is_used)
-     WHERE NOT c.relispartition
-       AND (position.is_key OR position.is_used AND (NOT position.is_column OR position.is_named))
+    -- Of partitions' indexes, their parent's is enough.
+    SELECT x.kind, x.index::pg_catalog.oid, x.line
+      FROM cmk_internal.column_indexes(column_uses."table", column_uses."column") x
+     WHERE NOT x.is_attached
     UNION
     SELECT 'row type', holder.oid,
            pg_catalog.format('%s has a column of the row type of %s', holder.oid::pg_catalog.regclass, place.relation)
@@ -1437,6 +1800,198 @@ $$;
 
 -- requires:
 --   protect_uses
+--   views
+
+-- How values of a protected column are found: the options of its constraint, what a change of them
+-- needs, and what it brings with it.
+
+-- The fourth argument of the constraint.
+CREATE FUNCTION cmk_internal.search_options(
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN search_options.searchable
+                THEN pg_catalog.concat_ws(',', 'search', search_options.normalization,
+                         CASE WHEN search_options.token_bits IS NOT NULL
+                              THEN pg_catalog.concat('bits=', search_options.token_bits) END) END
+$$;
+
+-- The options that a column is to have. Unless told how to search it, it stays as it is.
+CREATE FUNCTION cmk_internal.new_options(
+    former pg_catalog.text,
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN new_options.searchable IS NULL THEN new_options.former
+                ELSE cmk_internal.search_options(new_options.searchable, new_options.normalization, new_options.token_bits) END
+$$;
+
+-- What is wrong with the arguments that tell how to search.
+CREATE FUNCTION cmk_internal.search_obstacles(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
+RETURNS SETOF pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'normalization and token_bits need searchable => true'
+     WHERE search_obstacles.searchable IS NOT TRUE
+       AND (search_obstacles.normalization IS NOT NULL OR search_obstacles.token_bits IS NOT NULL)
+    UNION ALL
+    SELECT 'normalization can be lower, digits or alnum'
+     WHERE NOT search_obstacles.normalization OPERATOR(pg_catalog.=) ANY ('{lower, digits, alnum}')
+    UNION ALL
+    SELECT 'token_bits can be 8 to 120'
+     WHERE NOT (search_obstacles.token_bits OPERATOR(pg_catalog.>=) 8
+                AND search_obstacles.token_bits OPERATOR(pg_catalog.<=) 120)
+    UNION ALL
+    SELECT pg_catalog.format('its type %s cannot be searchable: only text can', pg_catalog.format_type(a.atttypid, a.atttypmod))
+      FROM pg_catalog.pg_attribute a
+     WHERE search_obstacles.searchable
+       AND a.attrelid OPERATOR(pg_catalog.=) search_obstacles."table"
+       AND a.attname OPERATOR(pg_catalog.=) search_obstacles."column"
+       AND NOT a.atttypid OPERATOR(pg_catalog.=) ANY (
+           '{text, varchar, bpchar, cmk_text}'::pg_catalog.regtype[]::pg_catalog.oid[])
+    UNION ALL
+    SELECT pg_catalog.format('unique index %s would refuse different values: token_bits goes with no unique index', x.index)
+      FROM cmk_internal.column_indexes(search_obstacles."table", search_obstacles."column") x
+     WHERE search_obstacles.searchable AND search_obstacles.token_bits IS NOT NULL
+       AND x.is_unique AND NOT x.is_attached
+       AND x.kind OPERATOR(pg_catalog.<>) 'index'
+$$;
+
+-- Whether a value of the column has a token. Reads all of it, if none has, and takes no key.
+CREATE FUNCTION cmk_internal.has_tokens("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.bool
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $$
+DECLARE
+    found_one pg_catalog.bool;
+BEGIN
+    EXECUTE pg_catalog.format(
+        'SELECT EXISTS (SELECT FROM %1$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%2$I)) h WHERE h.index_key IS NOT NULL)',
+        "table", "column") INTO found_one;
+    RETURN found_one;
+END
+$$;
+
+-- Tokens of two kinds in one column would hide values from an index: whoever asks for one kind does
+-- not find the other. Why the options cannot change while the values stay as they are, or null.
+CREATE FUNCTION cmk_internal.options_obstacle(
+    "table" pg_catalog.regclass, "column" pg_catalog.name,
+    former pg_catalog.text, options pg_catalog.text, validated pg_catalog.bool) RETURNS pg_catalog.text
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF former IS NOT NULL AND options IS NOT NULL THEN
+        RETURN pg_catalog.format('its values have tokens for "%s": rewrite => true, or searchable => false, then CALL cmk.seal_table(%L), first',
+                                 former, "table");
+    ELSIF former IS NULL AND options IS NOT NULL AND NOT validated AND cmk_internal.has_tokens("table", "column") THEN
+        RETURN pg_catalog.format('its values have tokens from before: rewrite => true, or CALL cmk.seal_table(%L), first', "table");
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- How many active tenants have no index key, and how many have a next one.
+CREATE FUNCTION cmk.index_key_counts(OUT missing pg_catalog.int8, OUT rotating pg_catalog.int8)
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (SELECT pg_catalog.count(*)
+              FROM cmk.tenant t
+             WHERE t.state OPERATOR(pg_catalog.=) 'active'
+               AND NOT EXISTS (SELECT FROM cmk.data_key k
+                                WHERE k.tenant OPERATOR(pg_catalog.=) t.tenant
+                                  AND k.purpose OPERATOR(pg_catalog.=) 'index'
+                                  AND k.state OPERATOR(pg_catalog.=) 'current')),
+           (SELECT pg_catalog.count(*)
+              FROM cmk.data_key k
+             WHERE k.purpose OPERATOR(pg_catalog.=) 'index'
+               AND k.state OPERATOR(pg_catalog.=) 'next')
+$$;
+
+-- Gives each active tenant an index key, if the caller may. No value is sealed for a searchable
+-- column without one.
+CREATE FUNCTION cmk_internal.make_index_keys() RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    number CONSTANT pg_catalog.int8 := (SELECT k.missing FROM cmk.index_key_counts() k);
+    item pg_catalog.record;
+    detail pg_catalog.text;
+BEGIN
+    IF number OPERATOR(pg_catalog.=) 0 THEN
+        RETURN;
+    ELSIF NOT cmk_internal.may_rotate('cmk.rotate_index_key(text)') THEN
+        RAISE WARNING '% active tenants have no index key: no value is sealed for them in a searchable column', number
+            USING HINT = 'Have a database administrator run: SELECT cmk.rotate_index_key(t.tenant) FROM cmk.tenant t WHERE t.state = ''active'' AND NOT EXISTS (SELECT FROM cmk.data_key k WHERE k.tenant = t.tenant AND k.purpose = ''index'' AND k.state = ''current'');';
+        RETURN;
+    END IF;
+    FOR item IN
+        SELECT t.tenant
+          FROM cmk.tenant t
+         WHERE t.state OPERATOR(pg_catalog.=) 'active'
+           AND NOT EXISTS (SELECT FROM cmk.data_key k
+                            WHERE k.tenant OPERATOR(pg_catalog.=) t.tenant
+                              AND k.purpose OPERATOR(pg_catalog.=) 'index'
+                              AND k.state OPERATOR(pg_catalog.=) 'current')
+         ORDER BY t.tenant
+    LOOP
+        BEGIN
+            PERFORM cmk.rotate_index_key(item.tenant);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+            IF NOT cmk_internal.concerns_tenant(SQLSTATE, detail) THEN
+                RAISE;
+            END IF;
+            RAISE WARNING 'tenant % has no index key: %', pg_catalog.to_json(item.tenant)::pg_catalog.text, SQLERRM
+                USING DETAIL = detail,
+                      HINT = 'Once that is mended: SELECT cmk.rotate_index_key(TENANT). Until then no value is sealed for the tenant in a searchable column.';
+        END;
+    END LOOP;
+END
+$$;
+
+-- Whether the caller may make index keys, or finish their rotation, and see whose there are.
+CREATE FUNCTION cmk_internal.may_rotate(function pg_catalog.text) RETURNS pg_catalog.bool
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.has_function_privilege(may_rotate.function, 'EXECUTE')
+       AND pg_catalog.has_table_privilege('cmk.tenant', 'SELECT')
+       AND pg_catalog.has_table_privilege('cmk.data_key', 'SELECT')
+$$;
+
+-- Equal values have equal tokens, so that whoever can count knows the most frequent one.
+CREATE FUNCTION cmk_internal.tell_of_few_values("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    seen pg_catalog.int8;
+    different pg_catalog.int8;
+BEGIN
+    EXECUTE pg_catalog.format(
+        'SELECT pg_catalog.count(*), pg_catalog.count(DISTINCT s.value::pg_catalog.text) FROM (SELECT %1$I AS value FROM %2$s WHERE %1$I IS NOT NULL LIMIT 10000) s',
+        "column", "table") INTO seen, different;
+    IF seen OPERATOR(pg_catalog.>=) 100 AND different OPERATOR(pg_catalog.*) 10 OPERATOR(pg_catalog.<) seen THEN
+        RAISE WARNING '% has % different values in % rows: tokens show which rows are equal, and how often each value occurs',
+            pg_catalog.quote_ident("column"), different, seen
+            USING HINT = 'Who knows how frequent values are can guess them. searchable => false needs no index where another column narrows the search.';
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    -- Values that are sealed already, and that the caller may not open.
+    IF pg_catalog."left"(SQLSTATE, 2) OPERATOR(pg_catalog.=) ANY ('{42, 55, 58, 53, F0}') THEN
+        RAISE NOTICE 'how many different values there are is not known: %', SQLERRM;
+    ELSE
+        RAISE;
+    END IF;
+END
+$$;
+
+-- requires:
+--   protect_search
 
 -- Views on a column whose type changes: dropped, and made again as they were. PostgreSQL changes no
 -- type beneath a view, and CREATE OR REPLACE VIEW no type of a view's column.
@@ -1682,9 +2237,10 @@ $$;
 -- Why the type of a column cannot be changed, and why a column cannot be protected: all reasons at
 -- once, a line each.
 
--- What forbids any change of a column's type, whatever the new type is.
+-- What forbids any change of a column's type, whatever the new type is. tolerated: kinds of uses
+-- that the change can cope with.
 CREATE FUNCTION cmk_internal.column_obstacles(
-    "table" pg_catalog.regclass, "column" pg_catalog.name, recreate_views pg_catalog.bool)
+    "table" pg_catalog.regclass, "column" pg_catalog.name, tolerated pg_catalog.text[])
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1718,16 +2274,26 @@ AS $$
     UNION ALL
     SELECT u.line
       FROM cmk_internal.column_uses(column_obstacles."table", column_obstacles."column") u
-     WHERE NOT (column_obstacles.recreate_views AND u.kind OPERATOR(pg_catalog.=) ANY ('{view, matview}'))
+     WHERE NOT u.kind OPERATOR(pg_catalog.=) ANY (column_obstacles.tolerated)
     UNION ALL
     SELECT v.line
       FROM cmk_internal.view_obstacles(column_obstacles."table", column_obstacles."column") v (line)
-     WHERE column_obstacles.recreate_views
+     WHERE 'view' OPERATOR(pg_catalog.=) ANY (column_obstacles.tolerated)
+$$;
+
+-- The kinds of uses that a change can cope with. Without tokens there can be no index of them.
+CREATE FUNCTION cmk_internal.tolerated_uses(views pg_catalog.text, is_searchable pg_catalog.bool)
+RETURNS pg_catalog.text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.array_cat(
+               CASE WHEN tolerated_uses.views OPERATOR(pg_catalog.=) 'recreate' THEN '{view, matview}'::pg_catalog.text[] ELSE '{}' END,
+               CASE WHEN tolerated_uses.is_searchable THEN '{plain index, token index, next index}'::pg_catalog.text[] ELSE '{}' END)
 $$;
 
 -- The same, in order, and what is wrong with the argument views.
 CREATE FUNCTION cmk_internal.common_obstacles(
-    "table" pg_catalog.regclass, "column" pg_catalog.name, views pg_catalog.text)
+    "table" pg_catalog.regclass, "column" pg_catalog.name, views pg_catalog.text, tolerated pg_catalog.text[])
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1736,7 +2302,7 @@ AS $$
     UNION ALL
     (SELECT o.line
        FROM cmk_internal.column_obstacles(common_obstacles."table", common_obstacles."column",
-                                 common_obstacles.views OPERATOR(pg_catalog.=) 'recreate') o (line)
+                                          common_obstacles.tolerated) o (line)
       ORDER BY o.line)
 $$;
 
@@ -1845,12 +2411,15 @@ $$;
 CREATE FUNCTION cmk_internal.protect_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name, tenant_expression pg_catalog.text,
-    rewrite pg_catalog.bool, views pg_catalog.text, label pg_catalog.text)
+    rewrite pg_catalog.bool, views pg_catalog.text, label pg_catalog.text,
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
 RETURNS SETOF pg_catalog.text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     item pg_catalog.record;
+    former pg_catalog.text;
+    options pg_catalog.text;
 BEGIN
     SELECT c.relkind, c.relnamespace, n.nspname INTO item
       FROM pg_catalog.pg_class c
@@ -1879,8 +2448,14 @@ BEGIN
         RETURN QUERY SELECT pg_catalog.format('there is no column %I in %s', "column", "table");
         RETURN;
     ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
-        -- Else something of it was lost, and is made again.
-        IF cmk_internal.is_protected("table", "column") THEN
+        SELECT p.options INTO former
+          FROM cmk.protections() p
+         WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
+           AND p.attnum OPERATOR(pg_catalog.=) item.attnum;
+        -- Else something of it was lost, and is made again, or its search changes.
+        IF cmk_internal.is_protected("table", "column")
+           AND COALESCE(cmk_internal.new_options(former, searchable, normalization, token_bits), '')
+               OPERATOR(pg_catalog.=) COALESCE(former, '') THEN
             RETURN QUERY SELECT 'it is protected already';
         END IF;
     ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
@@ -1902,6 +2477,8 @@ BEGIN
     IF NOT item.deterministic THEN
         RETURN QUERY SELECT 'its collation is not deterministic';
     END IF;
+    options := cmk_internal.new_options(former, searchable, normalization, token_bits);
+    RETURN QUERY SELECT * FROM cmk_internal.search_obstacles("table", "column", searchable, normalization, token_bits);
     RETURN QUERY SELECT * FROM cmk_internal.tenant_obstacles("table", "column", tenant_column, tenant_expression);
     IF label OPERATOR(pg_catalog.=) '' THEN
         RETURN QUERY SELECT 'the label is empty';
@@ -1914,12 +2491,165 @@ BEGIN
          WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
            AND p.label OPERATOR(pg_catalog.=) protect_obstacles.label
            AND a.attname OPERATOR(pg_catalog.<>) "column";
-    RETURN QUERY SELECT * FROM cmk_internal.common_obstacles("table", "column", views);
+    RETURN QUERY SELECT * FROM cmk_internal.common_obstacles("table", "column", views,
+        cmk_internal.tolerated_uses(views, options IS NOT NULL));
 END
 $$;
 
 -- requires:
 --   protect_obstacles
+
+-- A column that becomes searchable: what becomes of its indexes of plaintext, in the transaction
+-- that changes it.
+
+-- The indexes that the column is to have and hasn't: those that take the place of plain ones, and
+-- one in each table that has none. Partitions get theirs from their parent.
+CREATE FUNCTION cmk_internal.wanted_indexes(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, concurrently pg_catalog.bool,
+    OUT relation pg_catalog.regclass, OUT name pg_catalog.name, OUT constraint_name pg_catalog.name,
+    OUT is_unique pg_catalog.bool, OUT keys pg_catalog.int2[], OUT statement pg_catalog.text,
+    OUT comment pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT x.relation, c.relname, o.conname, x.is_unique,
+           (pg_catalog.string_to_array(i.indkey::pg_catalog.text, ' ')::pg_catalog.int2[])[1:i.indnkeyatts],
+           cmk_internal.token_index(x.index, wanted_indexes."column", c.relname, wanted_indexes.concurrently, false),
+           COALESCE(pg_catalog.obj_description(o.oid, 'pg_constraint'), pg_catalog.obj_description(c.oid, 'pg_class'))
+      FROM cmk_internal.column_indexes(wanted_indexes."table", wanted_indexes."column") x
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) x.index::pg_catalog.oid
+      JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) c.oid
+      LEFT JOIN pg_catalog.pg_constraint o
+             ON o.conindid OPERATOR(pg_catalog.=) c.oid
+            AND o.conrelid OPERATOR(pg_catalog.=) i.indrelid
+            AND o.contype OPERATOR(pg_catalog.=) 'u'
+     WHERE x.kind OPERATOR(pg_catalog.=) 'plain index' AND NOT x.is_attached
+    UNION ALL
+    SELECT t.relation, NULL, NULL, false, '{}',
+           pg_catalog.format('CREATE INDEX %sON %s (%I pg_catalog.cmk_token_ops)',
+               CASE WHEN wanted_indexes.concurrently AND c.relkind OPERATOR(pg_catalog.<>) 'p' THEN 'CONCURRENTLY ' END,
+               t.relation, wanted_indexes."column"),
+           NULL
+      FROM cmk_internal.table_tree(wanted_indexes."table") t
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
+     WHERE NOT c.relispartition
+       AND NOT EXISTS (SELECT FROM cmk_internal.column_indexes(wanted_indexes."table", wanted_indexes."column") x
+                        WHERE x.relation OPERATOR(pg_catalog.=) t.relation
+                          AND (x.kind OPERATOR(pg_catalog.=) 'plain index'
+                               OR x.kind OPERATOR(pg_catalog.=) 'token index' AND x.is_valid))
+$$;
+
+-- Drops the plain ones. Whoever comes to the table waits for its lock anyway.
+CREATE FUNCTION cmk_internal.drop_plain_indexes("table" pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT x.relation, x.index, o.conname
+          FROM cmk_internal.column_indexes("table", "column") x
+          LEFT JOIN pg_catalog.pg_constraint o
+                 ON o.conindid OPERATOR(pg_catalog.=) x.index::pg_catalog.oid
+                AND o.conrelid OPERATOR(pg_catalog.=) x.relation::pg_catalog.oid
+                AND o.contype OPERATOR(pg_catalog.=) 'u'
+         WHERE x.kind OPERATOR(pg_catalog.=) 'plain index' AND NOT x.is_attached
+    LOOP
+        IF item.conname IS NOT NULL THEN
+            EXECUTE pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', item.relation, item.conname);
+        ELSE
+            EXECUTE pg_catalog.format('DROP INDEX %s', item.index);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Makes indexes that cmk_internal.wanted_indexes() told of. Of values that are too long for a btree
+-- index, where there was none before, a hash index is made.
+CREATE FUNCTION cmk_internal.make_indexes("column" pg_catalog.name, wanted pg_catalog.jsonb)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET default_tablespace = ''
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT w.*, n.nspname
+          FROM pg_catalog.jsonb_to_recordset(wanted) w (
+                   relation pg_catalog.regclass, name pg_catalog.name, statement pg_catalog.text, comment pg_catalog.text)
+          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) w.relation
+          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    LOOP
+        IF item.name IS NOT NULL THEN
+            EXECUTE item.statement;
+        ELSE
+            BEGIN
+                EXECUTE item.statement;
+            EXCEPTION WHEN program_limit_exceeded THEN
+                EXECUTE pg_catalog.format('CREATE INDEX ON %s USING hash (%I pg_catalog.cmk_token_hash_ops)',
+                                          item.relation, "column");
+                RAISE NOTICE 'values of % are too long for a btree index: the index of % is a hash index',
+                    pg_catalog.quote_ident("column"), item.relation;
+            END;
+        END IF;
+        IF item.comment IS NOT NULL THEN
+            EXECUTE pg_catalog.format('COMMENT ON INDEX %I.%I IS %L', item.nspname, item.name, item.comment);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Says what became of the indexes, and which statements are left to do. after_sealing: no index can
+-- be made before, as there are sealed values without a token.
+CREATE FUNCTION cmk_internal.tell_of_indexes(
+    "table" pg_catalog.regclass, tenant_column pg_catalog.name, wanted pg_catalog.jsonb,
+    made pg_catalog.bool, after_sealing pg_catalog.bool) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+    sealing CONSTANT pg_catalog.text := pg_catalog.format('CALL cmk.seal_table(%L); ', "table");
+BEGIN
+    FOR item IN
+        SELECT w.*,
+               pg_catalog.concat(w.statement, ';',
+                   CASE WHEN w.comment IS NOT NULL
+                        THEN pg_catalog.format(' COMMENT ON INDEX %I.%I IS %L;', n.nspname, w.name, w.comment) END) AS script,
+               EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                        WHERE a.attrelid OPERATOR(pg_catalog.=) w.relation
+                          AND a.attname OPERATOR(pg_catalog.=) tenant_column
+                          AND a.attnum OPERATOR(pg_catalog.=) ANY (w.keys)) AS has_tenant
+          FROM pg_catalog.jsonb_to_recordset(wanted) w (
+                   relation pg_catalog.regclass, name pg_catalog.name, constraint_name pg_catalog.name,
+                   is_unique pg_catalog.bool, keys pg_catalog.int2[], statement pg_catalog.text, comment pg_catalog.text)
+          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) w.relation
+          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    LOOP
+        IF item.is_unique AND NOT made THEN
+            RAISE WARNING 'until unique index % is made again, duplicates are not refused', pg_catalog.quote_ident(item.name)
+                USING HINT = pg_catalog.concat(sealing, item.script);
+        ELSIF NOT made THEN
+            RAISE NOTICE 'without an index of tokens, searching % reads all of it', item.relation
+                USING HINT = pg_catalog.concat(CASE WHEN after_sealing THEN sealing END, item.script);
+        END IF;
+        IF item.constraint_name IS NOT NULL THEN
+            RAISE NOTICE 'unique constraint % of % is an index from now on',
+                pg_catalog.quote_ident(item.constraint_name), item.relation
+                USING HINT = 'ON CONFLICT (COLUMNS) finds it, ON CONFLICT ON CONSTRAINT does not.';
+        END IF;
+        IF item.is_unique AND NOT item.has_tenant THEN
+            RAISE WARNING 'unique index % refuses duplicates of one tenant, and no others, from now on',
+                pg_catalog.quote_ident(item.name)
+                USING HINT = 'Equal values of two tenants have different tokens.';
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- requires:
+--   protect_reindex
 
 -- The change of a protected column's type, constraint and trigger, in one transaction: what
 -- cmk.protect_column(), cmk.unprotect_column() and cmk.set_column_length() have in common.
@@ -1933,14 +2663,19 @@ CREATE TYPE cmk_internal.column_change AS (
     target            pg_catalog.text,
     -- Makes the new values, if the table is rewritten.
     using_expression  pg_catalog.text,
-    -- What our constraint says from now on; null if none is added.
+    -- What our constraint says from now on, in place of what it said; null if it stays.
     check_name        pg_catalog.name,
     check_expression  pg_catalog.text,
     check_valid       pg_catalog.bool,
     label             pg_catalog.text,
+    -- How values are found, before and from now on; null if by scan. Another one before now means
+    -- that somebody was faster.
+    former_options    pg_catalog.text,
+    options           pg_catalog.text,
     -- The column's part of the trigger's WHEN; null if the trigger is to leave it alone.
     condition         pg_catalog.text,
-    recreate_views    pg_catalog.bool
+    -- What cmk_internal.column_uses() may find, and is no obstacle.
+    tolerated         pg_catalog.text[]
 );
 
 -- The constraints of a table and its children that the column is in, ours among them.
@@ -1969,8 +2704,11 @@ AS $$
      ORDER BY t.depth, t.relation::pg_catalog.oid, c.conname
 $$;
 
--- Takes the lock last: readers who come through a view lock the view first, too.
-CREATE FUNCTION cmk_internal.change_column(change cmk_internal.column_change) RETURNS pg_catalog.void
+-- Takes the lock last: readers who come through a view lock the view first, too. wanted: the indexes
+-- that a searchable column is to have and had not, as cmk_internal.wanted_indexes() tells; made: it
+-- has them now.
+CREATE FUNCTION cmk_internal.change_column(
+    change cmk_internal.column_change, OUT wanted pg_catalog.jsonb, OUT made pg_catalog.bool)
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -1983,10 +2721,12 @@ DECLARE
     lines pg_catalog.text[];
     conditions pg_catalog.jsonb := '{}';
     checks pg_catalog.jsonb := '[]';
+    is_empty pg_catalog.bool;
     item pg_catalog.record;
     actions pg_catalog.text[] := '{}';
 BEGIN
-    IF change.recreate_views THEN
+    wanted := '[]';
+    IF 'view' OPERATOR(pg_catalog.=) ANY (change.tolerated) THEN
         views := ARRAY(SELECT v.view FROM cmk_internal.views_of_column("table", "column") v);
     END IF;
     IF pg_catalog.cardinality(views) OPERATOR(pg_catalog.>) 0 THEN
@@ -2006,15 +2746,31 @@ BEGIN
 
     EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', "table");
     relations := ARRAY(SELECT t.relation FROM cmk_internal.table_tree("table") t);
-    lines := ARRAY(SELECT o.line FROM cmk_internal.column_obstacles("table", "column", false) o (line) ORDER BY 1);
-    PERFORM FROM pg_catalog.pg_attribute a
-           WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
-             AND a.attname OPERATOR(pg_catalog.=) "column"
-             AND a.atttypid OPERATOR(pg_catalog.=) change.type;
-    IF NOT FOUND THEN
+    lines := ARRAY(SELECT o.line
+                     FROM cmk_internal.column_obstacles("table", "column",
+                              pg_catalog.array_remove(pg_catalog.array_remove(change.tolerated, 'view'), 'matview')) o (line)
+                    ORDER BY 1);
+    SELECT a.atttypid OPERATOR(pg_catalog.=) change.type AS same_type,
+           COALESCE(p.options, '') OPERATOR(pg_catalog.=) COALESCE(change.former_options, '') AS same_options
+      INTO item
+      FROM pg_catalog.pg_attribute a
+      LEFT JOIN cmk.protections() p
+             ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
+     WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
+    IF item.same_type IS NOT TRUE THEN
         lines := pg_catalog.array_append(lines, 'its type has just been changed by somebody else');
+    ELSIF NOT item.same_options THEN
+        lines := pg_catalog.array_append(lines, 'its protection has just been changed by somebody else');
     END IF;
     PERFORM cmk_internal.refuse(lines);
+    is_empty := NOT EXISTS (SELECT FROM pg_catalog.unnest(relations) t (relation)
+                             WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0);
+    made := is_empty OR change.using_expression IS NOT NULL;
+    IF change.options IS NOT NULL THEN
+        SELECT COALESCE(pg_catalog.jsonb_agg(w.*), '[]') INTO wanted
+          FROM cmk_internal.wanted_indexes("table", "column", NOT made) w;
+        PERFORM cmk_internal.drop_plain_indexes("table", "column");
+    END IF;
 
     -- Partitions have clones of their parent's trigger.
     SELECT pg_catalog.jsonb_object_agg(t.relation::pg_catalog.oid::pg_catalog.text,
@@ -2038,7 +2794,8 @@ BEGIN
     -- PostgreSQL would check every row again, under the lock, and open each value to do so.
     SELECT COALESCE(pg_catalog.jsonb_agg(c.*), '[]') INTO checks
       FROM cmk_internal.checks_of_column("table", "column") c
-     WHERE change.target IS NOT NULL AND (c.is_ours OR change.condition IS NOT NULL);
+     WHERE change.target IS NOT NULL AND (c.is_ours OR change.condition IS NOT NULL)
+        OR change.check_expression IS NOT NULL AND c.is_ours;
     FOR item IN SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (relation pg_catalog.regclass, name pg_catalog.name, is_local pg_catalog.bool) LOOP
         IF item.is_local THEN
             EXECUTE pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', item.relation, item.name);
@@ -2058,10 +2815,7 @@ BEGIN
     IF change.check_expression IS NOT NULL THEN
         actions := pg_catalog.array_append(actions, pg_catalog.format('ADD CONSTRAINT %I CHECK (%s)%s',
             change.check_name, change.check_expression,
-            CASE WHEN NOT change.check_valid AND EXISTS (
-                          SELECT FROM pg_catalog.unnest(relations) t (relation)
-                           WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0)
-                 THEN ' NOT VALID' END));
+            CASE WHEN NOT change.check_valid AND NOT is_empty THEN ' NOT VALID' END));
     END IF;
     IF pg_catalog.cardinality(actions) OPERATOR(pg_catalog.>) 0 THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
@@ -2083,12 +2837,16 @@ BEGIN
     FOR item IN
         SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (
                    relation pg_catalog.regclass, name pg_catalog.name, is_ours pg_catalog.bool, comment pg_catalog.text)
-         WHERE c.comment IS NOT NULL AND NOT c.is_ours
+         WHERE c.comment IS NOT NULL
+           AND (NOT c.is_ours OR c.name OPERATOR(pg_catalog.=) change.check_name)
     LOOP
         EXECUTE pg_catalog.format('COMMENT ON CONSTRAINT %I ON %s IS %L', item.name, item.relation, item.comment);
     END LOOP;
 
     PERFORM cmk_internal.make_seal_triggers(relations, conditions, change.condition);
+    IF made THEN
+        PERFORM cmk_internal.make_indexes("column", wanted);
+    END IF;
     PERFORM cmk_internal.run_as(as_roles, script);
 END
 $$;
@@ -2162,8 +2920,8 @@ $$;
 -- later waits behind us. Between two tries everybody else gets through, for a time by chance, so
 -- that two such changes do not meet again and again.
 CREATE FUNCTION cmk_internal.change_column_politely(
-    change cmk_internal.column_change, lock_timeout pg_catalog.interval, lock_attempts pg_catalog.int4)
-RETURNS pg_catalog.void
+    change cmk_internal.column_change, lock_timeout pg_catalog.interval, lock_attempts pg_catalog.int4,
+    OUT wanted pg_catalog.jsonb, OUT made pg_catalog.bool)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -2174,7 +2932,7 @@ BEGIN
     FOR attempt IN 1 .. GREATEST(1, COALESCE(lock_attempts, 10)) LOOP
         BEGIN
             PERFORM pg_catalog.set_config('lock_timeout', milliseconds::pg_catalog.text, true);
-            PERFORM cmk_internal.change_column(change);
+            SELECT c.* INTO wanted, made FROM cmk_internal.change_column(change) c;
             PERFORM pg_catalog.set_config('lock_timeout', before, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN
@@ -2211,9 +2969,11 @@ $$;
 
 -- Seals something for each tenant that has values in the column: what is refused, is refused before
 -- the lock, and what waits for KMS, waits before the lock. False, and nothing done, if there are
--- more tenants than at_most.
+-- more tenants than at_most. tenant: an expression over a row that is called "new". resealed: sealed
+-- values are opened, too.
 CREATE FUNCTION cmk_internal.try_tenants(
     "table" pg_catalog.regclass, "column" pg_catalog.name, tenant pg_catalog.text,
+    label pg_catalog.text, options pg_catalog.text, resealed pg_catalog.bool,
     at_most pg_catalog.int8) RETURNS pg_catalog.bool
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2221,28 +2981,39 @@ DECLARE
     tenants pg_catalog.text[];
 BEGIN
     EXECUTE pg_catalog.format(
-        'SELECT pg_catalog.array_agg(t.tenant) FROM (SELECT DISTINCT %s AS tenant FROM %s WHERE %I IS NOT NULL LIMIT %L) t',
+        'SELECT pg_catalog.array_agg(t.tenant) FROM (SELECT DISTINCT %s AS tenant FROM %s AS "new" WHERE "new".%I IS NOT NULL LIMIT %L) t',
         tenant, "table", "column", at_most OPERATOR(pg_catalog.+) 1)
         INTO tenants;
     IF pg_catalog.cardinality(tenants) OPERATOR(pg_catalog.>) at_most THEN
         RETURN false;
     END IF;
-    PERFORM cmk.is_sealed(cmk.seal_value(''::pg_catalog.text, t.name, pg_catalog.format('%s.%I', "table", "column"), NULL::pg_catalog.text))
-       FROM pg_catalog.unnest(tenants) AS t (name);
+    IF resealed THEN
+        PERFORM cmk.is_sealed(cmk.reseal(cmk.seal_value(''::pg_catalog.text, t.name, label, NULL::pg_catalog.text), label, options))
+           FROM pg_catalog.unnest(tenants) AS t (name);
+    ELSE
+        PERFORM cmk.is_sealed(cmk.seal_value(''::pg_catalog.text, t.name, label, options))
+           FROM pg_catalog.unnest(tenants) AS t (name);
+    END IF;
     RETURN true;
 END
 $$;
 
 -- Protects a column: new values are sealed from now on. Old ones are sealed at once where the table
--- is rewritten; else cmk.seal_table() does it.
+-- is rewritten; else cmk.seal_table() does it. Of a column that is protected, it changes how values
+-- are found, and makes again what was lost.
 --
 -- rewrite: null means yes for tables of up to 10 MB whose tenants (up to 100) can all be sealed
 -- for: that takes no longer than a second or so, and leaves no plaintext in the table's files.
+--
+-- searchable: null leaves it as it is, and that is not searchable for a new column; true says anew
+-- how, by normalization and token_bits.
 CREATE FUNCTION cmk.protect_column(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name DEFAULT NULL, tenant_expression pg_catalog.text DEFAULT NULL,
     rewrite pg_catalog.bool DEFAULT NULL, views pg_catalog.text DEFAULT 'refuse',
     label pg_catalog.text DEFAULT NULL,
+    searchable pg_catalog.bool DEFAULT NULL, normalization pg_catalog.text DEFAULT NULL,
+    token_bits pg_catalog.int4 DEFAULT NULL,
     lock_timeout pg_catalog.interval DEFAULT '2s', lock_attempts pg_catalog.int4 DEFAULT 10)
 RETURNS pg_catalog.text
 -- No compiling while others wait for the lock.
@@ -2254,22 +3025,30 @@ DECLARE
     obstacles pg_catalog.text[];
     subject pg_catalog.record;
     existing pg_catalog.record;
+    options pg_catalog.text;
+    -- It is protected, and will be found in another way.
+    changes pg_catalog.bool;
+    target pg_catalog.text;
     using_expression pg_catalog.text;
     check_name pg_catalog.name;
     check_expression pg_catalog.text;
     condition pg_catalog.text;
-    -- The tenant, over the columns of a row, and as the constraint has it.
+    -- The tenant, over the columns of a row; in the constraint; and in the trigger.
     tenant pg_catalog.text;
     tenant_in_check pg_catalog.text := 'NULL';
     tenant_in_trigger pg_catalog.text := 'NULL::pg_catalog.text';
+    is_kept pg_catalog.bool := false;
+    is_setting pg_catalog.bool := false;
     bytes pg_catalog.int8;
+    outcome pg_catalog.record;
     detail pg_catalog.text;
 BEGIN
     PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
     PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
     PERFORM cmk_internal.refuse_null(views, 'views');
     obstacles := ARRAY(SELECT o.line FROM cmk_internal.protect_obstacles(
-        "table", "column", tenant_column, tenant_expression, rewrite, views, label) o (line));
+        "table", "column", tenant_column, tenant_expression, rewrite, views, label,
+        searchable, normalization, token_bits) o (line));
     PERFORM cmk_internal.refuse(obstacles);
 
     SELECT a.attnum, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
@@ -2277,11 +3056,18 @@ BEGIN
       INTO subject
       FROM pg_catalog.pg_attribute a
      WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
-    SELECT p.label, c.conname, c.conkey, p.tenant INTO existing
+    SELECT p.label, c.conname, c.conkey, p.tenant, p.options, p.validated, n.former INTO existing
       FROM cmk.protections() p
       JOIN pg_catalog.pg_constraint c ON c.oid OPERATOR(pg_catalog.=) p.constraint_oid
+     CROSS JOIN LATERAL cmk_internal.protection_note(c.oid) n
      WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
        AND p.attnum OPERATOR(pg_catalog.=) subject.attnum;
+    options := cmk_internal.new_options(existing.options, searchable, normalization, token_bits);
+    changes := existing.conname IS NOT NULL
+               AND COALESCE(existing.options, '') OPERATOR(pg_catalog.<>) COALESCE(options, '');
+    target := CASE WHEN changes THEN pg_catalog.concat('pg_catalog.', subject.type) ELSE subject.target END;
+    label := COALESCE(existing.label, label, cmk_internal.default_label("table", "column"));
+
     IF existing.tenant IS NOT NULL THEN
         SELECT a.attname INTO tenant_column
           FROM pg_catalog.pg_attribute a
@@ -2290,7 +3076,6 @@ BEGIN
            AND a.attnum OPERATOR(pg_catalog.<>) subject.attnum;
         tenant_expression := NULL;
     END IF;
-
     IF tenant_column IS NOT NULL THEN
         tenant := pg_catalog.format('%I::pg_catalog.text', tenant_column);
         tenant_in_check := tenant;
@@ -2299,105 +3084,114 @@ BEGIN
         tenant := pg_catalog.format('(%s)::pg_catalog.text', tenant_expression);
         tenant_in_trigger := pg_catalog.format('(%s)::pg_catalog.text', cmk_internal.row_expression("table", tenant_expression));
     ELSE
-        tenant := 'pg_catalog.current_setting(''cmk_encrypt.tenant'')';
+        SELECT s.tenant INTO tenant
+          FROM cmk_internal.seal_conditions("table") s
+         WHERE s.label OPERATOR(pg_catalog.=) existing.label
+           AND s.tenant OPERATOR(pg_catalog.<>) 'NULL::text';
+        is_kept := FOUND;
+        is_setting := NOT is_kept;
+        IF is_kept THEN
+            tenant_in_trigger := tenant;
+        ELSE
+            tenant := 'pg_catalog.current_setting(''cmk_encrypt.tenant'')';
+        END IF;
     END IF;
-    label := COALESCE(existing.label, label, cmk_internal.default_label("table", "column"));
 
+    IF options IS NOT NULL AND (changes OR existing.conname IS NULL) THEN
+        PERFORM cmk_internal.make_index_keys();
+    END IF;
     -- TOAST indexes have a page even in empty tables.
     SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.relation)), 0)::pg_catalog.int8 INTO bytes
       FROM cmk_internal.table_tree("table") t
      WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0;
-    IF subject.target IS NULL THEN
+    IF target IS NULL THEN
         rewrite := false;
-    ELSIF tenant_column IS NULL AND tenant_expression IS NULL
-          AND COALESCE(pg_catalog.current_setting('cmk_encrypt.tenant', true), '') OPERATOR(pg_catalog.=) '' THEN
-        -- Nobody to seal for, which is no matter while nothing is to be sealed.
-        IF rewrite OR NOT subject.keeps_file THEN
-            PERFORM cmk.raise('tenant_unset', pg_catalog.concat('column=', label));
+    ELSIF changes AND is_kept AND NOT existing.validated THEN
+        -- The trigger's expression names the row, and what is not sealed needs its tenant.
+        IF rewrite THEN
+            PERFORM cmk_internal.refuse('{"rewrite => true needs tenant_expression, as not all values are sealed"}');
         END IF;
         rewrite := false;
-    ELSIF rewrite IS NULL AND subject.keeps_file THEN
+    ELSIF is_setting AND COALESCE(pg_catalog.current_setting('cmk_encrypt.tenant', true), '') OPERATOR(pg_catalog.=) '' THEN
+        -- Nobody to seal for, which is no matter while nothing is to be sealed.
+        IF (rewrite OR NOT changes AND NOT subject.keeps_file) AND NOT (changes AND existing.validated) THEN
+            PERFORM cmk.raise('tenant_unset', pg_catalog.concat('column=', label));
+        END IF;
+        rewrite := rewrite AND changes AND existing.validated;
+    ELSIF rewrite IS NULL AND (changes OR subject.keeps_file) THEN
         BEGIN
             rewrite := bytes OPERATOR(pg_catalog.>) 0 AND bytes OPERATOR(pg_catalog.<=) small
-                       AND cmk_internal.try_tenants("table", "column", tenant, few);
+                       AND cmk_internal.try_tenants("table", "column", tenant, label, options, changes, few);
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
             RAISE NOTICE 'the table is not rewritten: %', SQLERRM USING DETAIL = detail;
             rewrite := false;
         END;
-    ELSIF rewrite OR NOT subject.keeps_file THEN
+    ELSIF rewrite OR NOT changes AND NOT subject.keeps_file THEN
         rewrite := true;
-        PERFORM cmk_internal.try_tenants("table", "column", tenant, 9223372036854775806);
+        PERFORM cmk_internal.try_tenants("table", "column", tenant, label, options, changes, 9223372036854775806);
+    END IF;
+    IF changes AND rewrite IS NOT TRUE AND bytes OPERATOR(pg_catalog.>) 0 THEN
+        PERFORM cmk_internal.refuse(pg_catalog.array_remove(ARRAY[
+            cmk_internal.options_obstacle("table", "column", existing.options, options, existing.validated)], NULL));
+    END IF;
+    IF options IS NOT NULL AND (changes OR existing.conname IS NULL) THEN
+        PERFORM cmk_internal.tell_of_few_values("table", "column");
     END IF;
 
     IF rewrite THEN
-        using_expression := pg_catalog.format(
-            'CASE WHEN %1$I IS NOT NULL THEN cmk.seal_value(%1$I::%2$s, %3$s, %4$L, NULL::pg_catalog.text) END',
-            "column",
-            CASE WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_bytea' THEN 'pg_catalog.bytea'
-                 WHEN subject.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_jsonb' THEN 'pg_catalog.jsonb'
-                 ELSE 'pg_catalog.text' END,
-            tenant, label);
+        using_expression := cmk_internal.sealing_expression(
+            "column", target, CASE WHEN NOT is_kept THEN tenant END, label, options, changes);
     END IF;
-    IF existing.conname IS NULL THEN
+    IF changes THEN
+        check_name := existing.conname;
+    ELSIF existing.conname IS NULL THEN
         check_name := cmk_internal.unused_constraint_name("table", "column");
-        check_expression := pg_catalog.format(
-            'cmk.sealed(%I, %L, %s, NULL)', "column", label, tenant_in_check);
+    END IF;
+    IF check_name IS NOT NULL THEN
+        check_expression := pg_catalog.format('cmk.sealed(%I, %L, %s, %L)', "column", label,
+            CASE WHEN existing.conname IS NULL OR existing.tenant IS NOT NULL THEN tenant_in_check ELSE 'NULL' END, options);
     END IF;
     condition := pg_catalog.format('cmk.seals(%L, %s)', label, tenant_in_trigger);
-    PERFORM cmk_internal.change_column_politely(
-        ROW("table", "column", subject.atttypid, subject.target, using_expression, check_name, check_expression,
-            rewrite, label, condition, views OPERATOR(pg_catalog.=) 'recreate')::cmk_internal.column_change,
-        lock_timeout, lock_attempts);
+    SELECT c.* INTO outcome
+      FROM cmk_internal.change_column_politely(
+        ROW("table", "column", subject.atttypid, CASE WHEN rewrite OR NOT changes THEN target END, using_expression,
+            check_name, check_expression, rewrite, label, existing.options, options, condition,
+            cmk_internal.tolerated_uses(views, options IS NOT NULL))::cmk_internal.column_change,
+        lock_timeout, lock_attempts) c;
 
-    IF existing.conname IS NULL THEN
+    IF existing.conname IS NULL OR changes AND rewrite THEN
         PERFORM cmk_internal.write_notes("table", check_name, "column",
-                                CASE WHEN subject.target IS NOT NULL THEN subject.type END);
+                                CASE WHEN changes THEN existing.former
+                                     WHEN subject.target IS NOT NULL THEN subject.type END);
     END IF;
     PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c
-                    WHERE c.conrelid OPERATOR(pg_catalog.=) "table"
-                      AND c.conname OPERATOR(pg_catalog.=) COALESCE(existing.conname, check_name)
-                      AND NOT c.convalidated) THEN
-        IF bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL THEN
-            RAISE NOTICE 'plaintext may be left in old statistics, in WAL and in backups'
-                USING HINT = 'VACUUM FULL pg_catalog.pg_statistic removes it from the statistics.';
-        END IF;
-        RETURN pg_catalog.format('%I of %s is protected, with the label %L; all its values are sealed', "column", "table", label);
-    END IF;
-    RETURN pg_catalog.format('%I of %s is protected, with the label %L; next, seal its old values: CALL cmk.seal_table(%L)',
-                             "column", "table", label, "table");
+    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made, changes);
+    RETURN cmk_internal.protection_sentence("table", "column", label, outcome.wanted, outcome.made,
+        bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL);
 END
 $$;
 
--- What protection of this column brings with it, and its owner may not expect.
-CREATE FUNCTION cmk_internal.tell_of_protection(
-    "table" pg_catalog.regclass, "column" pg_catalog.name, tenant_column pg_catalog.name)
-RETURNS pg_catalog.void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+-- The new value of a column whose table is rewritten. Of a column that was protected before, sealed
+-- values get the tokens of these options. No tenant: all values are sealed.
+CREATE FUNCTION cmk_internal.sealing_expression(
+    "column" pg_catalog.name, target pg_catalog.text, tenant pg_catalog.text,
+    label pg_catalog.text, options pg_catalog.text, is_protected pg_catalog.bool) RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    item pg_catalog.record;
-BEGIN
-    FOR item IN
-        SELECT c.relation, c.name FROM cmk_internal.checks_of_column("table", "column") c WHERE NOT c.is_ours AND c.is_local
-    LOOP
-        RAISE NOTICE 'constraint % of % opens the value at each write from now on', pg_catalog.quote_ident(item.name), item.relation
-            USING HINT = 'It holds for new rows, and is NOT VALID: old rows are not checked.';
-    END LOOP;
-    IF NOT cmk.is_preloaded() THEN
-        RAISE WARNING 'cmk_encrypt is not among the preloaded libraries'
-            USING HINT = 'Sessions that load it late cannot read protected columns in their first parallel query; add it to shared_preload_libraries or session_preload_libraries.';
-    END IF;
-    PERFORM FROM pg_catalog.pg_attribute a
-           WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
-             AND a.attname OPERATOR(pg_catalog.=) tenant_column
-             AND NOT a.attnotnull;
-    IF FOUND THEN
-        RAISE WARNING 'tenant column % of % may be null', pg_catalog.quote_ident(tenant_column), "table"
-            USING HINT = 'A row without a tenant can hold no value; SET NOT NULL tells so earlier.';
-    END IF;
-END
+    SELECT pg_catalog.concat(
+        'CASE ',
+        CASE WHEN sealing_expression.is_protected
+             THEN pg_catalog.format('WHEN cmk.is_sealed(%1$I) THEN cmk.reseal(%1$I, %2$L, %3$L) ',
+                 sealing_expression."column", sealing_expression.label, sealing_expression.options) END,
+        CASE WHEN sealing_expression.tenant IS NOT NULL
+             THEN pg_catalog.format('WHEN %1$I IS NOT NULL THEN cmk.seal_value(%1$I::%2$s, %3$s, %4$L, %5$L::pg_catalog.text) ',
+                 sealing_expression."column",
+                 CASE WHEN sealing_expression.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_bytea' THEN 'pg_catalog.bytea'
+                      WHEN sealing_expression.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_jsonb' THEN 'pg_catalog.jsonb'
+                      ELSE 'pg_catalog.text' END,
+                 sealing_expression.tenant, sealing_expression.label, sealing_expression.options) END,
+        'END')
 $$;
 
 CREATE FUNCTION cmk_internal.refuse_null(value pg_catalog.text, argument pg_catalog.text) RETURNS pg_catalog.void
@@ -2493,9 +3287,10 @@ BEGIN
     PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
     PERFORM cmk_internal.refuse_null(views, 'views');
     PERFORM cmk_internal.refuse_unprotected("table", "column");
-    obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views) o (line));
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views,
+                                                                          cmk_internal.tolerated_uses(views, false)) o (line));
     PERFORM cmk_internal.refuse(obstacles);
-    SELECT a.atttypid, p.label,
+    SELECT a.atttypid, p.label, p.options,
            cmk_internal.former_type(a.atttypid, a.atttypmod, n.former) AS target
       INTO subject
       FROM pg_catalog.pg_attribute a
@@ -2512,7 +3307,8 @@ BEGIN
     END IF;
     PERFORM cmk_internal.change_column_politely(
         ROW("table", "column", subject.atttypid, subject.target, using_expression, NULL, NULL,
-            false, subject.label, NULL, views OPERATOR(pg_catalog.=) 'recreate')::cmk_internal.column_change,
+            false, subject.label, subject.options, NULL, NULL,
+            cmk_internal.tolerated_uses(views, false))::cmk_internal.column_change,
         lock_timeout, lock_attempts);
     RETURN pg_catalog.format('%I of %s holds plaintext again, in a column of type %s', "column", "table",
         (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
@@ -2524,29 +3320,45 @@ $$;
 --   protect
 --   seal_batch
 
--- Seals the values that were there before protection, a few blocks at a time, while the table is in
--- use. Each batch is a transaction of its own, so that it can be stopped at any time, and called
--- again to go on.
+-- Seals the values that were there before protection, and gives those of searchable columns the
+-- tokens that they are to have, a few blocks at a time, while the table is in use. Each batch is a
+-- transaction of its own, so that it can be stopped at any time, and called again to go on.
 
--- What of a table, its partitions and its children is to be sealed, and who the tenant is: an
--- expression over a row that is called "new".
+-- What of a table, its partitions and its children is to be sealed. tenant, and whether a value is
+-- to be sealed, are expressions over a row that is called "new".
 CREATE FUNCTION cmk_internal.columns_to_seal(
     "table" pg_catalog.regclass,
     OUT relation pg_catalog.regclass, OUT attnum pg_catalog.int2, OUT "column" pg_catalog.name,
-    OUT tenant pg_catalog.text, OUT constraint_oid pg_catalog.oid, OUT validated pg_catalog.bool)
+    OUT tenant pg_catalog.text, OUT pending pg_catalog.text, OUT searchable pg_catalog.bool,
+    OUT constraint_oid pg_catalog.oid, OUT validated pg_catalog.bool)
 RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, a.attnum, a.attname,
            CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
                 THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
-           p.constraint_oid, p.validated
+           cmk_internal.pending_condition(a.atttypid, pg_catalog.format('"new".%I', a.attname), p.label, p.options),
+           p.options IS NOT NULL, p.constraint_oid, p.validated
       FROM cmk_internal.table_tree(columns_to_seal."table") t
       JOIN cmk.protections() p ON p.relation OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
       JOIN pg_catalog.pg_attribute a
         ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
       LEFT JOIN cmk_internal.seal_conditions(t.relation) s ON s.label OPERATOR(pg_catalog.=) p.label
      ORDER BY t.depth, t.relation::pg_catalog.oid, a.attnum
+$$;
+
+-- Whether the table itself holds a value that is not sealed. Takes no key.
+CREATE FUNCTION cmk_internal.has_plaintext(relation pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.bool
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_one pg_catalog.bool;
+BEGIN
+    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %s WHERE NOT cmk.is_sealed(%I))', relation, "column")
+        INTO found_one;
+    RETURN found_one;
+END
 $$;
 
 CREATE FUNCTION cmk_internal.seal_obstacles("table" pg_catalog.regclass) RETURNS SETOF pg_catalog.text
@@ -2594,7 +3406,7 @@ $$;
 -- Seals the values of some blocks, tenant by tenant, and goes past those whose values cannot be
 -- sealed. unavailable: tenants that need not be tried again; failures: what went wrong, by tenant.
 CREATE FUNCTION cmk_internal.seal_by_tenant(
-    relation pg_catalog.regclass, attnum pg_catalog.int2, "column" pg_catalog.name, tenant pg_catalog.text,
+    relation pg_catalog.regclass, attnum pg_catalog.int2, pending pg_catalog.text, tenant pg_catalog.text,
     first_block pg_catalog.int8, last_block pg_catalog.int8, skip pg_catalog.text[],
     OUT sealed pg_catalog.int8, OUT unavailable pg_catalog.text[], OUT failures pg_catalog.jsonb)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2608,8 +3420,8 @@ BEGIN
     unavailable := '{}';
     failures := '{}';
     EXECUTE pg_catalog.format(
-        'SELECT pg_catalog.array_agg(DISTINCT t.tenant) FROM (SELECT (%s)::pg_catalog.text AS tenant FROM ONLY %s AS "new" WHERE "new".ctid OPERATOR(pg_catalog.>=) %L AND "new".ctid OPERATOR(pg_catalog.<) %L AND NOT cmk.is_sealed("new".%I)) t',
-        tenant, relation, pg_catalog.format('(%s,0)', first_block), pg_catalog.format('(%s,0)', last_block), "column")
+        'SELECT pg_catalog.array_agg(DISTINCT t.tenant) FROM (SELECT (%s)::pg_catalog.text AS tenant FROM ONLY %s AS "new" WHERE "new".ctid OPERATOR(pg_catalog.>=) %L AND "new".ctid OPERATOR(pg_catalog.<) %L AND %s) t',
+        tenant, relation, pg_catalog.format('(%s,0)', first_block), pg_catalog.format('(%s,0)', last_block), pending)
         INTO tenants;
     FOREACH one IN ARRAY COALESCE(tenants, '{}') LOOP
         CONTINUE WHEN pg_catalog.array_position(skip, one) IS NOT NULL;
@@ -2663,6 +3475,7 @@ DECLARE
     started pg_catalog.timestamptz;
     told pg_catalog.timestamptz := pg_catalog.clock_timestamp();
     busy pg_catalog.int4 := 0;
+    plaintext pg_catalog.bool;
     detail pg_catalog.text;
     error pg_catalog.text;
 BEGIN
@@ -2672,8 +3485,12 @@ BEGIN
     PERFORM cmk_internal.tell_of_triggers("table");
     COMMIT;
     FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s LOOP
-        CONTINUE WHEN item.validated;
-        PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
+        -- The tokens of a searchable column may be old, as after a rotation of an index key.
+        CONTINUE WHEN item.validated AND NOT item.searchable;
+        plaintext := NOT item.validated AND cmk_internal.has_plaintext(item.relation, item."column");
+        IF plaintext THEN
+            PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
+        END IF;
         COMMIT;
         first_block := 0;
         -- What comes later, the trigger seals.
@@ -2698,7 +3515,7 @@ BEGIN
                         RAISE;
                     END IF;
                     SELECT b.* INTO batch
-                      FROM cmk_internal.seal_by_tenant(item.relation, item.attnum, item."column", item.tenant, first_block,
+                      FROM cmk_internal.seal_by_tenant(item.relation, item.attnum, item.pending, item.tenant, first_block,
                                first_block OPERATOR(pg_catalog.+) GREATEST(COALESCE(batch_blocks, 64), 1), skip) b;
                     sealed := batch.sealed;
                     skip := skip OPERATOR(pg_catalog.||) batch.unavailable;
@@ -2706,7 +3523,7 @@ BEGIN
             END;
             IF error IS NULL THEN
                 busy := 0;
-                IF sealed OPERATOR(pg_catalog.>) 0 THEN
+                IF plaintext AND sealed OPERATOR(pg_catalog.>) 0 THEN
                     PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
                 END IF;
                 total := total OPERATOR(pg_catalog.+) sealed;
@@ -2734,6 +3551,96 @@ BEGIN
         EXECUTE pg_catalog.format('ANALYZE %s', "table");
     END IF;
     PERFORM cmk_internal.tell_remnants("table", total);
+    IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
+        COMMIT;
+        PERFORM cmk_internal.tell_missing_indexes("table");
+        PERFORM cmk_internal.go_on_rotating("table");
+    END IF;
+END
+$$;
+
+-- Lets PostgreSQL check every row, without a key and without keeping writers out.
+CREATE FUNCTION cmk_internal.validate_sealed(constraint_oid pg_catalog.oid) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    detail pg_catalog.text;
+    item pg_catalog.record;
+BEGIN
+    SELECT c.conname, c.conrelid::pg_catalog.regclass AS relation INTO item
+      FROM pg_catalog.pg_constraint c
+     WHERE c.oid OPERATOR(pg_catalog.=) constraint_oid AND NOT c.convalidated;
+    IF FOUND THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', item.relation, item.conname);
+    END IF;
+EXCEPTION WHEN check_violation THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    RAISE WARNING '% of % is not valid: %', pg_catalog.quote_ident(item.conname), item.relation, SQLERRM USING DETAIL = detail;
+END
+$$;
+
+-- requires:
+--   seal_table
+
+-- What cmk.protect_column() and cmk.seal_table() say, beside doing it.
+
+-- What protection of this column brings with it, and its owner may not expect.
+CREATE FUNCTION cmk_internal.tell_of_protection(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, tenant_column pg_catalog.name)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT c.relation, c.name FROM cmk_internal.checks_of_column("table", "column") c WHERE NOT c.is_ours AND c.is_local
+    LOOP
+        RAISE NOTICE 'constraint % of % opens the value at each write from now on', pg_catalog.quote_ident(item.name), item.relation
+            USING HINT = 'It holds for new rows, and is NOT VALID: old rows are not checked.';
+    END LOOP;
+    IF NOT cmk.is_preloaded() THEN
+        RAISE WARNING 'cmk_encrypt is not among the preloaded libraries'
+            USING HINT = 'Sessions that load it late cannot read protected columns in their first parallel query; add it to shared_preload_libraries or session_preload_libraries.';
+    END IF;
+    PERFORM FROM pg_catalog.pg_attribute a
+           WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
+             AND a.attname OPERATOR(pg_catalog.=) tenant_column
+             AND NOT a.attnotnull;
+    IF FOUND THEN
+        RAISE WARNING 'tenant column % of % may be null', pg_catalog.quote_ident(tenant_column), "table"
+            USING HINT = 'A row without a tenant can hold no value; SET NOT NULL tells so earlier.';
+    END IF;
+END
+$$;
+
+-- What cmk.protect_column() says at its end. had_plaintext: in files that are none of the table's
+-- any more, if it was rewritten.
+CREATE FUNCTION cmk_internal.protection_sentence(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, label pg_catalog.text,
+    wanted pg_catalog.jsonb, made pg_catalog.bool, had_plaintext pg_catalog.bool) RETURNS pg_catalog.text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM cmk.protections() p
+            JOIN pg_catalog.pg_attribute a
+              ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
+           WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
+             AND a.attname OPERATOR(pg_catalog.=) "column"
+             AND NOT p.validated;
+    IF FOUND THEN
+        RETURN pg_catalog.concat(
+            pg_catalog.format('%I of %s is protected, with the label %L; next, seal its old values: CALL cmk.seal_table(%L)',
+                              "column", "table", label, "table"),
+            (SELECT E'\nthen make its indexes: ' OPERATOR(pg_catalog.||) pg_catalog.string_agg(w.statement, '; ')
+               FROM pg_catalog.jsonb_to_recordset(wanted) w (statement pg_catalog.text)
+              WHERE NOT made));
+    END IF;
+    IF had_plaintext THEN
+        RAISE NOTICE 'plaintext may be left in old statistics, in WAL and in backups'
+            USING HINT = 'VACUUM FULL pg_catalog.pg_statistic removes it from the statistics.';
+    END IF;
+    RETURN pg_catalog.format('%I of %s is protected, with the label %L; all its values are sealed', "column", "table", label);
 END
 $$;
 
@@ -2748,7 +3655,7 @@ BEGIN
     SELECT pg_catalog.string_agg(pg_catalog.format('%I on %s', g.tgname, t.relation), ', ') INTO triggers
       FROM cmk_internal.columns_to_seal("table") t
       JOIN pg_catalog.pg_trigger g ON g.tgrelid OPERATOR(pg_catalog.=) t.relation
-     WHERE NOT t.validated AND NOT g.tgisinternal
+     WHERE (t.searchable OR NOT t.validated) AND NOT g.tgisinternal
        AND g.tgname OPERATOR(pg_catalog.<>) '~cmk_seal'
        AND g.tgenabled OPERATOR(pg_catalog.=) 'O'
        AND g.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 16 OPERATOR(pg_catalog.<>) 0;
@@ -2779,26 +3686,6 @@ BEGIN
 END
 $$;
 
--- Lets PostgreSQL check every row, without a key and without keeping writers out.
-CREATE FUNCTION cmk_internal.validate_sealed(constraint_oid pg_catalog.oid) RETURNS pg_catalog.void
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    detail pg_catalog.text;
-    item pg_catalog.record;
-BEGIN
-    SELECT c.conname, c.conrelid::pg_catalog.regclass AS relation INTO item
-      FROM pg_catalog.pg_constraint c
-     WHERE c.oid OPERATOR(pg_catalog.=) constraint_oid AND NOT c.convalidated;
-    IF FOUND THEN
-        EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', item.relation, item.conname);
-    END IF;
-EXCEPTION WHEN check_violation THEN
-    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-    RAISE WARNING '% of % is not valid: %', pg_catalog.quote_ident(item.conname), item.relation, SQLERRM USING DETAIL = detail;
-END
-$$;
-
 -- Says where plaintext is left, and how to remove it.
 CREATE FUNCTION cmk_internal.tell_remnants("table" pg_catalog.regclass, sealed pg_catalog.int8) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2825,13 +3712,162 @@ END
 $$;
 
 -- requires:
+--   protect_tell
+
+-- The rotation of index keys, as far as it is done table by table.
+
+-- Indexes of tokens that look-ups of a table lack, once its values have their tokens.
+CREATE FUNCTION cmk_internal.tell_missing_indexes("table" pg_catalog.regclass) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item pg_catalog.record;
+BEGIN
+    FOR item IN
+        SELECT DISTINCT w.statement, w.relation, s."column"
+          FROM cmk_internal.columns_to_seal("table") s
+         CROSS JOIN LATERAL cmk_internal.wanted_indexes("table", s."column", true) w
+         WHERE s.searchable
+         ORDER BY w.statement
+    LOOP
+        RAISE NOTICE 'without an index of tokens, searching % of % reads all of it',
+            pg_catalog.quote_ident(item."column"), item.relation
+            USING HINT = pg_catalog.concat(item.statement, ';');
+    END LOOP;
+END
+$$;
+
+-- The unique indexes of tokens of searchable columns, and the twin of each: the same index, by the
+-- tokens under the next index key, which keeps duplicates out while writers go over to it.
+CREATE FUNCTION cmk_internal.unique_token_indexes(
+    "table" pg_catalog.regclass, OUT index pg_catalog.regclass, OUT twin pg_catalog.regclass)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH known AS MATERIALIZED (
+        SELECT DISTINCT x.relation, x.index, x.kind, i.indnkeyatts,
+               pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate,
+               pg_catalog.pg_get_expr(i.indexprs, i.indrelid) AS expressions,
+               (pg_catalog.string_to_array(i.indkey::pg_catalog.text, ' ')::pg_catalog.int2[])[1:i.indnkeyatts] AS keys
+          FROM cmk_internal.columns_to_seal(unique_token_indexes."table") s
+         CROSS JOIN LATERAL cmk_internal.column_indexes(s.relation, s."column") x
+          JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) x.index::pg_catalog.oid
+         WHERE x.is_unique AND x.is_valid AND NOT x.is_attached)
+    SELECT k.index,
+           (SELECT pg_catalog.min(t.index::pg_catalog.oid)::pg_catalog.regclass
+              FROM known t
+             WHERE t.kind OPERATOR(pg_catalog.=) 'next index'
+               AND t.relation OPERATOR(pg_catalog.=) k.relation
+               AND t.keys OPERATOR(pg_catalog.=) k.keys
+               AND COALESCE(t.predicate, '') OPERATOR(pg_catalog.=) COALESCE(k.predicate, '')
+               AND COALESCE(t.expressions, '') OPERATOR(pg_catalog.=) COALESCE(k.expressions, ''))
+      FROM known k
+     WHERE k.kind OPERATOR(pg_catalog.=) 'token index'
+$$;
+
+-- Those of all tables that lack their twin.
+CREATE FUNCTION cmk_internal.lone_unique_indexes() RETURNS SETOF pg_catalog.regclass
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT DISTINCT u.index
+      FROM (SELECT DISTINCT p.relation FROM cmk.protections() p WHERE p.options IS NOT NULL) searchable (relation)
+     CROSS JOIN LATERAL cmk_internal.unique_token_indexes(searchable.relation::pg_catalog.regclass) u
+     WHERE u.twin IS NULL
+$$;
+
+-- The statement that makes the twin of an index. A name that is too long, or taken, PostgreSQL
+-- chooses.
+CREATE FUNCTION cmk_internal.twin_statement(index pg_catalog.regclass) RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT cmk_internal.token_index(twin_statement.index, NULL,
+               CASE WHEN pg_catalog.octet_length(twin.name) OPERATOR(pg_catalog.<) 64
+                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_class o
+                                      WHERE o.relname OPERATOR(pg_catalog.=) twin.name::pg_catalog.name
+                                        AND o.relnamespace OPERATOR(pg_catalog.=) c.relnamespace)
+                    THEN twin.name END::pg_catalog.name,
+               true, true)
+      FROM pg_catalog.pg_class c
+     CROSS JOIN LATERAL pg_catalog.concat(c.relname, '_next') AS twin (name)
+     WHERE c.oid OPERATOR(pg_catalog.=) twin_statement.index::pg_catalog.oid
+$$;
+
+-- What comes next, when all values of a table have the tokens that they are to have: twins of its
+-- unique indexes, the end of the rotation if the caller may say so, and the end of the twins.
+CREATE FUNCTION cmk_internal.go_on_rotating("table" pg_catalog.regclass) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    rotating CONSTANT pg_catalog.int8 := (SELECT k.rotating FROM cmk.index_key_counts() k);
+    again CONSTANT pg_catalog.text := pg_catalog.format('CALL cmk.seal_table(%L);', "table");
+    item pg_catalog.record;
+    complete pg_catalog.bool := true;
+    detail pg_catalog.text;
+BEGIN
+    PERFORM FROM cmk_internal.columns_to_seal("table") s WHERE s.searchable;
+    IF NOT FOUND THEN
+        RETURN;
+    ELSIF rotating OPERATOR(pg_catalog.=) 0 THEN
+        FOR item IN
+            SELECT DISTINCT x.index, c.relkind
+              FROM cmk_internal.columns_to_seal("table") s
+             CROSS JOIN LATERAL cmk_internal.column_indexes(s.relation, s."column") x
+              JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) x.index::pg_catalog.oid
+             WHERE x.kind OPERATOR(pg_catalog.=) 'next index' AND NOT x.is_attached
+        LOOP
+            RAISE NOTICE 'no index key rotates any more: index % is not needed', item.index
+                USING HINT = pg_catalog.format(
+                    CASE item.relkind WHEN 'I' THEN 'DROP INDEX %s;' ELSE 'DROP INDEX CONCURRENTLY %s;' END, item.index);
+        END LOOP;
+        RETURN;
+    END IF;
+
+    FOR item IN SELECT u.index FROM cmk_internal.unique_token_indexes("table") u WHERE u.twin IS NULL LOOP
+        complete := false;
+        RAISE NOTICE 'while an index key rotates, unique index % needs a twin', item.index
+            USING HINT = pg_catalog.concat(cmk_internal.twin_statement(item.index), '; ', again);
+    END LOOP;
+    IF NOT complete THEN
+        RETURN;
+    ELSIF NOT cmk_internal.may_rotate('cmk.finish_index_rotation(text)') THEN
+        RAISE NOTICE 'the index keys of % tenants rotate, and nothing of % is in the way', rotating, "table"
+            USING HINT = pg_catalog.concat('Have a database administrator run SELECT cmk.finish_index_rotation(TENANT), then ', again);
+        RETURN;
+    END IF;
+    FOR item IN
+        SELECT k.tenant
+          FROM cmk.data_key k
+         WHERE k.purpose OPERATOR(pg_catalog.=) 'index' AND k.state OPERATOR(pg_catalog.=) 'next'
+         ORDER BY k.tenant
+    LOOP
+        BEGIN
+            IF cmk.finish_index_rotation(item.tenant) THEN
+                RAISE NOTICE 'the next index key of tenant % is the current one', pg_catalog.to_json(item.tenant)::pg_catalog.text
+                    USING HINT = pg_catalog.concat('Tokens under the former one go, in every table: ', again);
+            ELSE
+                RAISE NOTICE 'the index key of tenant % still rotates: another table is not done', pg_catalog.to_json(item.tenant)::pg_catalog.text
+                    USING HINT = 'CALL cmk.seal_table() for every table with a searchable column.';
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+            IF NOT cmk_internal.concerns_tenant(SQLSTATE, detail) THEN
+                RAISE;
+            END IF;
+            RAISE NOTICE 'the index key of tenant % still rotates: %', pg_catalog.to_json(item.tenant)::pg_catalog.text, SQLERRM
+                USING DETAIL = detail;
+        END;
+    END LOOP;
+END
+$$;
+
+-- requires:
 --   unprotect
 
 -- What is protected in this database, and what is wrong with it: read from the catalogs, so that
 -- nothing can get lost.
 
--- Rows whose value isn't sealed, in a table with its partitions and children. Reads all of it, and
--- takes no key.
+-- Rows whose value cmk.seal_table() would change, in a table with its partitions and children: it is
+-- not sealed, or has not the tokens that it is to have. Reads all of it, and takes no key.
 CREATE FUNCTION cmk.unsealed_rows("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.int8
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
@@ -2839,11 +3875,17 @@ SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
 DECLARE
     rows pg_catalog.int8;
+    pending pg_catalog.text;
 BEGIN
     PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
     PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
     PERFORM cmk_internal.refuse_unprotected("table", "column");
-    EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE NOT cmk.is_sealed(%I)', "table", "column") INTO rows;
+    SELECT cmk_internal.pending_condition(a.atttypid, pg_catalog.quote_ident(a.attname), p.label, p.options) INTO pending
+      FROM pg_catalog.pg_attribute a
+      LEFT JOIN cmk.protections() p
+             ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
+     WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
+    EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE %s', "table", pending) INTO rows;
     RETURN rows;
 END
 $$;
@@ -2855,7 +3897,7 @@ RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH place AS MATERIALIZED (
-        SELECT t.relation, a.attnum, c.relkind, p.constraint_oid, p.label, p.validated,
+        SELECT t.relation, a.attnum, c.relkind, p.constraint_oid, p.label, p.options, p.validated,
                g.tgenabled, d.adbin, d.adrelid
           FROM cmk_internal.table_tree(column_problems."table") t
           JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
@@ -2869,12 +3911,34 @@ AS $$
                 AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
                 AND g.tgfoid OPERATOR(pg_catalog.=) 'cmk.seal()'::pg_catalog.regprocedure
           LEFT JOIN pg_catalog.pg_attrdef d
-                 ON d.adrelid OPERATOR(pg_catalog.=) a.attrelid AND d.adnum OPERATOR(pg_catalog.=) a.attnum)
+                 ON d.adrelid OPERATOR(pg_catalog.=) a.attrelid AND d.adnum OPERATOR(pg_catalog.=) a.attnum),
+    index AS MATERIALIZED (
+        SELECT x.*
+          FROM cmk_internal.column_indexes(column_problems."table", column_problems."column") x)
     SELECT pg_catalog.format('constraint_missing: %s', place.relation)
       FROM place WHERE place.constraint_oid IS NULL
     UNION ALL
     SELECT pg_catalog.format('not_validated: %s', place.relation)
       FROM place WHERE NOT place.validated
+    UNION ALL
+    SELECT pg_catalog.format('no_index: %s', place.relation)
+      FROM place
+     WHERE place.options IS NOT NULL AND place.relkind OPERATOR(pg_catalog.=) 'r'
+       AND NOT EXISTS (SELECT FROM index x
+                        WHERE x.relation OPERATOR(pg_catalog.=) place.relation
+                          AND x.kind OPERATOR(pg_catalog.=) 'token index' AND x.is_valid)
+    UNION ALL
+    SELECT pg_catalog.format('unique_shortened: %s', x.index)
+      FROM place
+      JOIN index x ON x.relation OPERATOR(pg_catalog.=) place.relation
+     WHERE x.is_unique AND NOT x.is_attached
+       AND x.kind OPERATOR(pg_catalog.=) ANY ('{token index, next index}')
+       AND place.options OPERATOR(pg_catalog.~) ',bits='
+    UNION ALL
+    SELECT pg_catalog.format('next_index: %s', x.index)
+      FROM index x
+     WHERE x.kind OPERATOR(pg_catalog.=) 'next index' AND NOT x.is_attached
+       AND (SELECT k.rotating OPERATOR(pg_catalog.=) 0 FROM cmk.index_key_counts() k)
     UNION ALL
     SELECT pg_catalog.format('trigger_missing: %s', place.relation)
       FROM place WHERE place.tgenabled IS NULL
@@ -2982,20 +4046,40 @@ BEGIN
                         CROSS JOIN LATERAL cmk_internal.table_tree(given.relation) t))
          ORDER BY c.oid::pg_catalog.regclass::pg_catalog.text, a.attnum
     LOOP
+        -- A token names its index key by the first bytes of the id, which tell those of a tenant
+        -- apart.
         RETURN QUERY EXECUTE pg_catalog.format(
-            'SELECT k.tenant, k.version, sealed.dek_id, k.state, %2$L::pg_catalog.regclass, %1$L::pg_catalog.name, sealed.number
-               FROM (SELECT h.dek_id, pg_catalog.count(*) AS number
-                       FROM ONLY %2$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%1$I)) h
-                      WHERE cmk.is_sealed(%1$I) GROUP BY h.dek_id) sealed
-               LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
-              ORDER BY k.tenant, k.version, sealed.dek_id',
+            'WITH sealed AS MATERIALIZED (
+                 SELECT h.dek_id, h.index_key, h.next_index_key, pg_catalog.count(*) AS number
+                   FROM ONLY %2$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%1$I)) h
+                  WHERE cmk.is_sealed(%1$I) GROUP BY h.dek_id, h.index_key, h.next_index_key),
+             needed AS (
+                 SELECT k.tenant, k.version, sealed.dek_id, k.state, sealed.number
+                   FROM sealed
+                   LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
+                 UNION ALL
+                 SELECT k.tenant, k.version, COALESCE(k.dek_id, token.index_key), k.state, sealed.number
+                   FROM sealed
+                  CROSS JOIN LATERAL (VALUES (sealed.index_key), (sealed.next_index_key)) token (index_key)
+                   LEFT JOIN cmk.data_key opens ON opens.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
+                   LEFT JOIN cmk.data_key k
+                          ON k.tenant OPERATOR(pg_catalog.=) opens.tenant
+                         AND k.purpose OPERATOR(pg_catalog.=) ''index''
+                         AND pg_catalog.substring(k.dek_id, 1, 4) OPERATOR(pg_catalog.=) token.index_key
+                  WHERE token.index_key IS NOT NULL)
+             SELECT n.tenant, n.version, n.dek_id, n.state, %2$L::pg_catalog.regclass, %1$L::pg_catalog.name,
+                    pg_catalog.sum(n.number)::pg_catalog.int8
+               FROM needed n
+              GROUP BY n.tenant, n.version, n.dek_id, n.state
+              ORDER BY n.tenant, n.version, n.dek_id',
             item.attname, item.relation);
     END LOOP;
 END
 $$;
 
--- Of the protected columns of these tables, or of all tables: how many values each data key seals.
--- tenant is null where the registry lacks the data key.
+-- Of the protected columns of these tables, or of all tables: how many values each data key seals,
+-- and how many have a token of each index key. tenant is null where the registry lacks the data key;
+-- of an index key, dek_id is then only as long as it stands in tokens.
 CREATE FUNCTION cmk.dump_keys_needed(
     VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
     OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
@@ -3008,7 +4092,7 @@ AS $$
 $$;
 
 -- requires:
---   seal_table
+--   protect_rotation
 --   protect_lint
 --   protect_keys
 
@@ -3023,7 +4107,9 @@ COMMENT ON FUNCTION cmk_internal.clean_defaults(pg_catalog._regclass, pg_catalog
     'Sets defaults again as they read, without casts to our types';
 COMMENT ON FUNCTION cmk_internal.clear_grants(pg_catalog.regclass, pg_catalog.bool) IS
     'Revokes what default privileges gave on a view';
-COMMENT ON FUNCTION cmk_internal.column_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.column_indexes(pg_catalog.regclass, pg_catalog.name) IS
+    'The indexes that use a column, and what is to become of them';
+COMMENT ON FUNCTION cmk_internal.column_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog._text) IS
     'What forbids to change a columns type, a line each';
 COMMENT ON FUNCTION cmk_internal.column_problems(pg_catalog.regclass, pg_catalog.name) IS
     'What is wrong with a protected column, a line each';
@@ -3031,31 +4117,53 @@ COMMENT ON FUNCTION cmk_internal.column_uses(pg_catalog.regclass, pg_catalog.nam
     'What uses a column, in a table and its children';
 COMMENT ON FUNCTION cmk_internal.columns_to_seal(pg_catalog.regclass) IS
     'The protected columns of a table and its children, and who their tenants are';
-COMMENT ON FUNCTION cmk_internal.common_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
+COMMENT ON FUNCTION cmk_internal.common_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog._text) IS
     'What forbids to protect or to unprotect a column, in order';
 COMMENT ON FUNCTION cmk_internal.concerns_tenant(pg_catalog.text, pg_catalog.text) IS
     'Whether an error is about one tenant, so that others can be sealed';
 COMMENT ON FUNCTION cmk_internal.default_label(pg_catalog.regclass, pg_catalog.name) IS
     'The label of a column for which none is given';
+COMMENT ON FUNCTION cmk_internal.drop_plain_indexes(pg_catalog.regclass, pg_catalog.name) IS
+    'Drops the indexes of plaintext that indexes of tokens take the place of';
 COMMENT ON FUNCTION cmk_internal.dump_keys(pg_catalog._regclass) IS
     'What cmk.dump_keys_needed() tells';
 COMMENT ON FUNCTION cmk_internal.files_of_column(pg_catalog.regclass, pg_catalog.int2) IS
     'The files in which plaintext of a column stays behind';
 COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg_catalog.text) IS
     'The type that a protected column had before';
+COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass) IS
+    'What comes next in the rotation of index keys, once a table is done';
+COMMENT ON FUNCTION cmk_internal.has_plaintext(pg_catalog.regclass, pg_catalog.name) IS
+    'Whether a table holds a value that is not sealed';
+COMMENT ON FUNCTION cmk_internal.has_tokens(pg_catalog.regclass, pg_catalog.name) IS
+    'Whether a value of a column has a token';
+COMMENT ON FUNCTION cmk_internal.index_key(pg_catalog.oid, pg_catalog.int4, pg_catalog.bool) IS
+    'What stands behind a key column in CREATE INDEX';
 COMMENT ON FUNCTION cmk_internal.is_protected(pg_catalog.regclass, pg_catalog.name) IS
     'Whether constraint and trigger of a column are in place, in a table and its children';
 COMMENT ON FUNCTION cmk_internal.is_protected_type(pg_catalog.oid) IS
     'Whether a type is one of protected columns';
 COMMENT ON FUNCTION cmk_internal.keeps_file(pg_catalog.oid) IS
     'Whether values of a type can stay where they are while a column becomes protected';
+COMMENT ON FUNCTION cmk_internal.make_index_keys() IS
+    'Gives each active tenant an index key, if the caller may';
+COMMENT ON FUNCTION cmk_internal.make_indexes(pg_catalog.name, pg_catalog.jsonb) IS
+    'Makes the indexes that a searchable column is to have';
 COMMENT ON FUNCTION cmk_internal.make_seal_triggers(pg_catalog._regclass, pg_catalog.jsonb, pg_catalog.text) IS
     'Makes the sealing triggers of a table and its children';
+COMMENT ON FUNCTION cmk_internal.may_rotate(pg_catalog.text) IS
+    'Whether the caller may call a function around the rotation of index keys';
+COMMENT ON FUNCTION cmk_internal.new_options(pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
+    'The options that a column is to have';
 COMMENT ON FUNCTION cmk_internal.note_files(pg_catalog.regclass, pg_catalog.int2, pg_catalog.oid) IS
     'Notes in which files plaintext may be left';
+COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+    'Why the options of a column cannot change while its values stay as they are';
+COMMENT ON FUNCTION cmk_internal.pending_condition(pg_catalog.oid, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+    'The SQL that tells whether a value is to be sealed, or its tokens are to change';
 COMMENT ON FUNCTION cmk_internal.plain_default(pg_catalog.pg_node_tree, pg_catalog.oid) IS
     'A default as SQL, without a cast of a literal to our types';
-COMMENT ON FUNCTION cmk_internal.protect_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text) IS
+COMMENT ON FUNCTION cmk_internal.protect_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
     'What forbids to protect a column, a line each';
 COMMENT ON FUNCTION cmk_internal.protecting_type(pg_catalog.oid, pg_catalog.int4) IS
     'The type that protects values of a type';
@@ -3063,6 +4171,8 @@ COMMENT ON FUNCTION cmk_internal.protection_comment(pg_catalog.regclass, pg_cata
     'The statement that writes what cmk_internal.protection_note() reads';
 COMMENT ON FUNCTION cmk_internal.protection_note(pg_catalog.oid) IS
     'What the comment on our constraint tells: the former type, and where plaintext may be left';
+COMMENT ON FUNCTION cmk_internal.protection_sentence(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool, pg_catalog.bool) IS
+    'What cmk.protect_column() says at its end';
 COMMENT ON FUNCTION cmk_internal.refuse(pg_catalog._text) IS
     'Raises not_protectable, if there are obstacles';
 COMMENT ON FUNCTION cmk_internal.refuse_null(pg_catalog.text, pg_catalog.text) IS
@@ -3075,7 +4185,11 @@ COMMENT ON FUNCTION cmk_internal.row_type_holders(pg_catalog.regclass) IS
     'Tables with a column of a tables row type';
 COMMENT ON FUNCTION cmk_internal.run_as(pg_catalog._name, pg_catalog._text) IS
     'Runs statements, some as another role';
-COMMENT ON FUNCTION cmk_internal.seal_by_tenant(pg_catalog.regclass, pg_catalog.int2, pg_catalog.name, pg_catalog.text, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS
+COMMENT ON FUNCTION cmk_internal.search_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
+    'What is wrong with how a column is to be searched';
+COMMENT ON FUNCTION cmk_internal.search_options(pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
+    'The options of a constraint that say how a column is searched';
+COMMENT ON FUNCTION cmk_internal.seal_by_tenant(pg_catalog.regclass, pg_catalog.int2, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS
     'Seals some blocks of a table tenant by tenant, and goes past those that cannot be sealed';
 COMMENT ON FUNCTION cmk_internal.seal_conditions(pg_catalog.regclass) IS
     'The labels and tenants in the condition of a sealing trigger';
@@ -3083,10 +4197,18 @@ COMMENT ON FUNCTION cmk_internal.seal_obstacles(pg_catalog.regclass) IS
     'What forbids to seal a table, a line each';
 COMMENT ON FUNCTION cmk_internal.seal_trigger(pg_catalog.regclass, pg_catalog._text) IS
     'The statement that makes a sealing trigger';
+COMMENT ON FUNCTION cmk_internal.sealing_expression(pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+    'The new value of a column whose table is rewritten';
 COMMENT ON FUNCTION cmk_internal.table_tree(pg_catalog.regclass) IS
     'A table with its partitions and children';
 COMMENT ON FUNCTION cmk_internal.tell_failures(pg_catalog.jsonb) IS
     'Warns of tenants whose values are not sealed';
+COMMENT ON FUNCTION cmk_internal.tell_missing_indexes(pg_catalog.regclass) IS
+    'Tells which indexes of tokens a table lacks';
+COMMENT ON FUNCTION cmk_internal.tell_of_few_values(pg_catalog.regclass, pg_catalog.name) IS
+    'Warns if a column has few different values';
+COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool, pg_catalog.bool) IS
+    'Tells what became of the indexes of a column, and what is left to do';
 COMMENT ON FUNCTION cmk_internal.tell_of_protection(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
     'Tells what protection of a column brings with it';
 COMMENT ON FUNCTION cmk_internal.tell_of_triggers(pg_catalog.regclass) IS
@@ -3095,8 +4217,16 @@ COMMENT ON FUNCTION cmk_internal.tell_remnants(pg_catalog.regclass, pg_catalog.i
     'Tells where plaintext is left, and how to remove it';
 COMMENT ON FUNCTION cmk_internal.tenant_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS
     'What is wrong with how the tenant of a column is told';
-COMMENT ON FUNCTION cmk_internal.try_tenants(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.int8) IS
+COMMENT ON FUNCTION cmk_internal.token_index(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.bool, pg_catalog.bool) IS
+    'The statement that makes an index again, with columns by their tokens';
+COMMENT ON FUNCTION cmk_internal.tolerated_uses(pg_catalog.text, pg_catalog.bool) IS
+    'The kinds of uses that a change of a column can cope with';
+COMMENT ON FUNCTION cmk_internal.try_tenants(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.int8) IS
     'Seals something for each tenant of a table, before anything is locked';
+COMMENT ON FUNCTION cmk_internal.twin_statement(pg_catalog.regclass) IS
+    'The statement that makes the same index by the tokens under the next index key';
+COMMENT ON FUNCTION cmk_internal.unique_token_indexes(pg_catalog.regclass) IS
+    'The unique indexes of tokens of a table, and their twins under the next index key';
 COMMENT ON FUNCTION cmk_internal.unused_constraint_name(pg_catalog.regclass, pg_catalog.name) IS
     'A name for the constraint of a column';
 COMMENT ON FUNCTION cmk_internal.validate_sealed(pg_catalog.oid) IS
@@ -3109,6 +4239,8 @@ COMMENT ON FUNCTION cmk_internal.view_script(pg_catalog.regclass) IS
     'The statements that make a view again';
 COMMENT ON FUNCTION cmk_internal.views_of_column(pg_catalog.regclass, pg_catalog.name) IS
     'The views that use a column, in an order in which they can be made';
+COMMENT ON FUNCTION cmk_internal.wanted_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool) IS
+    'The indexes that a searchable column is to have, and has not';
 COMMENT ON FUNCTION cmk_internal.write_notes(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS
     'Comments on the constraint of a column that is protected now';
 COMMENT ON TYPE cmk_internal.column_change IS 'What cmk_internal.change_column() does';
@@ -3209,21 +4341,35 @@ GRANT EXECUTE ON FUNCTION
     cmk.seal_value(pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text),
     cmk.show(pg_catalog.cmk_text), cmk.show(pg_catalog.cmk_bytea), cmk.show(pg_catalog.cmk_jsonb),
+    cmk.equal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.equal(pg_catalog.cmk_text, pg_catalog.cmk_text, pg_catalog.text),
+    cmk.equal_any(pg_catalog.cmk_text, pg_catalog._text, pg_catalog.text),
+    cmk.equal_any(pg_catalog.cmk_text, pg_catalog._cmk_text, pg_catalog.text),
+    cmk.probe(pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
+    cmk.probe(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
+    cmk.probes(pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.probes(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.probes_any(pg_catalog._text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.probes_any(pg_catalog._cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
 -- Who may protect columns: whoever owns the table. These run with the rights of their caller, and
 -- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs
--- that everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the
--- registry's affair, and its owner's.
+-- that everybody may read, but for two numbers: cmk.index_key_counts() tells owners of searchable
+-- columns what to ask an administrator for. Only the data keys that a dump needs
+-- (cmk.dump_keys_needed) are the registry's affair, and its owner's.
 GRANT USAGE ON SCHEMA cmk_internal TO PUBLIC;
 GRANT SELECT ON cmk.protected_columns TO PUBLIC;
 GRANT EXECUTE ON ROUTINE
     cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text,
-        pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.int4),
+        pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.text,
+        pg_catalog.int4, pg_catalog.interval, pg_catalog.int4),
     cmk.unprotect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.text,
         pg_catalog.interval, pg_catalog.int4),
     cmk.seal_table(pg_catalog.regclass, pg_catalog.numeric, pg_catalog.int4),
-    cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name) TO PUBLIC;
+    cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name), cmk.index_key_counts() TO PUBLIC;
 
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
@@ -3232,16 +4378,24 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
-COMMENT ON FUNCTION cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
-    'Protects a column: its values are sealed from now on; says what comes next';
+COMMENT ON FUNCTION cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.int4, pg_catalog.interval, pg_catalog.int4) IS
+    'Protects a column: its values are sealed from now on, and searchable if that is said; says what comes next';
+COMMENT ON FUNCTION cmk.index_key_counts() IS
+    'How many active tenants have no index key, and of how many tenants it rotates';
+COMMENT ON FUNCTION cmk.rotate_index_key(pg_catalog.text) IS
+    'Makes a tenant''s first index key, or the next one, under which values get a second token; returns its version';
+COMMENT ON FUNCTION cmk.finish_index_rotation(pg_catalog.text) IS
+    'Makes the next index key of a tenant the current one, once all its values have tokens of both; false if some have not';
+COMMENT ON FUNCTION cmk.cancel_index_rotation(pg_catalog.text) IS
+    'Destroys the next index key of a tenant; cmk.seal_table() removes its tokens';
 COMMENT ON FUNCTION cmk.unprotect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
     'Opens all values of a column, and gives it back the type that it had';
 COMMENT ON PROCEDURE cmk.seal_table(pg_catalog.regclass, pg_catalog.numeric, pg_catalog.int4) IS
-    'Seals the values that a table had before protection, in batches, while it is in use';
+    'Seals the values that a table had before protection, and renews tokens, in batches, while it is in use';
 COMMENT ON FUNCTION cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name) IS
-    'How many values of a protected column are not sealed; reads the whole table';
+    'How many values of a protected column are not sealed, or lack the tokens that they are to have; reads the whole table';
 COMMENT ON FUNCTION cmk.dump_keys_needed(pg_catalog._regclass) IS
-    'Which data keys a dump of these tables, or of all, needs; tenant is null if the registry lacks one';
+    'Which data keys and index keys a dump of these tables, or of all, needs; tenant is null if the registry lacks one';
 COMMENT ON VIEW cmk.protected_columns IS
     'The protected columns of this database, and what is wrong with them';
 COMMENT ON COLUMN cmk.protected_columns.tenant IS
@@ -3259,7 +4413,7 @@ COMMENT ON FUNCTION cmk.is_preloaded() IS
 COMMENT ON FUNCTION cmk.column_stats() IS
     'How many values of protected columns this session sealed and opened';
 COMMENT ON FUNCTION cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS
-    'Seals what is still plaintext in some blocks of a table, except for the tenants named; used by cmk.seal_table()';
+    'Seals what is still plaintext in some blocks of a table, and renews tokens, except for the tenants named; used by cmk.seal_table()';
 COMMENT ON FUNCTION cmk.raise(pg_catalog.text, pg_catalog.text) IS
     'Raises the error of that reason, for the functions of cmk that are written in SQL';
 COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool) IS

@@ -94,21 +94,35 @@ GRANT EXECUTE ON FUNCTION
     cmk.seal_value(pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text),
     cmk.show(pg_catalog.cmk_text), cmk.show(pg_catalog.cmk_bytea), cmk.show(pg_catalog.cmk_jsonb),
+    cmk.equal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.equal(pg_catalog.cmk_text, pg_catalog.cmk_text, pg_catalog.text),
+    cmk.equal_any(pg_catalog.cmk_text, pg_catalog._text, pg_catalog.text),
+    cmk.equal_any(pg_catalog.cmk_text, pg_catalog._cmk_text, pg_catalog.text),
+    cmk.probe(pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
+    cmk.probe(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
+    cmk.probes(pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.probes(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.probes_any(pg_catalog._text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.probes_any(pg_catalog._cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
+    cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
 -- Who may protect columns: whoever owns the table. These run with the rights of their caller, and
 -- PostgreSQL asks for the ownership in each ALTER TABLE. What the others tell stands in catalogs
--- that everybody may read. Only the data keys that a dump needs (cmk.dump_keys_needed) are the
--- registry's affair, and its owner's.
+-- that everybody may read, but for two numbers: cmk.index_key_counts() tells owners of searchable
+-- columns what to ask an administrator for. Only the data keys that a dump needs
+-- (cmk.dump_keys_needed) are the registry's affair, and its owner's.
 GRANT USAGE ON SCHEMA cmk_internal TO PUBLIC;
 GRANT SELECT ON cmk.protected_columns TO PUBLIC;
 GRANT EXECUTE ON ROUTINE
     cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text,
-        pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.int4),
+        pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.text,
+        pg_catalog.int4, pg_catalog.interval, pg_catalog.int4),
     cmk.unprotect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.text,
         pg_catalog.interval, pg_catalog.int4),
     cmk.seal_table(pg_catalog.regclass, pg_catalog.numeric, pg_catalog.int4),
-    cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name) TO PUBLIC;
+    cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name), cmk.index_key_counts() TO PUBLIC;
 
 -- Those who monitor see names, states and counters, and can change nothing.
 GRANT SELECT ON cmk.tenants, cmk.status, cmk.key_event, cmk.cache, cmk.cache_stats TO pg_monitor;
@@ -117,16 +131,24 @@ GRANT EXECUTE ON FUNCTION cmk.key_status(pg_catalog.text),
     cmk.check() TO pg_monitor;
 
 COMMENT ON SCHEMA cmk IS 'Key registry and administration of cmk_encrypt';
-COMMENT ON FUNCTION cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
-    'Protects a column: its values are sealed from now on; says what comes next';
+COMMENT ON FUNCTION cmk.protect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.int4, pg_catalog.interval, pg_catalog.int4) IS
+    'Protects a column: its values are sealed from now on, and searchable if that is said; says what comes next';
+COMMENT ON FUNCTION cmk.index_key_counts() IS
+    'How many active tenants have no index key, and of how many tenants it rotates';
+COMMENT ON FUNCTION cmk.rotate_index_key(pg_catalog.text) IS
+    'Makes a tenant''s first index key, or the next one, under which values get a second token; returns its version';
+COMMENT ON FUNCTION cmk.finish_index_rotation(pg_catalog.text) IS
+    'Makes the next index key of a tenant the current one, once all its values have tokens of both; false if some have not';
+COMMENT ON FUNCTION cmk.cancel_index_rotation(pg_catalog.text) IS
+    'Destroys the next index key of a tenant; cmk.seal_table() removes its tokens';
 COMMENT ON FUNCTION cmk.unprotect_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.interval, pg_catalog.int4) IS
     'Opens all values of a column, and gives it back the type that it had';
 COMMENT ON PROCEDURE cmk.seal_table(pg_catalog.regclass, pg_catalog.numeric, pg_catalog.int4) IS
-    'Seals the values that a table had before protection, in batches, while it is in use';
+    'Seals the values that a table had before protection, and renews tokens, in batches, while it is in use';
 COMMENT ON FUNCTION cmk.unsealed_rows(pg_catalog.regclass, pg_catalog.name) IS
-    'How many values of a protected column are not sealed; reads the whole table';
+    'How many values of a protected column are not sealed, or lack the tokens that they are to have; reads the whole table';
 COMMENT ON FUNCTION cmk.dump_keys_needed(pg_catalog._regclass) IS
-    'Which data keys a dump of these tables, or of all, needs; tenant is null if the registry lacks one';
+    'Which data keys and index keys a dump of these tables, or of all, needs; tenant is null if the registry lacks one';
 COMMENT ON VIEW cmk.protected_columns IS
     'The protected columns of this database, and what is wrong with them';
 COMMENT ON COLUMN cmk.protected_columns.tenant IS
@@ -144,7 +166,7 @@ COMMENT ON FUNCTION cmk.is_preloaded() IS
 COMMENT ON FUNCTION cmk.column_stats() IS
     'How many values of protected columns this session sealed and opened';
 COMMENT ON FUNCTION cmk.seal_batch(pg_catalog.oid, pg_catalog.int2, pg_catalog.int8, pg_catalog.int8, pg_catalog._text) IS
-    'Seals what is still plaintext in some blocks of a table, except for the tenants named; used by cmk.seal_table()';
+    'Seals what is still plaintext in some blocks of a table, and renews tokens, except for the tenants named; used by cmk.seal_table()';
 COMMENT ON FUNCTION cmk.raise(pg_catalog.text, pg_catalog.text) IS
     'Raises the error of that reason, for the functions of cmk that are written in SQL';
 COMMENT ON FUNCTION cmk.register_tenant(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool) IS

@@ -76,8 +76,9 @@ CREATE TABLE cmk.data_key (
     version     pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 1),
     purpose     pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'values'
                 CHECK (purpose OPERATOR(pg_catalog.=) ANY ('{values, index}')),
+    -- next: while an index key rotates, values have a token under it beside that of the current one.
     state       pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'current'
-                CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, retired, destroyed}')),
+                CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, next, retired, destroyed}')),
     dek_id      pg_catalog.bytea NOT NULL UNIQUE
                 GENERATED ALWAYS AS (pg_catalog.substring(commitment, 1, 16)) STORED,
     commitment  pg_catalog.bytea NOT NULL
@@ -90,11 +91,14 @@ CREATE TABLE cmk.data_key (
     wrapped_by  pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
     created_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (tenant, version),
-    CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL))
+    CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL)),
+    CHECK (state OPERATOR(pg_catalog.<>) 'next' OR purpose OPERATOR(pg_catalog.=) 'index')
 );
 
 CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'current';
+CREATE UNIQUE INDEX data_key_one_next ON cmk.data_key (tenant, purpose)
+    WHERE state OPERATOR(pg_catalog.=) 'next';
 
 CREATE TABLE cmk.access (
     tenant      pg_catalog.text COLLATE pg_catalog."C",

@@ -5,10 +5,12 @@ CREATE FUNCTION cmk.inspect(
     ciphertext pg_catalog.bytea,
     OUT suite pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT tenant pg_catalog.text,
     OUT version pg_catalog.int4, OUT state pg_catalog.text,
-    OUT plaintext_bytes pg_catalog.int4, OUT envelope_bytes pg_catalog.int4)
+    OUT plaintext_bytes pg_catalog.int4, OUT envelope_bytes pg_catalog.int4,
+    OUT index_key pg_catalog.bytea, OUT next_index_key pg_catalog.bytea)
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT h.suite, h.dek_id, k.tenant, k.version, k.state, h.plaintext_bytes, h.envelope_bytes
+    SELECT h.suite, h.dek_id, k.tenant, k.version, k.state, h.plaintext_bytes, h.envelope_bytes,
+           h.index_key, h.next_index_key
       FROM cmk.envelope_header(ciphertext) h
       LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) h.dek_id
 $$;

@@ -5,5 +5,6 @@
 
 pub mod data_key;
 pub mod grant;
+pub mod index_key;
 pub mod registry;
 pub mod tenant;

@@ -15,6 +15,8 @@ pgrx::extension_sql_file!("../sql/applications.sql", name = "applications");
 pgrx::extension_sql_file!("../sql/columns/types.sql", name = "types");
 pgrx::extension_sql_file!("../sql/columns/operators.sql", name = "operators", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/sealing.sql", name = "sealing", requires = ["types"]);
+pgrx::extension_sql_file!("../sql/columns/search.sql", name = "search", requires = ["operators"]);
+pgrx::extension_sql_file!("../sql/columns/tokens.sql", name = "tokens", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/wire.sql", name = "wire", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/guards.sql", name = "guards");
 pgrx::extension_sql_file!("../sql/check.sql", name = "check");
@@ -29,14 +31,24 @@ pgrx::extension_sql_file!(
     requires = ["sealing", protections, raise, is_preloaded]
 );
 pgrx::extension_sql_file!(
+    "../sql/protect/indexes.sql",
+    name = "protect_indexes",
+    requires = ["protect_names"]
+);
+pgrx::extension_sql_file!(
     "../sql/protect/uses.sql",
     name = "protect_uses",
-    requires = ["protect_names"]
+    requires = ["protect_indexes"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/search.sql",
+    name = "protect_search",
+    requires = ["protect_uses", "views"]
 );
 pgrx::extension_sql_file!(
     "../sql/protect/views.sql",
     name = "protect_views",
-    requires = ["protect_uses"]
+    requires = ["protect_search"]
 );
 pgrx::extension_sql_file!(
     "../sql/protect/obstacles.sql",
@@ -44,9 +56,14 @@ pgrx::extension_sql_file!(
     requires = ["protect_views"]
 );
 pgrx::extension_sql_file!(
+    "../sql/protect/reindex.sql",
+    name = "protect_reindex",
+    requires = ["protect_obstacles"]
+);
+pgrx::extension_sql_file!(
     "../sql/protect/change.sql",
     name = "protect_change",
-    requires = ["protect_obstacles"]
+    requires = ["protect_reindex"]
 );
 pgrx::extension_sql_file!(
     "../sql/protect/protect.sql",
@@ -64,6 +81,16 @@ pgrx::extension_sql_file!(
     requires = ["protect", seal_batch]
 );
 pgrx::extension_sql_file!(
+    "../sql/protect/tell.sql",
+    name = "protect_tell",
+    requires = ["seal_table"]
+);
+pgrx::extension_sql_file!(
+    "../sql/protect/rotation.sql",
+    name = "protect_rotation",
+    requires = ["protect_tell"]
+);
+pgrx::extension_sql_file!(
     "../sql/protect/lint.sql",
     name = "protect_lint",
     requires = ["unprotect"]
@@ -76,7 +103,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../sql/protect/comments.sql",
     name = "protect_comments",
-    requires = ["seal_table", "protect_lint", "protect_keys"]
+    requires = ["protect_rotation", "protect_lint", "protect_keys"]
 );
 pgrx::extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 
@@ -92,6 +119,9 @@ pub extern "C-unwind" fn _PG_init() {
     pg::cpu::require_features();
     pg::init();
     pg::statement::install(column::wire::describe);
+    let (begin, any) = (column::plan::our_type, column::plan::any);
+    pg::planner::install(pg::planner::Rewrite { begin, any });
+    pg::known_protection::register_callback();
 }
 
 /// What `cargo pgrx test` asks for.

@@ -1,6 +1,7 @@
 //! Glue to PostgreSQL. `sql` declares functions, `admin` calls SPI; everything that is unsafe about
 //! the server is here, and so is what the keyring asks of a backend.
 
+pub mod array;
 mod background;
 pub mod brake;
 pub mod call;
@@ -19,7 +20,9 @@ pub mod holders;
 pub mod identity;
 pub mod interrupt;
 mod keyring_worker;
+pub mod known_protection;
 mod monitor;
+pub mod planner;
 pub mod process;
 pub mod protected_row;
 pub mod protection;
@@ -33,6 +36,7 @@ pub mod settings;
 pub mod shared_memory;
 pub mod sort_support;
 pub mod statement;
+pub mod table_scan;
 mod transaction;
 pub mod tree;
 mod undumpable;

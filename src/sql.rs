@@ -12,12 +12,14 @@ mod bench;
 mod column;
 mod encrypt;
 mod grant;
+mod index_key;
 mod inspect;
 mod maintenance;
 mod status;
 mod tenant;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
+mod token;
 
 /// Tells pgrx of the schema that `sql/registry.sql` creates.
 #[pgrx::pg_schema]

@@ -10,14 +10,19 @@ CREATE TYPE cmk_internal.column_change AS (
     target            pg_catalog.text,
     -- Makes the new values, if the table is rewritten.
     using_expression  pg_catalog.text,
-    -- What our constraint says from now on; null if none is added.
+    -- What our constraint says from now on, in place of what it said; null if it stays.
     check_name        pg_catalog.name,
     check_expression  pg_catalog.text,
     check_valid       pg_catalog.bool,
     label             pg_catalog.text,
+    -- How values are found, before and from now on; null if by scan. Another one before now means
+    -- that somebody was faster.
+    former_options    pg_catalog.text,
+    options           pg_catalog.text,
     -- The column's part of the trigger's WHEN; null if the trigger is to leave it alone.
     condition         pg_catalog.text,
-    recreate_views    pg_catalog.bool
+    -- What cmk_internal.column_uses() may find, and is no obstacle.
+    tolerated         pg_catalog.text[]
 );
 
 -- The constraints of a table and its children that the column is in, ours among them.
@@ -46,8 +51,11 @@ AS $$
      ORDER BY t.depth, t.relation::pg_catalog.oid, c.conname
 $$;
 
--- Takes the lock last: readers who come through a view lock the view first, too.
-CREATE FUNCTION cmk_internal.change_column(change cmk_internal.column_change) RETURNS pg_catalog.void
+-- Takes the lock last: readers who come through a view lock the view first, too. wanted: the indexes
+-- that a searchable column is to have and had not, as cmk_internal.wanted_indexes() tells; made: it
+-- has them now.
+CREATE FUNCTION cmk_internal.change_column(
+    change cmk_internal.column_change, OUT wanted pg_catalog.jsonb, OUT made pg_catalog.bool)
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -60,10 +68,12 @@ DECLARE
     lines pg_catalog.text[];
     conditions pg_catalog.jsonb := '{}';
     checks pg_catalog.jsonb := '[]';
+    is_empty pg_catalog.bool;
     item pg_catalog.record;
     actions pg_catalog.text[] := '{}';
 BEGIN
-    IF change.recreate_views THEN
+    wanted := '[]';
+    IF 'view' OPERATOR(pg_catalog.=) ANY (change.tolerated) THEN
         views := ARRAY(SELECT v.view FROM cmk_internal.views_of_column("table", "column") v);
     END IF;
     IF pg_catalog.cardinality(views) OPERATOR(pg_catalog.>) 0 THEN
@@ -83,15 +93,31 @@ BEGIN
 
     EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', "table");
     relations := ARRAY(SELECT t.relation FROM cmk_internal.table_tree("table") t);
-    lines := ARRAY(SELECT o.line FROM cmk_internal.column_obstacles("table", "column", false) o (line) ORDER BY 1);
-    PERFORM FROM pg_catalog.pg_attribute a
-           WHERE a.attrelid OPERATOR(pg_catalog.=) "table"
-             AND a.attname OPERATOR(pg_catalog.=) "column"
-             AND a.atttypid OPERATOR(pg_catalog.=) change.type;
-    IF NOT FOUND THEN
+    lines := ARRAY(SELECT o.line
+                     FROM cmk_internal.column_obstacles("table", "column",
+                              pg_catalog.array_remove(pg_catalog.array_remove(change.tolerated, 'view'), 'matview')) o (line)
+                    ORDER BY 1);
+    SELECT a.atttypid OPERATOR(pg_catalog.=) change.type AS same_type,
+           COALESCE(p.options, '') OPERATOR(pg_catalog.=) COALESCE(change.former_options, '') AS same_options
+      INTO item
+      FROM pg_catalog.pg_attribute a
+      LEFT JOIN cmk.protections() p
+             ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
+     WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
+    IF item.same_type IS NOT TRUE THEN
         lines := pg_catalog.array_append(lines, 'its type has just been changed by somebody else');
+    ELSIF NOT item.same_options THEN
+        lines := pg_catalog.array_append(lines, 'its protection has just been changed by somebody else');
     END IF;
     PERFORM cmk_internal.refuse(lines);
+    is_empty := NOT EXISTS (SELECT FROM pg_catalog.unnest(relations) t (relation)
+                             WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0);
+    made := is_empty OR change.using_expression IS NOT NULL;
+    IF change.options IS NOT NULL THEN
+        SELECT COALESCE(pg_catalog.jsonb_agg(w.*), '[]') INTO wanted
+          FROM cmk_internal.wanted_indexes("table", "column", NOT made) w;
+        PERFORM cmk_internal.drop_plain_indexes("table", "column");
+    END IF;
 
     -- Partitions have clones of their parent's trigger.
     SELECT pg_catalog.jsonb_object_agg(t.relation::pg_catalog.oid::pg_catalog.text,
@@ -115,7 +141,8 @@ BEGIN
     -- PostgreSQL would check every row again, under the lock, and open each value to do so.
     SELECT COALESCE(pg_catalog.jsonb_agg(c.*), '[]') INTO checks
       FROM cmk_internal.checks_of_column("table", "column") c
-     WHERE change.target IS NOT NULL AND (c.is_ours OR change.condition IS NOT NULL);
+     WHERE change.target IS NOT NULL AND (c.is_ours OR change.condition IS NOT NULL)
+        OR change.check_expression IS NOT NULL AND c.is_ours;
     FOR item IN SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (relation pg_catalog.regclass, name pg_catalog.name, is_local pg_catalog.bool) LOOP
         IF item.is_local THEN
             EXECUTE pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', item.relation, item.name);
@@ -135,10 +162,7 @@ BEGIN
     IF change.check_expression IS NOT NULL THEN
         actions := pg_catalog.array_append(actions, pg_catalog.format('ADD CONSTRAINT %I CHECK (%s)%s',
             change.check_name, change.check_expression,
-            CASE WHEN NOT change.check_valid AND EXISTS (
-                          SELECT FROM pg_catalog.unnest(relations) t (relation)
-                           WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0)
-                 THEN ' NOT VALID' END));
+            CASE WHEN NOT change.check_valid AND NOT is_empty THEN ' NOT VALID' END));
     END IF;
     IF pg_catalog.cardinality(actions) OPERATOR(pg_catalog.>) 0 THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
@@ -160,12 +184,16 @@ BEGIN
     FOR item IN
         SELECT c.* FROM pg_catalog.jsonb_to_recordset(checks) c (
                    relation pg_catalog.regclass, name pg_catalog.name, is_ours pg_catalog.bool, comment pg_catalog.text)
-         WHERE c.comment IS NOT NULL AND NOT c.is_ours
+         WHERE c.comment IS NOT NULL
+           AND (NOT c.is_ours OR c.name OPERATOR(pg_catalog.=) change.check_name)
     LOOP
         EXECUTE pg_catalog.format('COMMENT ON CONSTRAINT %I ON %s IS %L', item.name, item.relation, item.comment);
     END LOOP;
 
     PERFORM cmk_internal.make_seal_triggers(relations, conditions, change.condition);
+    IF made THEN
+        PERFORM cmk_internal.make_indexes("column", wanted);
+    END IF;
     PERFORM cmk_internal.run_as(as_roles, script);
 END
 $$;
@@ -239,8 +267,8 @@ $$;
 -- later waits behind us. Between two tries everybody else gets through, for a time by chance, so
 -- that two such changes do not meet again and again.
 CREATE FUNCTION cmk_internal.change_column_politely(
-    change cmk_internal.column_change, lock_timeout pg_catalog.interval, lock_attempts pg_catalog.int4)
-RETURNS pg_catalog.void
+    change cmk_internal.column_change, lock_timeout pg_catalog.interval, lock_attempts pg_catalog.int4,
+    OUT wanted pg_catalog.jsonb, OUT made pg_catalog.bool)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -251,7 +279,7 @@ BEGIN
     FOR attempt IN 1 .. GREATEST(1, COALESCE(lock_attempts, 10)) LOOP
         BEGIN
             PERFORM pg_catalog.set_config('lock_timeout', milliseconds::pg_catalog.text, true);
-            PERFORM cmk_internal.change_column(change);
+            SELECT c.* INTO wanted, made FROM cmk_internal.change_column(change) c;
             PERFORM pg_catalog.set_config('lock_timeout', before, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN

@@ -27,20 +27,40 @@ BEGIN
                         CROSS JOIN LATERAL cmk_internal.table_tree(given.relation) t))
          ORDER BY c.oid::pg_catalog.regclass::pg_catalog.text, a.attnum
     LOOP
+        -- A token names its index key by the first bytes of the id, which tell those of a tenant
+        -- apart.
         RETURN QUERY EXECUTE pg_catalog.format(
-            'SELECT k.tenant, k.version, sealed.dek_id, k.state, %2$L::pg_catalog.regclass, %1$L::pg_catalog.name, sealed.number
-               FROM (SELECT h.dek_id, pg_catalog.count(*) AS number
-                       FROM ONLY %2$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%1$I)) h
-                      WHERE cmk.is_sealed(%1$I) GROUP BY h.dek_id) sealed
-               LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
-              ORDER BY k.tenant, k.version, sealed.dek_id',
+            'WITH sealed AS MATERIALIZED (
+                 SELECT h.dek_id, h.index_key, h.next_index_key, pg_catalog.count(*) AS number
+                   FROM ONLY %2$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%1$I)) h
+                  WHERE cmk.is_sealed(%1$I) GROUP BY h.dek_id, h.index_key, h.next_index_key),
+             needed AS (
+                 SELECT k.tenant, k.version, sealed.dek_id, k.state, sealed.number
+                   FROM sealed
+                   LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
+                 UNION ALL
+                 SELECT k.tenant, k.version, COALESCE(k.dek_id, token.index_key), k.state, sealed.number
+                   FROM sealed
+                  CROSS JOIN LATERAL (VALUES (sealed.index_key), (sealed.next_index_key)) token (index_key)
+                   LEFT JOIN cmk.data_key opens ON opens.dek_id OPERATOR(pg_catalog.=) sealed.dek_id
+                   LEFT JOIN cmk.data_key k
+                          ON k.tenant OPERATOR(pg_catalog.=) opens.tenant
+                         AND k.purpose OPERATOR(pg_catalog.=) ''index''
+                         AND pg_catalog.substring(k.dek_id, 1, 4) OPERATOR(pg_catalog.=) token.index_key
+                  WHERE token.index_key IS NOT NULL)
+             SELECT n.tenant, n.version, n.dek_id, n.state, %2$L::pg_catalog.regclass, %1$L::pg_catalog.name,
+                    pg_catalog.sum(n.number)::pg_catalog.int8
+               FROM needed n
+              GROUP BY n.tenant, n.version, n.dek_id, n.state
+              ORDER BY n.tenant, n.version, n.dek_id',
             item.attname, item.relation);
     END LOOP;
 END
 $$;
 
--- Of the protected columns of these tables, or of all tables: how many values each data key seals.
--- tenant is null where the registry lacks the data key.
+-- Of the protected columns of these tables, or of all tables: how many values each data key seals,
+-- and how many have a token of each index key. tenant is null where the registry lacks the data key;
+-- of an index key, dek_id is then only as long as it stands in tokens.
 CREATE FUNCTION cmk.dump_keys_needed(
     VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
     OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,

@@ -1,8 +1,8 @@
 -- What is protected in this database, and what is wrong with it: read from the catalogs, so that
 -- nothing can get lost.
 
--- Rows whose value isn't sealed, in a table with its partitions and children. Reads all of it, and
--- takes no key.
+-- Rows whose value cmk.seal_table() would change, in a table with its partitions and children: it is
+-- not sealed, or has not the tokens that it is to have. Reads all of it, and takes no key.
 CREATE FUNCTION cmk.unsealed_rows("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.int8
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
@@ -10,11 +10,17 @@ SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
 DECLARE
     rows pg_catalog.int8;
+    pending pg_catalog.text;
 BEGIN
     PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
     PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
     PERFORM cmk_internal.refuse_unprotected("table", "column");
-    EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE NOT cmk.is_sealed(%I)', "table", "column") INTO rows;
+    SELECT cmk_internal.pending_condition(a.atttypid, pg_catalog.quote_ident(a.attname), p.label, p.options) INTO pending
+      FROM pg_catalog.pg_attribute a
+      LEFT JOIN cmk.protections() p
+             ON p.relation OPERATOR(pg_catalog.=) a.attrelid AND p.attnum OPERATOR(pg_catalog.=) a.attnum
+     WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column";
+    EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE %s', "table", pending) INTO rows;
     RETURN rows;
 END
 $$;
@@ -26,7 +32,7 @@ RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH place AS MATERIALIZED (
-        SELECT t.relation, a.attnum, c.relkind, p.constraint_oid, p.label, p.validated,
+        SELECT t.relation, a.attnum, c.relkind, p.constraint_oid, p.label, p.options, p.validated,
                g.tgenabled, d.adbin, d.adrelid
           FROM cmk_internal.table_tree(column_problems."table") t
           JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
@@ -40,12 +46,34 @@ AS $$
                 AND g.tgname OPERATOR(pg_catalog.=) '~cmk_seal'
                 AND g.tgfoid OPERATOR(pg_catalog.=) 'cmk.seal()'::pg_catalog.regprocedure
           LEFT JOIN pg_catalog.pg_attrdef d
-                 ON d.adrelid OPERATOR(pg_catalog.=) a.attrelid AND d.adnum OPERATOR(pg_catalog.=) a.attnum)
+                 ON d.adrelid OPERATOR(pg_catalog.=) a.attrelid AND d.adnum OPERATOR(pg_catalog.=) a.attnum),
+    index AS MATERIALIZED (
+        SELECT x.*
+          FROM cmk_internal.column_indexes(column_problems."table", column_problems."column") x)
     SELECT pg_catalog.format('constraint_missing: %s', place.relation)
       FROM place WHERE place.constraint_oid IS NULL
     UNION ALL
     SELECT pg_catalog.format('not_validated: %s', place.relation)
       FROM place WHERE NOT place.validated
+    UNION ALL
+    SELECT pg_catalog.format('no_index: %s', place.relation)
+      FROM place
+     WHERE place.options IS NOT NULL AND place.relkind OPERATOR(pg_catalog.=) 'r'
+       AND NOT EXISTS (SELECT FROM index x
+                        WHERE x.relation OPERATOR(pg_catalog.=) place.relation
+                          AND x.kind OPERATOR(pg_catalog.=) 'token index' AND x.is_valid)
+    UNION ALL
+    SELECT pg_catalog.format('unique_shortened: %s', x.index)
+      FROM place
+      JOIN index x ON x.relation OPERATOR(pg_catalog.=) place.relation
+     WHERE x.is_unique AND NOT x.is_attached
+       AND x.kind OPERATOR(pg_catalog.=) ANY ('{token index, next index}')
+       AND place.options OPERATOR(pg_catalog.~) ',bits='
+    UNION ALL
+    SELECT pg_catalog.format('next_index: %s', x.index)
+      FROM index x
+     WHERE x.kind OPERATOR(pg_catalog.=) 'next index' AND NOT x.is_attached
+       AND (SELECT k.rotating OPERATOR(pg_catalog.=) 0 FROM cmk.index_key_counts() k)
     UNION ALL
     SELECT pg_catalog.format('trigger_missing: %s', place.relation)
       FROM place WHERE place.tgenabled IS NULL

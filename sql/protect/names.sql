@@ -174,6 +174,20 @@ BEGIN
 END
 $$;
 
+-- Whether cmk.seal_table() has something to do with a value, as SQL: it is not sealed, or its tokens
+-- are not those that it is to have. A column without a constraint of ours has no label.
+CREATE FUNCTION cmk_internal.pending_condition(
+    type pg_catalog.oid, value pg_catalog.text, label pg_catalog.text, options pg_catalog.text)
+RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN pending_condition.label IS NOT NULL
+                 AND pending_condition.type OPERATOR(pg_catalog.=) 'pg_catalog.cmk_text'::pg_catalog.regtype::pg_catalog.oid
+                THEN pg_catalog.format('(%1$s IS NOT NULL AND cmk.needs_sealing(%1$s, %2$L, %3$L))',
+                         pending_condition.value, pending_condition.label, pending_condition.options)
+                ELSE pg_catalog.format('NOT cmk.is_sealed(%s)', pending_condition.value) END
+$$;
+
 -- The statement that makes the trigger. "OR true" lets the planner drop the condition, while
 -- PostgreSQL goes on guarding the columns that it names.
 CREATE FUNCTION cmk_internal.seal_trigger(relation pg_catalog.regclass, conditions pg_catalog.text[])

@@ -1,9 +1,10 @@
 -- Why the type of a column cannot be changed, and why a column cannot be protected: all reasons at
 -- once, a line each.
 
--- What forbids any change of a column's type, whatever the new type is.
+-- What forbids any change of a column's type, whatever the new type is. tolerated: kinds of uses
+-- that the change can cope with.
 CREATE FUNCTION cmk_internal.column_obstacles(
-    "table" pg_catalog.regclass, "column" pg_catalog.name, recreate_views pg_catalog.bool)
+    "table" pg_catalog.regclass, "column" pg_catalog.name, tolerated pg_catalog.text[])
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -37,16 +38,26 @@ AS $$
     UNION ALL
     SELECT u.line
       FROM cmk_internal.column_uses(column_obstacles."table", column_obstacles."column") u
-     WHERE NOT (column_obstacles.recreate_views AND u.kind OPERATOR(pg_catalog.=) ANY ('{view, matview}'))
+     WHERE NOT u.kind OPERATOR(pg_catalog.=) ANY (column_obstacles.tolerated)
     UNION ALL
     SELECT v.line
       FROM cmk_internal.view_obstacles(column_obstacles."table", column_obstacles."column") v (line)
-     WHERE column_obstacles.recreate_views
+     WHERE 'view' OPERATOR(pg_catalog.=) ANY (column_obstacles.tolerated)
+$$;
+
+-- The kinds of uses that a change can cope with. Without tokens there can be no index of them.
+CREATE FUNCTION cmk_internal.tolerated_uses(views pg_catalog.text, is_searchable pg_catalog.bool)
+RETURNS pg_catalog.text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.array_cat(
+               CASE WHEN tolerated_uses.views OPERATOR(pg_catalog.=) 'recreate' THEN '{view, matview}'::pg_catalog.text[] ELSE '{}' END,
+               CASE WHEN tolerated_uses.is_searchable THEN '{plain index, token index, next index}'::pg_catalog.text[] ELSE '{}' END)
 $$;
 
 -- The same, in order, and what is wrong with the argument views.
 CREATE FUNCTION cmk_internal.common_obstacles(
-    "table" pg_catalog.regclass, "column" pg_catalog.name, views pg_catalog.text)
+    "table" pg_catalog.regclass, "column" pg_catalog.name, views pg_catalog.text, tolerated pg_catalog.text[])
 RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -55,7 +66,7 @@ AS $$
     UNION ALL
     (SELECT o.line
        FROM cmk_internal.column_obstacles(common_obstacles."table", common_obstacles."column",
-                                 common_obstacles.views OPERATOR(pg_catalog.=) 'recreate') o (line)
+                                          common_obstacles.tolerated) o (line)
       ORDER BY o.line)
 $$;
 
@@ -164,12 +175,15 @@ $$;
 CREATE FUNCTION cmk_internal.protect_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name,
     tenant_column pg_catalog.name, tenant_expression pg_catalog.text,
-    rewrite pg_catalog.bool, views pg_catalog.text, label pg_catalog.text)
+    rewrite pg_catalog.bool, views pg_catalog.text, label pg_catalog.text,
+    searchable pg_catalog.bool, normalization pg_catalog.text, token_bits pg_catalog.int4)
 RETURNS SETOF pg_catalog.text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     item pg_catalog.record;
+    former pg_catalog.text;
+    options pg_catalog.text;
 BEGIN
     SELECT c.relkind, c.relnamespace, n.nspname INTO item
       FROM pg_catalog.pg_class c
@@ -198,8 +212,14 @@ BEGIN
         RETURN QUERY SELECT pg_catalog.format('there is no column %I in %s', "column", "table");
         RETURN;
     ELSIF cmk_internal.is_protected_type(item.atttypid) THEN
-        -- Else something of it was lost, and is made again.
-        IF cmk_internal.is_protected("table", "column") THEN
+        SELECT p.options INTO former
+          FROM cmk.protections() p
+         WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
+           AND p.attnum OPERATOR(pg_catalog.=) item.attnum;
+        -- Else something of it was lost, and is made again, or its search changes.
+        IF cmk_internal.is_protected("table", "column")
+           AND COALESCE(cmk_internal.new_options(former, searchable, normalization, token_bits), '')
+               OPERATOR(pg_catalog.=) COALESCE(former, '') THEN
             RETURN QUERY SELECT 'it is protected already';
         END IF;
     ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
@@ -221,6 +241,8 @@ BEGIN
     IF NOT item.deterministic THEN
         RETURN QUERY SELECT 'its collation is not deterministic';
     END IF;
+    options := cmk_internal.new_options(former, searchable, normalization, token_bits);
+    RETURN QUERY SELECT * FROM cmk_internal.search_obstacles("table", "column", searchable, normalization, token_bits);
     RETURN QUERY SELECT * FROM cmk_internal.tenant_obstacles("table", "column", tenant_column, tenant_expression);
     IF label OPERATOR(pg_catalog.=) '' THEN
         RETURN QUERY SELECT 'the label is empty';
@@ -233,6 +255,7 @@ BEGIN
          WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
            AND p.label OPERATOR(pg_catalog.=) protect_obstacles.label
            AND a.attname OPERATOR(pg_catalog.<>) "column";
-    RETURN QUERY SELECT * FROM cmk_internal.common_obstacles("table", "column", views);
+    RETURN QUERY SELECT * FROM cmk_internal.common_obstacles("table", "column", views,
+        cmk_internal.tolerated_uses(views, options IS NOT NULL));
 END
 $$;

@@ -1,26 +1,42 @@
--- Seals the values that were there before protection, a few blocks at a time, while the table is in
--- use. Each batch is a transaction of its own, so that it can be stopped at any time, and called
--- again to go on.
+-- Seals the values that were there before protection, and gives those of searchable columns the
+-- tokens that they are to have, a few blocks at a time, while the table is in use. Each batch is a
+-- transaction of its own, so that it can be stopped at any time, and called again to go on.
 
--- What of a table, its partitions and its children is to be sealed, and who the tenant is: an
--- expression over a row that is called "new".
+-- What of a table, its partitions and its children is to be sealed. tenant, and whether a value is
+-- to be sealed, are expressions over a row that is called "new".
 CREATE FUNCTION cmk_internal.columns_to_seal(
     "table" pg_catalog.regclass,
     OUT relation pg_catalog.regclass, OUT attnum pg_catalog.int2, OUT "column" pg_catalog.name,
-    OUT tenant pg_catalog.text, OUT constraint_oid pg_catalog.oid, OUT validated pg_catalog.bool)
+    OUT tenant pg_catalog.text, OUT pending pg_catalog.text, OUT searchable pg_catalog.bool,
+    OUT constraint_oid pg_catalog.oid, OUT validated pg_catalog.bool)
 RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, a.attnum, a.attname,
            CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
                 THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
-           p.constraint_oid, p.validated
+           cmk_internal.pending_condition(a.atttypid, pg_catalog.format('"new".%I', a.attname), p.label, p.options),
+           p.options IS NOT NULL, p.constraint_oid, p.validated
       FROM cmk_internal.table_tree(columns_to_seal."table") t
       JOIN cmk.protections() p ON p.relation OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
       JOIN pg_catalog.pg_attribute a
         ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
       LEFT JOIN cmk_internal.seal_conditions(t.relation) s ON s.label OPERATOR(pg_catalog.=) p.label
      ORDER BY t.depth, t.relation::pg_catalog.oid, a.attnum
+$$;
+
+-- Whether the table itself holds a value that is not sealed. Takes no key.
+CREATE FUNCTION cmk_internal.has_plaintext(relation pg_catalog.regclass, "column" pg_catalog.name)
+RETURNS pg_catalog.bool
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_one pg_catalog.bool;
+BEGIN
+    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %s WHERE NOT cmk.is_sealed(%I))', relation, "column")
+        INTO found_one;
+    RETURN found_one;
+END
 $$;
 
 CREATE FUNCTION cmk_internal.seal_obstacles("table" pg_catalog.regclass) RETURNS SETOF pg_catalog.text
@@ -68,7 +84,7 @@ $$;
 -- Seals the values of some blocks, tenant by tenant, and goes past those whose values cannot be
 -- sealed. unavailable: tenants that need not be tried again; failures: what went wrong, by tenant.
 CREATE FUNCTION cmk_internal.seal_by_tenant(
-    relation pg_catalog.regclass, attnum pg_catalog.int2, "column" pg_catalog.name, tenant pg_catalog.text,
+    relation pg_catalog.regclass, attnum pg_catalog.int2, pending pg_catalog.text, tenant pg_catalog.text,
     first_block pg_catalog.int8, last_block pg_catalog.int8, skip pg_catalog.text[],
     OUT sealed pg_catalog.int8, OUT unavailable pg_catalog.text[], OUT failures pg_catalog.jsonb)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -82,8 +98,8 @@ BEGIN
     unavailable := '{}';
     failures := '{}';
     EXECUTE pg_catalog.format(
-        'SELECT pg_catalog.array_agg(DISTINCT t.tenant) FROM (SELECT (%s)::pg_catalog.text AS tenant FROM ONLY %s AS "new" WHERE "new".ctid OPERATOR(pg_catalog.>=) %L AND "new".ctid OPERATOR(pg_catalog.<) %L AND NOT cmk.is_sealed("new".%I)) t',
-        tenant, relation, pg_catalog.format('(%s,0)', first_block), pg_catalog.format('(%s,0)', last_block), "column")
+        'SELECT pg_catalog.array_agg(DISTINCT t.tenant) FROM (SELECT (%s)::pg_catalog.text AS tenant FROM ONLY %s AS "new" WHERE "new".ctid OPERATOR(pg_catalog.>=) %L AND "new".ctid OPERATOR(pg_catalog.<) %L AND %s) t',
+        tenant, relation, pg_catalog.format('(%s,0)', first_block), pg_catalog.format('(%s,0)', last_block), pending)
         INTO tenants;
     FOREACH one IN ARRAY COALESCE(tenants, '{}') LOOP
         CONTINUE WHEN pg_catalog.array_position(skip, one) IS NOT NULL;
@@ -137,6 +153,7 @@ DECLARE
     started pg_catalog.timestamptz;
     told pg_catalog.timestamptz := pg_catalog.clock_timestamp();
     busy pg_catalog.int4 := 0;
+    plaintext pg_catalog.bool;
     detail pg_catalog.text;
     error pg_catalog.text;
 BEGIN
@@ -146,8 +163,12 @@ BEGIN
     PERFORM cmk_internal.tell_of_triggers("table");
     COMMIT;
     FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s LOOP
-        CONTINUE WHEN item.validated;
-        PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
+        -- The tokens of a searchable column may be old, as after a rotation of an index key.
+        CONTINUE WHEN item.validated AND NOT item.searchable;
+        plaintext := NOT item.validated AND cmk_internal.has_plaintext(item.relation, item."column");
+        IF plaintext THEN
+            PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
+        END IF;
         COMMIT;
         first_block := 0;
         -- What comes later, the trigger seals.
@@ -172,7 +193,7 @@ BEGIN
                         RAISE;
                     END IF;
                     SELECT b.* INTO batch
-                      FROM cmk_internal.seal_by_tenant(item.relation, item.attnum, item."column", item.tenant, first_block,
+                      FROM cmk_internal.seal_by_tenant(item.relation, item.attnum, item.pending, item.tenant, first_block,
                                first_block OPERATOR(pg_catalog.+) GREATEST(COALESCE(batch_blocks, 64), 1), skip) b;
                     sealed := batch.sealed;
                     skip := skip OPERATOR(pg_catalog.||) batch.unavailable;
@@ -180,7 +201,7 @@ BEGIN
             END;
             IF error IS NULL THEN
                 busy := 0;
-                IF sealed OPERATOR(pg_catalog.>) 0 THEN
+                IF plaintext AND sealed OPERATOR(pg_catalog.>) 0 THEN
                     PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
                 END IF;
                 total := total OPERATOR(pg_catalog.+) sealed;
@@ -208,47 +229,10 @@ BEGIN
         EXECUTE pg_catalog.format('ANALYZE %s', "table");
     END IF;
     PERFORM cmk_internal.tell_remnants("table", total);
-END
-$$;
-
--- Who may not set session_replication_role cannot keep users' triggers from firing.
-CREATE FUNCTION cmk_internal.tell_of_triggers("table" pg_catalog.regclass) RETURNS pg_catalog.void
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    triggers pg_catalog.text;
-BEGIN
-    -- Bits of tgtype: 1 for each row, 16 UPDATE.
-    SELECT pg_catalog.string_agg(pg_catalog.format('%I on %s', g.tgname, t.relation), ', ') INTO triggers
-      FROM cmk_internal.columns_to_seal("table") t
-      JOIN pg_catalog.pg_trigger g ON g.tgrelid OPERATOR(pg_catalog.=) t.relation
-     WHERE NOT t.validated AND NOT g.tgisinternal
-       AND g.tgname OPERATOR(pg_catalog.<>) '~cmk_seal'
-       AND g.tgenabled OPERATOR(pg_catalog.=) 'O'
-       AND g.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 16 OPERATOR(pg_catalog.<>) 0;
-    IF triggers IS NOT NULL THEN
-        PERFORM pg_catalog.set_config('session_replication_role', pg_catalog.current_setting('session_replication_role'), true);
-    END IF;
-EXCEPTION WHEN insufficient_privilege THEN
-    RAISE WARNING 'triggers fire while values are sealed: %', triggers
-        USING HINT = 'They do not for superusers, nor for roles that were granted SET ON PARAMETER session_replication_role.';
-END
-$$;
-
-CREATE FUNCTION cmk_internal.tell_failures(failures pg_catalog.jsonb) RETURNS pg_catalog.void
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    item pg_catalog.record;
-BEGIN
-    FOR item IN SELECT f.key, f.value FROM pg_catalog.jsonb_each_text(failures) f ORDER BY f.key LIMIT 50 LOOP
-        RAISE WARNING 'values of tenant % are not sealed: %',
-            CASE WHEN item.key OPERATOR(pg_catalog.=) '' THEN 'NULL' ELSE pg_catalog.to_json(item.key)::pg_catalog.text END, item.value
-            USING HINT = 'Once that is mended, CALL cmk.seal_table() again; it goes on where it must.';
-    END LOOP;
-    IF failures OPERATOR(pg_catalog.<>) '{}'::pg_catalog.jsonb THEN
-        RAISE WARNING 'values of % tenants are not sealed, and the constraint is not validated',
-            (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys(failures));
+    IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
+        COMMIT;
+        PERFORM cmk_internal.tell_missing_indexes("table");
+        PERFORM cmk_internal.go_on_rotating("table");
     END IF;
 END
 $$;
@@ -270,30 +254,5 @@ BEGIN
 EXCEPTION WHEN check_violation THEN
     GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
     RAISE WARNING '% of % is not valid: %', pg_catalog.quote_ident(item.conname), item.relation, SQLERRM USING DETAIL = detail;
-END
-$$;
-
--- Says where plaintext is left, and how to remove it.
-CREATE FUNCTION cmk_internal.tell_remnants("table" pg_catalog.regclass, sealed pg_catalog.int8) RETURNS pg_catalog.void
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    places pg_catalog.text;
-    statements pg_catalog.text;
-BEGIN
-    SELECT pg_catalog.string_agg(DISTINCT f.object::pg_catalog.text, ', '),
-           pg_catalog.string_agg(DISTINCT CASE WHEN f.is_index
-               THEN pg_catalog.format('REINDEX INDEX CONCURRENTLY %s;', f.object)
-               ELSE pg_catalog.format('VACUUM FULL %s;', f.object) END, ' ')
-      INTO places, statements
-      FROM cmk_internal.columns_to_seal("table") s
-     CROSS JOIN LATERAL cmk_internal.protection_note(s.constraint_oid) n
-     CROSS JOIN LATERAL cmk_internal.files_of_column(s.relation, s.attnum) f
-     WHERE f.file OPERATOR(pg_catalog.=) ANY (n.files);
-    RAISE NOTICE '% rows of % sealed', sealed, "table";
-    IF places IS NOT NULL THEN
-        RAISE NOTICE 'plaintext may be left in the files of %, in old statistics, in WAL and in backups', places
-            USING HINT = pg_catalog.concat(statements, ' VACUUM FULL pg_catalog.pg_statistic;');
-    END IF;
 END
 $$;

@@ -118,31 +118,10 @@ AS $$
             OR c.confrelid OPERATOR(pg_catalog.=) place.oid
             AND place.attnum OPERATOR(pg_catalog.=) ANY (c.confkey))
     UNION
-    -- An index that only INCLUDEs the column needs no operator class, and stays.
-    SELECT CASE WHEN position.is_key THEN 'index' ELSE 'index expression' END, c.oid,
-           CASE WHEN NOT position.is_key
-                THEN pg_catalog.format('index %s uses it in an expression or in WHERE', c.oid::pg_catalog.regclass)
-                WHEN i.indisprimary THEN pg_catalog.format('primary key %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
-                WHEN i.indisexclusion
-                THEN pg_catalog.format('exclusion constraint %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
-                WHEN i.indisunique THEN pg_catalog.format('unique index %s contains it: no index can, so far', c.oid::pg_catalog.regclass)
-                ELSE pg_catalog.format('index %s contains it: no index can, so far', c.oid::pg_catalog.regclass) END
-      FROM place
-      JOIN pg_catalog.pg_index i ON i.indrelid OPERATOR(pg_catalog.=) place.oid
-      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
-     CROSS JOIN LATERAL (
-           SELECT place.attnum OPERATOR(pg_catalog.=) ANY (i.indkey::pg_catalog.int2[]),
-                  place.attnum OPERATOR(pg_catalog.=) ANY (
-                      (pg_catalog.string_to_array(i.indkey::pg_catalog.text, ' ')::pg_catalog.int2[])[1:i.indnkeyatts]),
-                  pg_catalog.strpos(pg_catalog.concat(pg_catalog.pg_get_expr(i.indexprs, i.indrelid), ' ',
-                                                      pg_catalog.pg_get_expr(i.indpred, i.indrelid)),
-                                    pg_catalog.quote_ident(column_uses."column")) OPERATOR(pg_catalog.>) 0,
-                  EXISTS (SELECT FROM used
-                           WHERE used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
-                             AND used.objid OPERATOR(pg_catalog.=) c.oid)
-           ) position (is_column, is_key, is_named, is_used)
-     WHERE NOT c.relispartition
-       AND (position.is_key OR position.is_used AND (NOT position.is_column OR position.is_named))
+    -- Of partitions' indexes, their parent's is enough.
+    SELECT x.kind, x.index::pg_catalog.oid, x.line
+      FROM cmk_internal.column_indexes(column_uses."table", column_uses."column") x
+     WHERE NOT x.is_attached
     UNION
     SELECT 'row type', holder.oid,
            pg_catalog.format('%s has a column of the row type of %s', holder.oid::pg_catalog.regclass, place.relation)

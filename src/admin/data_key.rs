@@ -24,9 +24,14 @@ pub fn destroy_all(database: &str) -> Result<usize> {
 /// Has KMS make a data key, and stores it as the current one of its purpose. Returns its version.
 pub(super) fn add(tenant: &Tenant, purpose: Purpose) -> Result<i32> {
     let version = tenant.next_version()?;
-    let made = keyring().make_data_key(&THIS_PROCESS, tenant, purpose);
-    put(tenant, version, purpose, &made.map_err(|error| error.for_tenant(&tenant.name))?)?;
+    put(tenant, version, purpose, &make(tenant, purpose)?)?;
     Ok(version)
+}
+
+/// Has KMS make a data key.
+pub(super) fn make(tenant: &Tenant, purpose: Purpose) -> Result<WrappedDataKey> {
+    let made = keyring().make_data_key(&THIS_PROCESS, tenant, purpose);
+    made.map_err(|error| error.for_tenant(&tenant.name))
 }
 
 pub(super) fn put(
@@ -35,15 +40,31 @@ pub(super) fn put(
     purpose: Purpose,
     made: &WrappedDataKey,
 ) -> Result<()> {
-    let (name, purpose) = (&*tenant.name, purpose.name());
+    retire(tenant, purpose)?;
+    insert(tenant, version, purpose, "current", made)
+}
+
+/// The current data key of a purpose becomes one that seals nothing any more.
+pub(super) fn retire(tenant: &Tenant, purpose: Purpose) -> Result<()> {
     const RETIRE: &str = "
         UPDATE cmk.data_key SET state = 'retired'
          WHERE tenant OPERATOR(pg_catalog.=) $1 AND purpose OPERATOR(pg_catalog.=) $2
            AND state OPERATOR(pg_catalog.=) 'current'";
-    write::execute(RETIRE, &[name.into(), purpose.into()])?;
+    write::execute(RETIRE, &[(&*tenant.name).into(), purpose.name().into()]).map(|_| ())
+}
+
+/// Stores a data key in the state given.
+pub(super) fn insert(
+    tenant: &Tenant,
+    version: i32,
+    purpose: Purpose,
+    state: &str,
+    made: &WrappedDataKey,
+) -> Result<()> {
+    let (name, purpose) = (&*tenant.name, purpose.name());
     const INSERT: &str = "
-        INSERT INTO cmk.data_key (tenant, version, purpose, commitment, wrapped, wrapped_by)
-        VALUES ($1, $2, $3, $4, $5, $6)";
+        INSERT INTO cmk.data_key (tenant, version, purpose, commitment, wrapped, wrapped_by, state)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let arguments = [
         name.into(),
         version.into(),
@@ -51,6 +72,7 @@ pub(super) fn put(
         made.commitment.as_bytes().as_slice().into(),
         made.wrapped.as_slice().into(),
         tenant.customer_key.uri().into(),
+        state.into(),
     ];
     write::one(INSERT, &arguments)?;
     const COUNT: &str = "

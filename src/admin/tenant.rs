@@ -3,7 +3,7 @@
 //! `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two
 //! DBAs at once one wins and the other hears `tenant_busy`.
 
-use super::data_key;
+use super::{data_key, index_key};
 use crate::pg::brake::{self, Target};
 use crate::pg::process::{THIS_PROCESS, keyring};
 use crate::pg::registry::tables::TENANT;
@@ -13,7 +13,8 @@ use cmk_keyring::tenant::{Tenant, TenantState, check_tenant_name, check_tenant_n
 use cmk_kms::{CustomerKey, Purpose};
 use pgrx::datum::DatumWithOid;
 
-/// Registers a tenant and, if it is to be active, makes its first data key. Returns its state.
+/// Registers a tenant and, if it is to be active, makes its first data key, and an index key if the
+/// database has a searchable column. Returns its state.
 ///
 /// `options` is a JSON object; which ones there are is the provider's business.
 ///
@@ -43,6 +44,9 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     // Before the first change of the registry, so that all processes know what KMS says.
     let make = || keyring().make_data_key(&THIS_PROCESS, &registered, Purpose::Values);
     let made = activate.then(make).transpose().map_err(named)?;
+    let make_index_key = || data_key::make(&registered, Purpose::Index);
+    let needs_index_key = activate && index_key::are_needed()?;
+    let index_key = needs_index_key.then(make_index_key).transpose()?;
     const INSERT: &str = "
         INSERT INTO cmk.tenant (tenant, key_uri, options, epoch)
         VALUES ($1, $2, $3::pg_catalog.text::pg_catalog.jsonb, $4) ON CONFLICT DO NOTHING";
@@ -55,6 +59,9 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     }
     let Some(made) = made else { return Ok(TenantState::Pending) };
     data_key::put(&registered, 1, Purpose::Values, &made)?;
+    if let Some(index_key) = index_key {
+        data_key::put(&registered, 2, Purpose::Index, &index_key)?;
+    }
     set_state(tenant, TenantState::Pending, TenantState::Active)?;
     Ok(TenantState::Active)
 }
@@ -90,7 +97,11 @@ pub fn alter_options(tenant: &str, options: &str) -> Result<()> {
 /// As [`lock`]; what KMS refuses with.
 pub fn activate(tenant: &str) -> Result<TenantState> {
     let locked = lock(tenant, Some(TenantState::Pending))?;
-    data_key::add(&locked, Purpose::Values)?;
+    let version = data_key::add(&locked, Purpose::Values)?;
+    if index_key::are_needed()? {
+        let made = data_key::make(&locked, Purpose::Index)?;
+        data_key::put(&locked, version + 1, Purpose::Index, &made)?;
+    }
     set_state(tenant, TenantState::Pending, TenantState::Active)?;
     Ok(TenantState::Active)
 }

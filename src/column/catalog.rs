@@ -38,6 +38,31 @@ impl Types {
     }
 }
 
+/// The operator `=` between a type of ours and another; `None` if there is none.
+pub fn equals(ours: pg_sys::Oid, other: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    operator(c"=", ours, other)
+}
+
+/// The operator of indexes on tokens.
+pub fn token_equals(ours: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    operator(c"===", ours, ours)
+}
+
+fn operator(name: &CStr, left: pg_sys::Oid, right: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalog look-up in a transaction on the main thread; a C string.
+    let found = unsafe {
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::OPERNAMENSP as i32,
+            1,
+            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(left),
+            pg_sys::Datum::from(right),
+            pg_sys::Datum::from(pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE)),
+        )
+    };
+    (found != pg_sys::InvalidOid).then_some(found)
+}
+
 /// The length that `cmk_text(n)` allows, in characters. A type modifier is that and the length of a
 /// header, as with varchar.
 pub fn limit(kind: Kind, modifier: i32) -> Option<usize> {

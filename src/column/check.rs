@@ -4,9 +4,11 @@
 //! dump is restored. It raises instead of returning false, because PostgreSQL would print the whole
 //! row of which a constraint is false.
 
-use super::tags;
+use super::options::Search;
+use super::{tags, token};
 use crate::pg::call::Call;
 use crate::pg::datum::{Bytea, head};
+use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
 use cmk_envelope::column::{HEADER_MAX, Header, header};
 use cmk_error::{Error, Reason, Result, quoted};
@@ -35,7 +37,14 @@ fn check(call: Call) -> Result<()> {
     let Some(header) = header_of(call.datum(0)) else { return Err(failed(Reason::NotSealed)) };
     let is_foreign = header.column != tags::of_column(call.bytes(1))
         || call.nullable_bytes(2).is_some_and(|tenant| header.tenant != tags::of_tenant(tenant));
-    if is_foreign { Err(failed(Reason::ForeignEnvelope)) } else { Ok(()) }
+    if is_foreign {
+        return Err(failed(Reason::ForeignEnvelope));
+    }
+    let rule = Search::parse(call.nullable_bytes(3))?.map(|search| search.rule);
+    match header.tokens.map(|tokens| tokens.rule) == rule {
+        true => Ok(()),
+        false => Err(failed(Reason::TokenMissing)),
+    }
 }
 
 column_function!(column_check, |call| {
@@ -47,6 +56,17 @@ column_function!(column_check, |call| {
 
 column_function!(column_is_sealed, |call| {
     Ok(pg_sys::Datum::from(header_of(call.datum(0)).is_some()))
+});
+
+// `cmk.needs_sealing(value, label, options)`: what `cmk.seal_table` looks for.
+column_function!(column_needs_sealing, |call| {
+    if call.is_null(0) {
+        return Ok(pg_sys::Datum::from(false));
+    }
+    let search = Search::parse(call.nullable_bytes(2))?;
+    let value = head(call.datum(0), HEADER_MAX);
+    let needs = token::needs_sealing(&ThisProcess::of(call), value, search.as_ref())?;
+    Ok(pg_sys::Datum::from(needs))
 });
 
 // `cmk.seals(label, tenant)`, in the sealing trigger's WHEN: makes PostgreSQL know on which columns

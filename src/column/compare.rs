@@ -4,8 +4,11 @@
 //! The classes serve sorting, grouping and joining. An index would have to be in the order of the
 //! plaintexts, and would tell it: the classes refuse to be indexed.
 
+use super::equal::{Sought, Values, are_sealed_alike, comparable};
 use super::kind::Kind;
-use super::open::{Clear, clear};
+use super::open::Clear;
+use super::stored::Stored;
+use crate::pg::array;
 use crate::pg::call::Call;
 use crate::pg::datum::Bytea;
 use crate::pg::interrupt;
@@ -37,7 +40,7 @@ impl Kind {
 
     /// # Errors
     /// `out_of_memory`, `not_text`.
-    fn are_equal(self, a: &[u8], b: &[u8], collation: pg_sys::Oid) -> Result<bool> {
+    pub fn are_equal(self, a: &[u8], b: &[u8], collation: pg_sys::Oid) -> Result<bool> {
         if a == b {
             return Ok(true);
         }
@@ -148,19 +151,71 @@ fn both<'a>(call: Call, process: &ThisProcess) -> Result<Option<(Clear<'a>, Clea
         return Ok(None);
     }
     refuse_index()?;
-    Ok(Some((clear(process, a)?, clear(process, b)?)))
+    Ok(Some((comparable(process, a)?, comparable(process, b)?)))
 }
 
 fn equal(kind: Kind, call: Call) -> Result<bool> {
-    scratch::with(|| match both(call, &ThisProcess::of(call))? {
-        None => Ok(true),
-        Some((a, b)) => {
-            let equal = kind.are_equal(a.as_slice(), b.as_slice(), call.collation());
-            free(a, b);
-            equal
+    let (a, b) = (call.bytes(0), call.bytes(1));
+    if a == b {
+        return Ok(true);
+    }
+    refuse_index()?;
+    scratch::with(|| {
+        let (process, collation) = (ThisProcess::of(call), call.collation());
+        let has = |sought, value| {
+            let found = Sought::with(
+                call,
+                sought,
+                None,
+                || vec![Some(sought)],
+                |sought| sought.has(kind, &process, value, collation),
+            );
+            Ok(found? == Some(true))
+        };
+        match (Stored::parse(a)?, Stored::parse(b)?) {
+            (Stored::Plain(a), Stored::Plain(b)) => kind.are_equal(a, b, collation),
+            (Stored::Sealed(a), Stored::Sealed(b)) => {
+                are_sealed_alike(kind, &process, &a, &b, collation)
+            }
+            (Stored::Sealed(_), Stored::Plain(_)) => has(b, a),
+            (Stored::Plain(_), Stored::Sealed(_)) => has(a, b),
         }
     })
 }
+
+/// `=` for what the planner knows more of: `cmk.equal(column, value, tenant)`, and
+/// `cmk.equal_any(column, values, tenant)`, in which the tenant may be null.
+fn equal_to(call: Call, read: fn(Call) -> Values<'static>) -> Result<pg_sys::Datum> {
+    if call.is_null(0) || call.is_null(1) {
+        return Ok(call.return_null());
+    }
+    refuse_index()?;
+    let found = scratch::with(|| {
+        let (process, tenant) = (ThisProcess::of(call), call.nullable_bytes(2));
+        Sought::with(
+            call,
+            call.bytes(1),
+            tenant,
+            || read(call),
+            |sought| sought.has(Kind::Text, &process, call.bytes(0), call.collation()),
+        )
+    });
+    match found? {
+        None => Ok(call.return_null()),
+        Some(found) => Ok(pg_sys::Datum::from(found)),
+    }
+}
+column_function!(column_equal, |call| match call.is_null(2) {
+    true => Ok(call.return_null()),
+    false => equal_to(call, |call| vec![Some(call.bytes(1))]),
+});
+column_function!(column_equal_any, |call| {
+    // As `= ANY`: not even null is one of no values.
+    if call.is_null(0) && !call.is_null(1) && array::elements(call.datum(1)).is_empty() {
+        return Ok(pg_sys::Datum::from(false));
+    }
+    equal_to(call, |call| array::elements(call.datum(1)))
+});
 
 fn order(kind: Kind, call: Call) -> Result<Ordering> {
     scratch::with(|| match both(call, &ThisProcess::of(call))? {
@@ -182,7 +237,7 @@ fn free(a: Clear<'_>, b: Clear<'_>) {
 fn hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     refuse_index()?;
     scratch::with(|| {
-        let clear = clear(&ThisProcess::of(call), call.bytes(0))?;
+        let clear = comparable(&ThisProcess::of(call), call.bytes(0))?;
         let hash = kind.hash(clear.as_slice(), call.collation());
         clear.free();
         hash
@@ -192,7 +247,7 @@ fn hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
 fn extended_hash(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     refuse_index()?;
     scratch::with(|| {
-        let clear = clear(&ThisProcess::of(call), call.bytes(0))?;
+        let clear = comparable(&ThisProcess::of(call), call.bytes(0))?;
         let hash = kind.extended_hash(clear.as_slice(), call.datum(1), call.collation());
         clear.free();
         hash

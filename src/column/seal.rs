@@ -10,7 +10,8 @@ use super::check::{header_of, of_column};
 use super::input::refuse_armor;
 use super::kind::Kind;
 use super::open::{Clear, clear};
-use super::{catalog, recent, stats, tags};
+use super::options::Search;
+use super::{catalog, recent, stats, tags, tenants, token};
 use crate::pg::call::{CSTRING_MAX, Call};
 use crate::pg::datum::{Bytea, content, is_stored_alike};
 use crate::pg::error_context;
@@ -20,7 +21,7 @@ use crate::pg::protected_row::{Row, RowTenant, is_replica, kept};
 use crate::pg::raw::column_function;
 use crate::pg::settings::values::column_tenant;
 use cmk_envelope::armor;
-use cmk_envelope::column::{ColumnBinding, ColumnTag, TenantTag, overhead};
+use cmk_envelope::column::{ColumnBinding, ColumnTag, Header, TenantTag, overhead};
 use cmk_error::{Error, Reason, Result, quoted};
 use cmk_keyring::tenant::read_tenant_name;
 use pgrx::pg_sys;
@@ -32,6 +33,8 @@ struct Column {
     kind: Kind,
     label: String,
     tag: ColumnTag,
+    /// If values can be searched for.
+    search: Option<Search>,
     /// `None`: the setting's.
     tenant: Option<RowTenant>,
     /// In characters.
@@ -46,7 +49,7 @@ struct Plan(Vec<Column>);
 
 impl Plan {
     /// # Errors
-    /// `protection_lost` if a column's constraint isn't there.
+    /// `protection_lost` if a column's constraint isn't there; `column_options`.
     fn make(row: Row, context: pg_sys::MemoryContext) -> Result<Self> {
         let types = catalog::types();
         let mut protections = row.protections();
@@ -65,6 +68,7 @@ impl Plan {
                 number,
                 kind,
                 tag: ColumnTag::of(protection.label.as_bytes()),
+                search: Search::parse(protection.options.as_deref().map(str::as_bytes))?,
                 label: protection.label,
                 tenant,
                 limit: catalog::limit(kind, modifier),
@@ -92,21 +96,30 @@ impl<'a> Tenant<'a> {
     /// A sealed value of a column.
     ///
     /// # Errors
-    /// `too_large`, `out_of_memory`; as [`Keyring::seal_column`].
+    /// `too_large`, `out_of_memory`; as [`Keyring::seal_column`] and [`token::to_seal`].
     ///
     /// [`Keyring::seal_column`]: cmk_keyring::keyring::Keyring::seal_column
-    fn seal(&self, call: Call, column: ColumnTag, clear: &[u8]) -> Result<pg_sys::Datum> {
+    fn seal(
+        &self,
+        call: Call,
+        column: ColumnTag,
+        search: Option<&Search>,
+        clear: &[u8],
+    ) -> Result<pg_sys::Datum> {
         let named = |error: Error| error.for_tenant(self.name);
-        let len = clear.len() + overhead(None);
+        let process = ThisProcess::of(call);
+        let tokens = |search| token::to_seal(&process, self.name, column, search, clear);
+        let tokens = search.map(tokens).transpose()?;
+        let len = clear.len() + overhead(tokens.as_ref());
         // What can't be printed couldn't be dumped.
         if armor::encoded_len(len) > CSTRING_MAX {
             return Err(named(Reason::TooLarge.into()));
         }
         let mut sealed = Bytea::with_len(len).map_err(named)?;
         let (tenant, tenant_tag) = (self.name.as_bytes(), self.tag);
-        let binding = ColumnBinding { tenant, tenant_tag, column, tokens: None };
+        let binding = ColumnBinding { tenant, tenant_tag, column, tokens };
         let out = sealed.as_mut_slice();
-        keyring().seal_column(&ThisProcess::of(call), self.name, &binding, clear, out)?;
+        keyring().seal_column(&process, self.name, &binding, clear, out)?;
         stats::sealed();
         recent::add(sealed.as_slice());
         Ok(sealed.into_datum())
@@ -138,11 +151,13 @@ impl Column {
         let tenant = Tenant::named(name)?;
 
         if let Some(header) = header {
-            if header.tenant == tenant.tag && header.column == self.tag {
+            let is_own = header.tenant == tenant.tag && header.column == self.tag;
+            if is_own && self.keeps_tokens(call, row, value, &header)? {
                 return self.keep(call, row, value, header.tenant).map(|()| None);
             }
             if is_replica() {
-                return Err(self.error(Reason::ForeignEnvelope));
+                let lacks = if is_own { Reason::TokenMissing } else { Reason::ForeignEnvelope };
+                return Err(self.error(lacks));
             }
         }
         // SAFETY: a value of one of our types.
@@ -151,7 +166,28 @@ impl Column {
         if let Clear::Plain(plain) = &clear {
             refuse_armor(self.kind, plain)?;
         }
-        tenant.seal(call, self.tag, self.fit(clear.as_slice())?).map(Some)
+        tenant.seal(call, self.tag, self.search.as_ref(), self.fit(clear.as_slice())?).map(Some)
+    }
+
+    /// Whether an envelope of this column stays as it is as far as its tokens go: they are of the
+    /// column's kind, and made under index keys in use, or the row had this very value before.
+    ///
+    /// # Errors
+    /// `not_installed`.
+    #[inline]
+    fn keeps_tokens(
+        &self,
+        call: Call,
+        row: Row,
+        value: pg_sys::Datum,
+        header: &Header,
+    ) -> Result<bool> {
+        let rule = self.search.as_ref().map(|search| search.rule);
+        let of_its_kind = header.tokens.map(|tokens| tokens.rule) == rule;
+        if of_its_kind && (rule.is_none() || self.had(row, value) || is_replica()) {
+            return Ok(true);
+        }
+        token::are_current(&ThisProcess::of(call), header, self.search.as_ref())
     }
 
     /// An envelope of this tenant and column that the row did not have before is opened once to see
@@ -249,8 +285,33 @@ fn seal_value(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
         Kind::Text => plain.as_slice(),
         Kind::Bytea | Kind::Jsonb => &plain.as_slice()[1..],
     };
-    tenant.seal(call, tags::of_column(label.as_bytes()), clear)
+    let search = Search::parse(call.nullable_bytes(3))?;
+    tenant.seal(call, tags::of_column(label.as_bytes()), search.as_ref(), clear)
 }
 column_function!(column_text_seal_value, |call| seal_value(Kind::Text, call));
 column_function!(column_bytea_seal_value, |call| seal_value(Kind::Bytea, call));
 column_function!(column_jsonb_seal_value, |call| seal_value(Kind::Jsonb, call));
+
+// `cmk.reseal(value, label, options)`: the value with the tokens that it should have, for the
+// tenant that it has.
+column_function!(column_reseal, |call| error_context::hidden(|| {
+    if call.is_null(0) {
+        return Ok(call.return_null());
+    }
+    let label = call.bytes(1);
+    let search = Search::parse(call.nullable_bytes(2))?;
+    let Some(header) = header_of(call.datum(0)) else { return Err(Reason::NotSealed.into()) };
+    if header.column != tags::of_column(label) {
+        return Err(Reason::ForeignEnvelope.into());
+    }
+    let tenant = tenants::of(&header.dek_id)?;
+    let clear = clear(&ThisProcess::of(call), call.bytes(0))?;
+    let sealed = Tenant::named(tenant.as_bytes())?.seal(
+        call,
+        header.column,
+        search.as_ref(),
+        clear.as_slice(),
+    );
+    clear.free();
+    sealed
+}));

@@ -1,7 +1,9 @@
-//! `cmk.seal_batch`: seals what is still plaintext in some blocks of a table.
+//! `cmk.seal_batch`: seals what is still plaintext in some blocks of a table, and gives values the
+//! tokens that they are to have.
 
 use super::catalog;
-use crate::pg::protection;
+use super::kind::Kind;
+use crate::pg::protection::{self, Protection};
 use crate::pg::registry::lock;
 use crate::pg::settings::level::Level;
 use cmk_error::{Error, Reason, Result};
@@ -10,12 +12,13 @@ use pgrx::{PgRelation, pg_sys};
 use std::ffi::CStr;
 
 /// Seals the unsealed values of one column in blocks `first` to before `last` of the table itself,
-/// without its partitions and children, and returns how many rows that were. Rows of the tenants in
-/// `skip` stay as they are; null there stands for rows without a tenant.
+/// without its partitions and children, and those anew whose tokens are not those that they are to
+/// have. Returns how many rows that were. Rows of the tenants in `skip` stay as they are; null there
+/// stands for rows without a tenant.
 ///
-/// The rows are updated to themselves. If the caller may set `session_replication_role`, as a
-/// superuser may, that is done as a replica does it: the sealing trigger fires, those of users
-/// don't, so that no `updated_at` changes.
+/// Unsealed rows are updated to themselves, and the trigger seals them. If the caller may set
+/// `session_replication_role`, as a superuser may, that is done as a replica does it: the sealing
+/// trigger fires, those of users don't, so that no `updated_at` changes.
 ///
 /// # Errors
 /// `not_protected`, `not_owner`, `read_only`; as sealing does.
@@ -31,7 +34,8 @@ pub fn seal_batch(
     if !lock::current_role_owns(&relation) {
         return Err(Reason::NotOwner.into());
     }
-    let update = statement(&relation, column)?;
+    let protection = protection_of(&relation, column).ok_or(Reason::NotProtected)?;
+    let update = statement(&relation, &protection)?;
     let level = Level::begin();
     // Only for who may do so anyway: it switches off triggers and foreign keys, also those of other
     // tables that code of this table's owner gets to.
@@ -43,8 +47,14 @@ pub fn seal_batch(
     let tid = |block: i64| format!("({block},0)");
     let named: Vec<String> = skip.iter().flatten().cloned().collect();
     let skips_null = named.len() < skip.len();
-    let arguments =
-        [tid(blocks.start).into(), tid(blocks.end).into(), named.into(), skips_null.into()];
+    let arguments = [
+        tid(blocks.start).into(),
+        tid(blocks.end).into(),
+        named.into(),
+        skips_null.into(),
+        protection.label.into(),
+        protection.options.into(),
+    ];
     let sealed =
         Spi::connect_mut(|client| client.update(&update, None, &arguments).map(|it| it.len()));
     level.end();
@@ -54,14 +64,24 @@ pub fn seal_batch(
 
 /// # Errors
 /// `not_protected`.
-fn statement(relation: &PgRelation, column: pg_sys::AttrNumber) -> Result<String> {
+fn statement(relation: &PgRelation, protection: &Protection) -> Result<String> {
+    let column = protection.column;
     let not_protected = || Error::new(Reason::NotProtected);
     let table = qualified_name(relation.oid()).ok_or_else(not_protected)?;
     let name = quoted_column(relation.oid(), column).ok_or_else(not_protected)?;
     let tuple_descriptor = relation.tuple_desc();
     let attribute = tuple_descriptor.get((column - 1) as usize).ok_or_else(not_protected)?;
-    catalog::types().kind(attribute.atttypid).ok_or_else(not_protected)?;
-    let tenant = tenant_of(relation, column).ok_or_else(not_protected)?;
+    let kind = catalog::types().kind(attribute.atttypid).ok_or_else(not_protected)?;
+    let (new_value, is_pending) = match kind {
+        Kind::Text => (
+            format!(
+                "CASE WHEN cmk.is_sealed({name}) THEN cmk.reseal({name}, $5, $6) ELSE {name} END"
+            ),
+            format!("{name} IS NOT NULL AND cmk.needs_sealing({name}, $5, $6)"),
+        ),
+        Kind::Bytea | Kind::Jsonb => (name.clone(), format!("NOT cmk.is_sealed({name})")),
+    };
+    let tenant = tenant_of(relation, protection);
     // Not IS DISTINCT FROM, whose operator is whatever `=` search_path finds first.
     let tenant = tenant.map_or("NULL".into(), |sql| format!("({sql})::pg_catalog.text"));
     let skips = format!(
@@ -69,27 +89,28 @@ fn statement(relation: &PgRelation, column: pg_sys::AttrNumber) -> Result<String
               ELSE {tenant} OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.text[]) END"
     );
     Ok(format!(
-        "UPDATE ONLY {table} SET {name} = {name}
+        "UPDATE ONLY {table} SET {name} = {new_value}
           WHERE ctid OPERATOR(pg_catalog.>=) $1::pg_catalog.tid
-            AND ctid OPERATOR(pg_catalog.<) $2::pg_catalog.tid AND NOT cmk.is_sealed({name})
+            AND ctid OPERATOR(pg_catalog.<) $2::pg_catalog.tid AND ({is_pending})
             AND NOT ({skips})"
     ))
 }
 
-/// The SQL of a column's tenant, as its constraint or the trigger has it; `Some(None)`: the
-/// setting's. `None`: the column isn't protected.
-fn tenant_of(relation: &PgRelation, column: pg_sys::AttrNumber) -> Option<Option<String>> {
+/// `None`: the column isn't protected.
+fn protection_of(relation: &PgRelation, column: pg_sys::AttrNumber) -> Option<Protection> {
     // SAFETY: an open table.
     let protections = unsafe { protection::of_table(relation.as_ptr()) };
-    let found = protections.into_iter().find(|protection| protection.column == column)?;
+    protections.into_iter().find(|protection| protection.column == column)
+}
+
+/// The SQL of a column's tenant, as its constraint or the trigger has it; `None`: the setting's.
+fn tenant_of(relation: &PgRelation, protection: &Protection) -> Option<String> {
+    let label = &protection.label;
     // SAFETY: an open table.
-    let in_trigger = || unsafe { protection::tenant_in_trigger(relation.as_ptr(), &found.label) };
-    let tenant = found.tenant.or_else(in_trigger);
-    match tenant {
-        None => Some(None),
-        // SAFETY: an expression over the table's rows.
-        Some(node) => unsafe { protection::sql_of(node, relation.oid()) }.map(Some),
-    }
+    let in_trigger = || unsafe { protection::tenant_in_trigger(relation.as_ptr(), label) };
+    let node = protection.tenant.or_else(in_trigger)?;
+    // SAFETY: an expression over the table's rows.
+    unsafe { protection::sql_of(node, relation.oid()) }
 }
 
 fn quoted(name: *const std::ffi::c_char) -> String {

@@ -8,8 +8,8 @@
 //! library.
 
 use super::compare::is_deterministic;
+use super::equal::{comparable, open_comparable};
 use super::kind::Kind;
-use super::open::{clear, open};
 use super::stored::Stored;
 use crate::pg::call::Call;
 use crate::pg::datum::content;
@@ -155,7 +155,7 @@ impl Sort {
     fn fetch(&mut self, value: &Stored<'_>) -> Result<()> {
         let Stored::Sealed(envelope) = value else { return Ok(()) };
         if self.memo.may_keep(envelope.plaintext_len()) && !self.memo.has(envelope.nonce()) {
-            let clear = open(&self.process.later(), envelope)?;
+            let clear = open_comparable(&self.process.later(), envelope)?;
             self.memo.add(envelope.nonce(), clear.as_slice())?;
             clear.free();
         }
@@ -183,7 +183,7 @@ impl Sorter for Sort {
         }
         // Too long to be kept.
         let process = self.process.later();
-        let (a, b) = (clear(&process, a)?, clear(&process, b)?);
+        let (a, b) = (comparable(&process, a)?, comparable(&process, b)?);
         let order = self.kind.compare(a.as_slice(), b.as_slice(), self.collation)?;
         a.free();
         b.free();
@@ -195,7 +195,7 @@ impl Sorter for Sort {
         Ok(match Stored::parse(unsafe { content(value) })? {
             Stored::Plain(plain) => self.run.add(plain)?,
             Stored::Sealed(envelope) => {
-                let clear = open(&self.process.later(), &envelope)?;
+                let clear = open_comparable(&self.process.later(), &envelope)?;
                 let at = self.run.add(clear.as_slice())?;
                 clear.free();
                 at

@@ -77,7 +77,7 @@ impl Ours {
     /// # Safety
     /// `expression` is of this type.
     unsafe fn shown(self, expression: Expr) -> Option<Expr> {
-        let show = tree::function_of_cmk(c"show", self.element)?;
+        let show = tree::function_of_cmk(c"show", &[self.element])?;
         // SAFETY: the caller's promise.
         unsafe {
             let is = ExprType::of(expression);

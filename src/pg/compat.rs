@@ -188,3 +188,40 @@ fn without_arguments(mutator: Mutator) -> unsafe extern "C-unwind" fn() -> *mut 
     // SAFETY: pointers to functions.
     unsafe { std::mem::transmute(mutator) }
 }
+
+/// A function that looks at a node, and returns true to end the walk.
+pub type Walker = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool;
+
+/// Whether `walker` returns true for a part of an expression.
+///
+/// # Safety
+/// `node` is a node that `walker` may be called for the parts of, with `context`.
+pub unsafe fn walk_expression(
+    node: *mut pg_sys::Node,
+    walker: Walker,
+    context: *mut c_void,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let ended = pg_sys::expression_tree_walker(node, Some(walker), context);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let ended = pg_sys::expression_tree_walker_impl(node, Some(walker), context);
+        ended
+    }
+}
+
+/// The same of a query.
+///
+/// # Safety
+/// As [`walk_expression`].
+pub unsafe fn walk_query(query: *mut pg_sys::Query, walker: Walker, context: *mut c_void) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let ended = pg_sys::query_tree_walker(query, Some(walker), context, 0);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let ended = pg_sys::query_tree_walker_impl(query, Some(walker), context, 0);
+        ended
+    }
+}

@@ -37,3 +37,25 @@ pub fn log_line(line: &str) {
     // SAFETY: nothing in there has to be dropped, should memory run out.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(log) };
 }
+
+/// A WARNING to the client and the server log, without the statement.
+pub fn warn(message: &str, detail: &str, hint: &str) {
+    let [Ok(message), Ok(detail), Ok(hint)] = [message, detail, hint].map(CString::new) else {
+        return;
+    };
+    let warn = || {
+        // SAFETY: as in log_line.
+        unsafe {
+            if errstart(PgLogLevel::WARNING as c_int, std::ptr::null()) {
+                errmsg(c"%s".as_ptr(), message.as_ptr());
+                errdetail(c"%s".as_ptr(), detail.as_ptr());
+                errhint(c"%s".as_ptr(), hint.as_ptr());
+                errhidestmt(true);
+                errhidecontext(true);
+                errfinish(c"elog.rs".as_ptr(), 0, c"warn".as_ptr());
+            }
+        }
+    };
+    // SAFETY: nothing in there has to be dropped, should memory run out.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(warn) };
+}

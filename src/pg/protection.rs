@@ -148,6 +148,28 @@ pub unsafe fn column_of(mut node: Node) -> Option<pg_sys::AttrNumber> {
     }
 }
 
+/// The one column that an expression depends on, and reads as it is: alone, or cast to text.
+///
+/// # Safety
+/// `node` is a node.
+pub unsafe fn one_column_of(mut node: Node) -> Option<pg_sys::AttrNumber> {
+    // SAFETY: the caller's promise; the node's type is looked at before it is used as that.
+    unsafe {
+        while is(node, pg_sys::NodeTag::T_CoerceViaIO) {
+            node = (*node.cast::<pg_sys::CoerceViaIO>()).arg.cast();
+        }
+        if is(node, pg_sys::NodeTag::T_FuncExpr) {
+            // Some types have a function for that cast.
+            let call = &*node.cast::<pg_sys::FuncExpr>();
+            let is_cast = call.funcresulttype == pg_sys::TEXTOID
+                && call.funcformat != pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+            let [argument] = super::tree::arguments(call.args)[..] else { return None };
+            return is_cast.then(|| column_of(argument)).flatten();
+        }
+        column_of(node)
+    }
+}
+
 /// The arguments of a call of a function of schema `cmk`.
 ///
 /// # Safety

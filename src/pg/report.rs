@@ -3,7 +3,7 @@
 // pgrx keeps an error's code, detail and hint only if it is returned as its own, large, type.
 #![allow(clippy::result_large_err)]
 
-use super::elog::log_line;
+use super::elog::{self, log_line};
 use cmk_error::{Error, KeyState, SqlState};
 use cmk_keyring::shared::history::Change;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
@@ -119,4 +119,16 @@ pub fn disable_backtraces() {
             None => std::env::remove_var(NAME),
         }
     }
+}
+
+/// Tells that a search left a tenant out.
+pub fn warn_skipped(error: &Error) {
+    let hint = "What is found is not all that there may be: other tenants may have been left out, \
+                too. To have an error instead, name the tenant: compare the tenant column in the \
+                same query, or SET cmk_encrypt.tenant.";
+    elog::warn(
+        "values were not searched, because their tenant's key is away",
+        &error.detail(),
+        hint,
+    );
 }

@@ -1,10 +1,10 @@
 //! Parts of analyzed statements, made as PostgreSQL's parser makes them.
 
-use pgrx::{PgList, pg_sys};
+use pgrx::{IntoDatum, PgList, pg_sys};
 use std::ffi::CStr;
 use std::ptr::null_mut;
 
-type Expr = *mut pg_sys::Expr;
+pub type Expr = *mut pg_sys::Expr;
 type Query = *mut pg_sys::Query;
 
 /// What an expression yields.
@@ -45,15 +45,31 @@ unsafe fn make<T>(tag: pg_sys::NodeTag) -> *mut T {
     }
 }
 
-/// A function of schema `cmk` that takes one argument of this type; `None` if there is none.
-pub fn function_of_cmk(name: &CStr, argument: pg_sys::Oid) -> Option<pg_sys::Oid> {
+/// The elements of a list of nodes.
+///
+/// # Safety
+/// `list` is null or such a list.
+pub unsafe fn arguments(list: *mut pg_sys::List) -> Vec<*mut pg_sys::Node> {
+    // SAFETY: the caller's promise.
+    unsafe { PgList::<pg_sys::Node>::from_pg(list) }.iter_ptr().collect()
+}
+
+/// A list of expressions.
+pub fn list(expressions: &[Expr]) -> *mut pg_sys::List {
+    // SAFETY: appends to a new list.
+    let push = |list, item: &Expr| unsafe { pg_sys::lappend(list, item.cast()) };
+    expressions.iter().fold(null_mut(), push)
+}
+
+/// A function of schema `cmk` that takes arguments of these types; `None` if there is none.
+pub fn function_of_cmk(name: &CStr, arguments: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
     // SAFETY: catalog look-ups in a transaction on the main thread; C strings.
     let found = unsafe {
         pg_sys::GetSysCacheOid(
             pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as i32,
             1,
             pg_sys::Datum::from(name.as_ptr()),
-            pg_sys::Datum::from(pg_sys::buildoidvector(&argument, 1)),
+            pg_sys::Datum::from(pg_sys::buildoidvector(arguments.as_ptr(), arguments.len() as i32)),
             pg_sys::Datum::from(pg_sys::get_namespace_oid(c"cmk".as_ptr(), true)),
             pg_sys::Datum::null(),
         )
@@ -71,6 +87,116 @@ pub unsafe fn call(function: pg_sys::Oid, argument: Expr, result: ExprType) -> E
         let arguments = pg_sys::lappend(null_mut(), argument.cast());
         let (out, in_) = (result.collation, ExprType::of(argument).collation);
         pg_sys::makeFuncExpr(function, result.oid, arguments, out, in_, IMPLICIT).cast()
+    }
+}
+
+/// A call of a function, written as one.
+///
+/// # Safety
+/// `arguments` are expressions of the types that the function takes, `result` is what it returns.
+pub unsafe fn explicit_call(
+    function: pg_sys::Oid,
+    arguments: &[Expr],
+    result: ExprType,
+    compares_by: pg_sys::Oid,
+) -> Expr {
+    const EXPLICIT: pg_sys::CoercionForm::Type = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+    let arguments = list(arguments);
+    let (type_oid, collation) = (result.oid, result.collation);
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::makeFuncExpr(function, type_oid, arguments, collation, compares_by, EXPLICIT).cast()
+    }
+}
+
+/// A copy, which shares nothing.
+///
+/// # Safety
+/// `expression` is one.
+pub unsafe fn copy(expression: *mut pg_sys::Node) -> Expr {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::copyObjectImpl(expression.cast()).cast() }
+}
+
+/// A text literal; `None`: null.
+pub fn text(value: Option<&str>) -> Expr {
+    let datum = value.and_then(IntoDatum::into_datum);
+    let (value, is_null) = (datum.unwrap_or(pg_sys::Datum::null()), datum.is_none());
+    let collation = pg_sys::DEFAULT_COLLATION_OID;
+    // SAFETY: makes a node.
+    unsafe { pg_sys::makeConst(pg_sys::TEXTOID, -1, collation, -1, value, is_null, false).cast() }
+}
+
+/// An `int4` literal.
+pub fn number(value: i32) -> Expr {
+    let (value, none) = (pg_sys::Datum::from(value), pg_sys::InvalidOid);
+    // SAFETY: makes a node.
+    unsafe { pg_sys::makeConst(pg_sys::INT4OID, -1, none, 4, value, false, true).cast() }
+}
+
+/// An expression as text, by an assignment's cast; `None` if there is none.
+///
+/// # Safety
+/// `expression` is one.
+pub unsafe fn as_text(expression: *mut pg_sys::Node) -> Option<Expr> {
+    // SAFETY: the caller's promise; catalog look-ups in a transaction on the main thread.
+    unsafe {
+        let of = pg_sys::exprType(expression);
+        if of == pg_sys::TEXTOID {
+            return Some(expression.cast());
+        }
+        let explicit = pg_sys::CoercionContext::COERCION_EXPLICIT;
+        let text = pg_sys::coerce_to_target_type(
+            null_mut(),
+            expression,
+            of,
+            pg_sys::TEXTOID,
+            -1,
+            explicit,
+            IMPLICIT,
+            -1,
+        );
+        (!text.is_null()).then(|| text.cast())
+    }
+}
+
+/// `left operator ANY (right)`.
+///
+/// # Safety
+/// Both are expressions of the types that the operator takes, the second an array of it.
+pub unsafe fn equals_any(
+    operator: pg_sys::Oid,
+    left: Expr,
+    right: Expr,
+    collation: pg_sys::Oid,
+) -> *mut pg_sys::ScalarArrayOpExpr {
+    // SAFETY: the caller's promise; a catalog look-up in a transaction on the main thread.
+    unsafe {
+        let node = make::<pg_sys::ScalarArrayOpExpr>(pg_sys::NodeTag::T_ScalarArrayOpExpr);
+        (*node).opno = operator;
+        (*node).opfuncid = pg_sys::get_opcode(operator);
+        (*node).useOr = true;
+        (*node).inputcollid = collation;
+        (*node).args = list(&[left, right]);
+        (*node).location = -1;
+        node
+    }
+}
+
+/// `ARRAY[...]`.
+///
+/// # Safety
+/// `elements` are expressions of type `of`.
+pub unsafe fn array_of(elements: &[Expr], of: ExprType) -> Expr {
+    // SAFETY: the caller's promise; a catalog look-up in a transaction on the main thread.
+    unsafe {
+        let node = make::<pg_sys::ArrayExpr>(pg_sys::NodeTag::T_ArrayExpr);
+        (*node).array_typeid = pg_sys::get_array_type(of.oid);
+        (*node).array_collid = of.collation;
+        (*node).element_typeid = of.oid;
+        (*node).elements = list(elements);
+        (*node).location = -1;
+        node.cast()
     }
 }
 

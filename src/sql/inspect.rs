@@ -2,12 +2,12 @@
 
 use crate::pg::report::IntoSql;
 use cmk_envelope::Envelope;
-use cmk_envelope::column::ColumnEnvelope;
+use cmk_envelope::column::{ColumnEnvelope, Header, Token};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// The header's fields; the SQL function `cmk.inspect` adds what the registry knows of the data
-/// key.
+/// key. Of the index keys that made its tokens, an envelope knows the first bytes of their ids.
 #[pg_extern(name = "envelope_header", schema = "cmk", immutable, strict, parallel_restricted)]
 #[allow(clippy::type_complexity)] // the row type of the SQL function
 fn envelope_header(
@@ -20,17 +20,29 @@ fn envelope_header(
             name!(dek_id, Vec<u8>),
             name!(plaintext_bytes, i32),
             name!(envelope_bytes, i32),
+            name!(index_key, Option<Vec<u8>>),
+            name!(next_index_key, Option<Vec<u8>>),
         ),
     >,
     ErrorReport,
 > {
-    let (suite, dek_id, plaintext_len) = match ColumnEnvelope::parse(ciphertext) {
-        Ok(envelope) => (envelope.header().suite, envelope.dek_id(), envelope.plaintext_len()),
+    let (suite, dek_id, plaintext_len, tokens) = match ColumnEnvelope::parse(ciphertext) {
+        Ok(envelope) => {
+            let Header { suite, dek_id, tokens, .. } = envelope.header();
+            (suite, dek_id, envelope.plaintext_len(), tokens)
+        }
         Err(_) => {
             let envelope = Envelope::parse(ciphertext).into_sql()?;
-            (envelope.suite(), envelope.dek_id(), envelope.plaintext_len())
+            (envelope.suite(), envelope.dek_id(), envelope.plaintext_len(), None)
         }
     };
-    let row = (suite.into(), dek_id.0.to_vec(), plaintext_len as i32, ciphertext.len() as i32);
-    Ok(TableIterator::once(row))
+    let id = |token: Token| token.index_key.to_vec();
+    Ok(TableIterator::once((
+        suite.into(),
+        dek_id.0.to_vec(),
+        plaintext_len as i32,
+        ciphertext.len() as i32,
+        tokens.map(|tokens| id(tokens.first)),
+        tokens.and_then(|tokens| tokens.next).map(id),
+    )))
 }

@@ -116,7 +116,7 @@ fn record_of(tenant: &str) -> (Record, Option<i32>) {
     let found = access::read(|shared| shared.find(&id).map(|(tag, record)| (tag, *record)));
     let here = || {
         let entry = keyring().cache().get(tenant);
-        entry.is_some_and(|entry| entry.keys.iter().any(|key| key.cipher.pin().is_some()))
+        entry.is_some_and(|entry| entry.keys.iter().any(|key| key.ready.pin().is_some()))
     };
     match found {
         Some((tag, record)) => {

@@ -1,7 +1,8 @@
-"""An independent implementation of the envelopes of protected columns: suites 2 and 3, and armor.
+"""An independent implementation of the envelopes of protected columns: suites 2, 3 and 4, and armor.
 
     envelope   = 0xC1 || suite || dek_id[16] || tenant_tag[8] || column_tag[8]
-                 || (suite 0x03 only: index_key_id[4] || token[16])
+                 || (suites 3 and 4: index_key_id[4] || token[16])
+                 || (suite 4: next_index_key_id[4] || token[16])
                  || nonce[24] || ciphertext[n] || tag[16]
     tenant_tag = SHA-256("cmk_encrypt/v1/tenant" || tenant)[0..8]
     column_tag = SHA-256("cmk_encrypt/v1/column" || label)[0..8]
@@ -9,7 +10,8 @@
     armor      = "cmk1:" || base64(envelope || SHA-256("cmk_encrypt/v1/armor" || envelope)[0..4]),
                  standard alphabet, no padding, trailing bits 0
 
-The cipher, dek_id and commitment are those of `envelope.py`.
+Suites 3 and 4 have their number in the low four bits of the suite byte, and above them the rule of
+their tokens (`search_token.py`). The cipher, dek_id and commitment are those of `envelope.py`.
 """
 
 import base64
@@ -21,15 +23,26 @@ import envelope as e
 
 SUITE_2 = 0x02
 SUITE_3 = 0x03
+SUITE_4 = 0x04
 SUITE_PROBE = 0x7F
 NAME_TAG_LEN = 8
 TOKEN_LEN = 4 + 16
 HEADER_LEN = {
     SUITE_2: e.HEADER_LEN + 2 * NAME_TAG_LEN,
     SUITE_3: e.HEADER_LEN + 2 * NAME_TAG_LEN + TOKEN_LEN,
+    SUITE_4: e.HEADER_LEN + 2 * NAME_TAG_LEN + 2 * TOKEN_LEN,
 }
+RULES = 4
 PREFIX = "cmk1:"
 CHECKSUM_LEN = 4
+
+
+def layout(suite_byte: int) -> int | None:
+    """The number of a suite, without the rule of its tokens; None if there is no such suite."""
+    number, normalization = suite_byte & 0x0F, suite_byte >> 4 & 7
+    if number in (SUITE_3, SUITE_4) and normalization < RULES:
+        return number
+    return SUITE_2 if suite_byte == SUITE_2 else None
 
 
 def overhead(suite: int) -> int:
@@ -50,7 +63,9 @@ def column_tag(label: str) -> bytes:
 
 @dataclass(frozen=True)
 class ColumnEnvelope:
-    """A well-formed envelope; `token` is the index key's id and the token, empty in suite 2."""
+    """A well-formed envelope; `token` is the index key's id and the token, twice in suite 4, empty in
+    suite 2. `suite` is the whole byte.
+    """
 
     suite: int
     dek_id: bytes
@@ -66,11 +81,12 @@ class ColumnEnvelope:
         if len(raw) < 2 or raw[0] != e.MAGIC:
             raise e.EnvelopeError("not_an_envelope")
         suite = raw[1]
-        if suite not in HEADER_LEN:
+        number = layout(suite)
+        if number is None:
             raise e.EnvelopeError("unknown_suite")
-        if len(raw) < overhead(suite):
+        if len(raw) < overhead(number):
             raise e.EnvelopeError("not_an_envelope")
-        header, rest = raw[: HEADER_LEN[suite]], raw[HEADER_LEN[suite] :]
+        header, rest = raw[: HEADER_LEN[number]], raw[HEADER_LEN[number] :]
         nonce, sealed = rest[: e.NONCE_LEN], rest[e.NONCE_LEN :]
         return cls(suite, header[2:18], header[18:26], header[26:34], header[34:], nonce, sealed)
 
@@ -82,20 +98,27 @@ class ColumnEnvelope:
         return self.header() + self.nonce + self.sealed
 
 
-def column_header(dek: bytes, tenant: str, label: str, token: bytes = b"") -> bytes:
-    suite = SUITE_3 if token else SUITE_2
-    fields = e.dek_id(dek, tenant) + tenant_tag(tenant) + column_tag(label) + token
-    header = bytes([e.MAGIC, suite]) + fields
-    if len(header) != HEADER_LEN[suite]:
+def column_header(
+    dek: bytes, tenant: str, label: str, token: bytes = b"", rule: int = 0
+) -> bytes:
+    suites = {0: SUITE_2, TOKEN_LEN: SUITE_3, 2 * TOKEN_LEN: SUITE_4}
+    if len(token) not in suites:
         raise ValueError("a token is 4 bytes of the index key's id and 16 of its own")
-    return header
+    fields = e.dek_id(dek, tenant) + tenant_tag(tenant) + column_tag(label) + token
+    return bytes([e.MAGIC, suites[len(token)] | rule]) + fields
 
 
 def seal_column(
-    dek: bytes, tenant: str, label: str, plaintext: bytes, nonce: bytes, token: bytes = b""
+    dek: bytes,
+    tenant: str,
+    label: str,
+    plaintext: bytes,
+    nonce: bytes,
+    token: bytes = b"",
+    rule: int = 0,
 ) -> bytes:
     """Takes the nonce only because the golden vectors need fixed ones."""
-    header = column_header(dek, tenant, label, token)
+    header = column_header(dek, tenant, label, token, rule)
     bound = e.associated_data(header, tenant, b"")
     return header + nonce + e.xaes_seal(dek, nonce, plaintext, bound)
 

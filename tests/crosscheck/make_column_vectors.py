@@ -1,4 +1,5 @@
-"""Prints the golden vectors of suite N, 2 or 3: `python make_column_vectors.py N`.
+"""Prints the golden vectors of suite N, 2, 3 or 4: `python make_column_vectors.py N`. For `3 rules`
+those of suite 3 with what else its suite byte can say.
 
 Kept and used as make_vectors.py.
 """
@@ -9,6 +10,7 @@ import sys
 
 import column as c
 import envelope as e
+import search_token as t
 from make_vectors import ACME, LONGEST, UNICODE, derived
 
 LABEL = "users.ssn"
@@ -22,7 +24,8 @@ class Vectors:
     def __init__(self, suite: int) -> None:
         self.suite = suite
         self.dek = derived("dek 1", 32)
-        self.base = self.seal("base", ACME, LABEL, bytes(range(65)))
+        # Not a multiple of 3 bytes with its header and checksum: its armor has spare bits.
+        self.base = self.seal("base", ACME, LABEL, bytes(range(65 + (suite == c.SUITE_4))))
         self.header_len = c.HEADER_LEN[suite]
 
     def nonce(self, name: str) -> bytes:
@@ -30,17 +33,28 @@ class Vectors:
 
     def token(self, name: str) -> bytes:
         """Any bytes: how a token is made is no part of the envelope."""
-        return derived(f"token {name}", c.TOKEN_LEN) if self.suite == c.SUITE_3 else b""
+        first = derived(f"token {name}", c.TOKEN_LEN)
+        return {
+            c.SUITE_2: b"",
+            c.SUITE_3: first,
+            c.SUITE_4: first + derived(f"next token {name}", c.TOKEN_LEN),
+        }[self.suite]
 
     def seal(self, name: str, tenant: str, label: str, plaintext: bytes) -> bytes:
         nonce, token = self.nonce(name), self.token(name)
         return c.seal_column(self.dek, tenant, label, plaintext, nonce, token)
 
     def valid(
-        self, name: str, tenant: str, label: str, plaintext: bytes, key: str = "dek 1"
+        self,
+        name: str,
+        tenant: str,
+        label: str,
+        plaintext: bytes,
+        key: str = "dek 1",
+        rule: int = 0,
     ) -> dict:
         dek, nonce, token = derived(key, 32), self.nonce(name), self.token(name)
-        envelope = c.seal_column(dek, tenant, label, plaintext, nonce, token)
+        envelope = c.seal_column(dek, tenant, label, plaintext, nonce, token, rule)
         case = {
             "name": name,
             "key": dek.hex(),
@@ -53,8 +67,24 @@ class Vectors:
             "column_tag": c.column_tag(label).hex(),
         }
         if token:
-            case |= {"index_key": token[:4].hex(), "token": token[4:].hex()}
+            case |= {"index_key": token[:4].hex(), "token": token[4:20].hex()}
+        if self.suite == c.SUITE_4:
+            case |= {"next_index_key": token[20:24].hex(), "next_token": token[24:].hex()}
         return case | {"envelope": envelope.hex(), "armor": c.armor(envelope)}
+
+    def with_rules(self) -> list[dict]:
+        """Every rule but the default one. The tokens are any bytes here too."""
+        rules = {
+            f"{by or 'exact'}{'_shortened' if is_shortened else ''}": t.rule(by, is_shortened)
+            for by in t.NORMALIZATIONS
+            for is_shortened in (False, True)
+            if by or is_shortened
+        }
+        return [
+            self.valid(rule, ACME, LABEL, b"value", rule=bits)
+            | {"suite_byte": f"{self.suite | bits:02x}"}
+            for rule, bits in rules.items()
+        ]
 
     def all_valid(self) -> list[dict]:
         longest_on_stack = 384 - FIXED_AAD - self.header_len
@@ -133,6 +163,9 @@ class Vectors:
         fields = {"dek_id": (2, 18), "tenant_tag": (18, 26), "column_tag": (26, 34)}
         if self.suite == c.SUITE_3:
             fields |= {"index_key": (34, 38), "token": (38, 54)}
+        if self.suite == c.SUITE_4:
+            fields |= {"index_key": (34, 38), "token": (38, 54)}
+            fields |= {"next_index_key": (54, 58), "next_token": (58, 74)}
         offsets = {
             f"{field}_{which}_byte": offset
             for field, (start, end) in fields.items()
@@ -146,7 +179,7 @@ class Vectors:
             "tag_last_byte": -1,
         }
         other = self.seal("other", "umbrella", "users.email", b"other")
-        other_suite = c.SUITE_3 if self.suite == c.SUITE_2 else c.SUITE_2
+        other_suite = c.SUITE_2 if self.suite == c.SUITE_3 else c.SUITE_3
         sealed = {name: self.changed(offset) for name, offset in offsets.items()} | {
             f"{field}_of_another_envelope": self.swapped(start, end, other)
             for field, (start, end) in fields.items()
@@ -241,16 +274,64 @@ class Vectors:
         }
         return [{"name": name, "armor": armor} for name, armor in texts.items()]
 
-    def document(self) -> dict:
+    def tokens_altered(self) -> list[dict]:
+        """One token of two left out, both exchanged: what only suite 4 can meet."""
+        base, suite_3 = self.base, bytes([e.MAGIC, c.SUITE_3]) + self.base[2:]
+        sealed = {
+            "tokens_exchanged": base[:34] + base[54:74] + base[34:54] + base[74:],
+            "without_the_next_token": suite_3[:54] + base[74:],
+            "without_the_first_token": suite_3[:34] + base[54:],
+            "without_both_tokens": bytes([e.MAGIC, c.SUITE_2]) + base[2:34] + base[74:],
+        }
+        probe = t.probe(ACME, derived("probe", c.TOKEN_LEN))
+        return [self.invalid(name, "not_authentic", raw) for name, raw in sealed.items()] + [
+            self.invalid("probe_with_a_tenant", "unknown_suite", probe),
+        ]
+
+    def suite_bytes(self) -> list[dict]:
+        """Every byte but the right one where the suite stands."""
+        known = {c.SUITE_2} | {
+            suite | t.rule(by, is_shortened)
+            for suite in (c.SUITE_3, c.SUITE_4)
+            for by in t.NORMALIZATIONS
+            for is_shortened in (False, True)
+        }
+        # As long as the shortest of suite 4.
+        base = self.seal("base of rules", ACME, LABEL, bytes(range(20)))
+        return [
+            self.invalid(
+                f"suite_byte_{byte:02x}",
+                "not_authentic" if byte in known else "unknown_suite",
+                base[:1] + bytes([byte]) + base[2:],
+            )
+            for byte in range(256)
+            if byte != base[1]
+        ]
+
+    def rules_document(self) -> dict:
         return {
             "suite": self.suite,
             "encoding": "hexadecimal, but tenant, label and armor: text, bound as UTF-8",
-            "valid": self.all_valid(),
-            "invalid": self.no_envelopes() + self.altered() + self.wrongly_bound(),
+            "valid": self.with_rules(),
+            "invalid": self.suite_bytes(),
+        }
+
+    def document(self) -> dict:
+        is_4 = self.suite == c.SUITE_4
+        return {
+            "suite": self.suite,
+            "encoding": "hexadecimal, but tenant, label and armor: text, bound as UTF-8",
+            "valid": self.all_valid() + (self.with_rules() if is_4 else []),
+            "invalid": self.no_envelopes()
+            + self.altered()
+            + (self.tokens_altered() if is_4 else [])
+            + self.wrongly_bound(),
             "invalid_armor": self.invalid_armor(),
         }
 
 
 if __name__ == "__main__":
-    json.dump(Vectors(int(sys.argv[1])).document(), sys.stdout, indent=1, ensure_ascii=False)
+    vectors = Vectors(int(sys.argv[1]))
+    document = vectors.rules_document() if sys.argv[2:] == ["rules"] else vectors.document()
+    json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")

@@ -15,7 +15,7 @@ class DataKey(NamedTuple):
 
 
 def is_of_column(raw: bytes) -> bool:
-    return len(raw) > 1 and raw[0] == e.MAGIC and raw[1] in column.HEADER_LEN
+    return len(raw) > 1 and raw[0] == e.MAGIC and column.layout(raw[1]) is not None
 
 
 def open_any(dek: bytes, tenant: str, raw: bytes, aad: bytes = b"") -> bytes:

@@ -15,12 +15,14 @@ from registry import DataKey, open_any, open_from_registry
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 SUITES = {
     suite: json.loads((VECTORS / f"suite{suite}.json").read_text("utf-8"))
-    for suite in (c.SUITE_2, c.SUITE_3)
+    for suite in (c.SUITE_2, c.SUITE_3, c.SUITE_4)
 }
+SUITE_3_RULES = json.loads((VECTORS / "suite3_rules.json").read_text("utf-8"))
 
 
 def each(kind: str):
-    cases = [(suite, case) for suite, document in SUITES.items() for case in document[kind]]
+    documents = [*SUITES.items(), (c.SUITE_3, SUITE_3_RULES)]
+    cases = [(suite, case) for suite, document in documents for case in document.get(kind, [])]
     names = [f"{suite}-{case['name']}" for suite, case in cases]
     return pytest.mark.parametrize(("suite", "case"), cases, ids=names)
 
@@ -33,20 +35,23 @@ def test_no_vector_is_missing():
     kinds = ("valid", "invalid", "invalid_armor")
     assert [len(SUITES[c.SUITE_2][kind]) for kind in kinds] == [18, 51, 29]
     assert [len(SUITES[c.SUITE_3][kind]) for kind in kinds] == [18, 57, 29]
+    assert [len(SUITES[c.SUITE_4][kind]) for kind in kinds] == [25, 68, 29]
+    assert [len(SUITE_3_RULES[kind]) for kind in kinds[:2]] == [7, 255]
 
 
 @each("valid")
 def test_valid_envelope_opens(suite, case):
     key, plaintext, nonce, sealed = unhex(case, "key", "plaintext", "nonce", "envelope")
-    index_key, token = unhex(case, "index_key", "token")
+    token = b"".join(unhex(case, "index_key", "token", "next_index_key", "next_token"))
     tenant, label = case["tenant"], case["label"]
+    rule = int(case.get("suite_byte", f"{suite:02x}"), 16) - suite
     assert c.open_column(key, tenant, sealed) == plaintext
-    assert c.seal_column(key, tenant, label, plaintext, nonce, index_key + token) == sealed
-    assert len(sealed) == len(plaintext) + {c.SUITE_2: 74, c.SUITE_3: 94}[suite]
+    assert c.seal_column(key, tenant, label, plaintext, nonce, token, rule) == sealed
+    assert len(sealed) == len(plaintext) + {c.SUITE_2: 74, c.SUITE_3: 94, c.SUITE_4: 114}[suite]
 
     envelope = c.ColumnEnvelope.parse(sealed)
     assert envelope.serialise() == sealed
-    assert (envelope.suite, envelope.token, envelope.nonce) == (suite, index_key + token, nonce)
+    assert (envelope.suite, envelope.token, envelope.nonce) == (suite | rule, token, nonce)
     tags = [c.tenant_tag(tenant), c.column_tag(label)]
     assert unhex(case, "dek_id", "tenant_tag", "column_tag") == [e.dek_id(key, tenant), *tags]
     assert [envelope.tenant_tag, envelope.column_tag] == tags

@@ -17,13 +17,18 @@ pub struct GoldenColumn {
     envelope: Vec<u8>,
 }
 
-/// Of both suites.
+/// Of all suites.
 pub static COLUMNS: LazyLock<Vec<GoldenColumn>> = LazyLock::new(|| {
     let vectors = |document| {
         let document: Value = serde_json::from_str(document).unwrap();
         document["valid"].as_array().unwrap().iter().map(GoldenColumn::from_vector).collect()
     };
-    let suites = [include_str!("../vectors/suite2.json"), include_str!("../vectors/suite3.json")];
+    let suites = [
+        include_str!("../vectors/suite2.json"),
+        include_str!("../vectors/suite3.json"),
+        include_str!("../vectors/suite3_rules.json"),
+        include_str!("../vectors/suite4.json"),
+    ];
     suites.map(vectors).into_iter().flat_map(|golden: Vec<_>| golden).collect()
 });
 

@@ -20,7 +20,7 @@ RUSTFLAGS="${flags[*]}" cargo build -q --locked --release --bins --target "$host
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for target in envelope column_envelope tampered key_uri; do
+for target in envelope column_envelope normalize tampered key_uri; do
     mkdir "$work/$target"
     log=$work/$target.log
     printf '%s: %s seeds, %s s\n' "$target" "$(find "seeds/$target" -type f | wc -l)" "$seconds"

@@ -11,6 +11,11 @@ impl Case {
         self.0[field].as_str().unwrap_or_else(|| panic!("no text {field} in {}", self.0))
     }
 
+    #[allow(dead_code, reason = "not all files have fields that some cases lack")]
+    pub fn has(&self, field: &str) -> bool {
+        self.0.get(field).is_some()
+    }
+
     pub fn bytes(&self, field: &str) -> Vec<u8> {
         HEXLOWER.decode(self.text(field).as_bytes()).unwrap()
     }

@@ -9,8 +9,12 @@ use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
 use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_crypto::token::TokenKey;
 use cmk_envelope::armor;
-use cmk_envelope::column::{self, ColumnBinding, ColumnEnvelope, ColumnTag, TenantTag, Token};
+use cmk_envelope::column::{
+    self, ColumnBinding, ColumnEnvelope, ColumnTag, Normalization, SearchKey, TenantTag, Token,
+    TokenRule, Tokens, Which,
+};
 use cmk_envelope::{Binding, Envelope, OVERHEAD, seal};
 
 /// The aad is as long as an `int8send(id)`.
@@ -51,17 +55,18 @@ fn columns(criterion: &mut Criterion) {
     let mut nonces = NonceSource::new();
     let moment = Moment { pid: std::process::id(), now: 0 };
 
-    for token in [None, Some(Token { index_key: [7; 4], value: [7; 16] })] {
+    for (number, tokens) in
+        [("no", None), ("one", Some(tokens(false))), ("two", Some(tokens(true)))]
+    {
         let binding = ColumnBinding {
             tenant: BINDING.tenant,
             tenant_tag: TenantTag::of(BINDING.tenant),
             column: ColumnTag::of(b"users.ssn"),
-            token,
+            tokens,
         };
-        let with = if token.is_some() { "with" } else { "without" };
-        let mut group = criterion.benchmark_group(format!("64 bytes of a column, {with} token"));
+        let mut group = criterion.benchmark_group(format!("64 bytes of a column, {number} token"));
         let mut plaintext = vec![7; 64];
-        let mut sealed = vec![0; plaintext.len() + column::overhead(token.is_some())];
+        let mut sealed = vec![0; plaintext.len() + column::overhead(tokens.as_ref())];
         let mut text = vec![0; armor::encoded_len(sealed.len())];
 
         group.bench_function("seal", |bencher| {
@@ -92,5 +97,50 @@ fn columns(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, envelopes, columns);
+fn tokens(has_next: bool) -> Tokens {
+    let token = Token { index_key: [7; 4], value: [7; 16] };
+    Tokens { rule: TokenRule::default(), first: token, next: has_next.then_some(token) }
+}
+
+fn search(criterion: &mut Criterion) {
+    let key = SecretKey::generate().expect("the system has random numbers");
+    let token_key = TokenKey::new(&key);
+    let ColumnTag(column) = ColumnTag::of(b"users.email");
+    let text = b"Firstname.Lastname@example.com";
+
+    let mut group = criterion.benchmark_group("search");
+    group.bench_function("token of 30 bytes", |bencher| {
+        bencher.iter(|| token_key.token(&column, black_box(text)));
+    });
+    for by in Normalization::ALL {
+        group.bench_function(format!("normalize, {by:?}"), |bencher| {
+            bencher.iter(|| by.apply(black_box(text)).map(|normalized| normalized.len()));
+        });
+    }
+
+    // As a B-tree compares: a probe with what stands in the index.
+    let tenant = TenantTag::of(BINDING.tenant);
+    let probe = column::probe(tenant, tokens(false).first);
+    let binding = ColumnBinding {
+        tenant: BINDING.tenant,
+        tenant_tag: tenant,
+        column: ColumnTag(column),
+        tokens: Some(tokens(true)),
+    };
+    let mut sealed = vec![0; text.len() + column::overhead(binding.tokens.as_ref())];
+    let (mut nonces, moment) = (NonceSource::new(), Moment { pid: std::process::id(), now: 0 });
+    let dek_id = Commitment::to(&key, BINDING.tenant).dek_id();
+    let cipher = Cipher::new(&key);
+    column::seal(&cipher, dek_id, &mut nonces, moment, &binding, text, &mut sealed)
+        .expect("the room is right");
+    group.bench_function("compare two search keys", |bencher| {
+        bencher.iter(|| {
+            let probe = SearchKey::of(black_box(&probe), Which::First);
+            probe.cmp(&SearchKey::of(black_box(&sealed), Which::First))
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, envelopes, columns, search);
 criterion_main!(benches);

@@ -17,8 +17,8 @@
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
-use cmk_envelope::column::{ColumnEnvelope, SUITE_2, SUITE_3};
-use cmk_envelope::{Binding, Envelope, MAGIC, armor};
+use cmk_envelope::column::ColumnEnvelope;
+use cmk_envelope::{Binding, Envelope, MAGIC, SUITE_1, armor};
 use cmk_error::Error;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use std::io::Write;
@@ -52,7 +52,7 @@ fn open(arguments: &[String]) -> Result<Vec<u8>, String> {
     };
     let text = |error: Error| error.to_string();
 
-    if matches!(envelope.as_slice(), [MAGIC, SUITE_2 | SUITE_3, ..]) {
+    if matches!(envelope.as_slice(), [MAGIC, suite, ..] if *suite != SUITE_1) {
         if !aad.is_empty() {
             return Err("the envelope of a protected column is bound to no aad".into());
         }

@@ -11,6 +11,8 @@ use std::process::{Command, Output};
 const SUITE_1: &str = include_str!("../../../tests/vectors/suite1.json");
 const SUITE_2: &str = include_str!("../../../tests/vectors/suite2.json");
 const SUITE_3: &str = include_str!("../../../tests/vectors/suite3.json");
+const SUITE_3_RULES: &str = include_str!("../../../tests/vectors/suite3_rules.json");
+const SUITE_4: &str = include_str!("../../../tests/vectors/suite4.json");
 
 fn open(arguments: &[&str]) -> Output {
     // Cargo builds examples before it runs tests, beside their directory.
@@ -31,7 +33,8 @@ fn opens_every_golden_envelope() {
 
 #[test]
 fn opens_every_golden_envelope_of_a_column_and_its_armor() {
-    for case in [SUITE_2, SUITE_3].into_iter().flat_map(|suite| cases(suite, "valid", 18)) {
+    let suites = [(SUITE_2, 18), (SUITE_3, 18), (SUITE_3_RULES, 7), (SUITE_4, 25)];
+    for case in suites.into_iter().flat_map(|(suite, number)| cases(suite, "valid", number)) {
         for envelope in [case.text("envelope"), case.text("armor")] {
             let opened = open(&[case.tenant(), case.text("key"), envelope]);
             assert!(opened.status.success(), "{}: {opened:?}", case.name());
@@ -56,6 +59,9 @@ fn says_what_is_wrong_and_prints_nothing_else() {
         &["nobody", column_key, armor],
         &[column.tenant(), column_key, &armor[..armor.len() - 1]],
         &[column.tenant(), column_key, armor, "00ff"],
+        // A probe is no envelope, and neither is a suite that there isn't.
+        &[column.tenant(), column_key, "c17f"],
+        &[column.tenant(), column_key, "c105"],
     ] {
         let refused = open(arguments);
         assert!(!refused.status.success() && refused.stdout.is_empty(), "{arguments:?}");

@@ -325,7 +325,7 @@ reasons! {
         "a value of a protected column has no token to be indexed by",
         "Make the column searchable: cmk.protect_column(table, column, searchable => true), CALL cmk.seal_table(table), then build the index.";
     TokenMissing = "token_missing", CheckViolation,
-        "a value of a searchable column lacks the tokens that the column asks for",
+        "the tokens of a value are not those that its protected column asks for",
         "Such a value gets its tokens where it is inserted by a role with grants for its tenant, but not while session_replication_role is replica. Rows from before: CALL cmk.seal_table().";
     ColumnOptions = "column_options", InvalidParameterValue,
         "options of a protected column are not valid",

@@ -128,6 +128,16 @@ impl Keyring {
         }
     }
 
+    /// Checks everything that opening a value of the tenant would.
+    ///
+    /// # Errors
+    /// See the module's header.
+    pub fn require_open(&self, process: &impl Process, tenant: &str) -> Result<()> {
+        let current = |tenant: &Tenant| Ok(tenant.current_data_key()?.commitment.dek_id());
+        let current = self.look_at(process, tenant, current)?;
+        self.with_key(process, tenant, Wanted::Open(current), |_, _, _| Ok(()))
+    }
+
     /// The token of a normalized plaintext in a column, under one of the tenant's index keys, and
     /// until when it may be used: as long as the key might.
     ///

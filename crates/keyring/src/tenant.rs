@@ -64,6 +64,13 @@ pub struct IndexKeys {
 }
 
 impl IndexKeys {
+    /// Beside the current one, by which values may be found: the next, from the moment on that it
+    /// is there, so that nobody who learns late that it took over misses a value; else the one
+    /// before.
+    pub fn other(&self) -> Option<DekId> {
+        self.next.or(self.previous)
+    }
+
     /// Those that the tokens of a new value are made under, the current one first.
     pub fn written(&self) -> (DekId, Option<DekId>) {
         (self.current, self.next)

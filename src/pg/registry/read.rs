@@ -17,6 +17,7 @@ use cmk_keyring::tenant::{
 };
 use cmk_kms::{CustomerKey, Purpose};
 use pgrx::pg_sys;
+use std::collections::BTreeSet;
 
 /// The tenant as the registry has it.
 ///
@@ -164,6 +165,32 @@ pub fn grant(role: Role, tenant: &str) -> Result<Grant> {
         })?;
     }
     Ok(granted)
+}
+
+/// The tenants that `role` may decrypt for, in the order of their names, `most` of them at most.
+///
+/// # Errors
+/// `not_installed`.
+pub fn tenants_to_decrypt(role: Role, most: usize) -> Result<Vec<String>> {
+    watch()?;
+    let (mut granted, mut all) = (BTreeSet::new(), false);
+    scan::scan(&ACCESS, &Key::Any, |row| {
+        let grantee = row.grantee(access::ROLE).map_or(pg_sys::InvalidOid, |it| it.oid());
+        if row.column(access::DECRYPT) == Some(true) && holds(role, grantee) {
+            match row.column::<String>(access::TENANT) {
+                Some(tenant) => drop(granted.insert(tenant)),
+                None => all = true,
+            }
+        }
+        Ok(())
+    })?;
+    if all {
+        scan::scan(&TENANT, &Key::Any, |row| {
+            granted.extend(row.column::<String>(column::TENANT));
+            Ok(())
+        })?;
+    }
+    Ok(granted.into_iter().take(most).collect())
 }
 
 /// Both: the first would be true of a superuser for any role, the second also of memberships that

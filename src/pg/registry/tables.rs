@@ -18,6 +18,7 @@ pub const HOME: Table = Table { name: c"home", index: c"home" };
 pub const KEY_EVENT: &CStr = c"key_event";
 
 pub mod tenant {
+    pub const TENANT: usize = 1;
     pub const STATE: usize = 2;
     pub const KEY_URI: usize = 3;
     pub const OPTIONS: usize = 4;
@@ -39,6 +40,7 @@ pub mod data_key {
 }
 
 pub mod access {
+    pub const TENANT: usize = 1;
     pub const ROLE: usize = 2;
     pub const ENCRYPT: usize = 3;
     pub const DECRYPT: usize = 4;

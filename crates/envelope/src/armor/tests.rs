@@ -1,10 +1,15 @@
 use super::*;
 use crate::MAGIC;
-use crate::column::{SUITE_2, SUITE_3, SUITE_PROBE, overhead};
+use crate::column::{SUITE_2, SUITE_3, SUITE_4, SUITE_PROBE};
 
 /// A well-formed envelope; armor asks for no more.
 fn envelope(suite: u8, plaintext_len: usize) -> Vec<u8> {
-    let len = plaintext_len + overhead(suite == SUITE_3);
+    let overhead = match suite & 0x0F {
+        SUITE_3 => 94,
+        SUITE_4 => 114,
+        _ => 74,
+    };
+    let len = plaintext_len + overhead;
     let mut bytes: Vec<u8> = (0..len).map(|i| (i * 37 + len) as u8).collect();
     bytes[..2].copy_from_slice(&[MAGIC, suite]);
     bytes
@@ -21,7 +26,7 @@ fn assert_refused(text: &[u8], why: &str) {
 
 #[test]
 fn decodes_what_it_encoded() {
-    for suite in [SUITE_2, SUITE_3] {
+    for suite in [SUITE_2, SUITE_3, SUITE_4, 0x93, 0x34] {
         for plaintext_len in 0..70 {
             let envelope = envelope(suite, plaintext_len);
             let text = armor(&envelope);
@@ -43,8 +48,8 @@ fn it_is_base64_of_the_envelope_and_the_start_of_a_hash() {
 
 #[test]
 fn every_changed_character_is_refused() {
-    for plaintext_len in 0..3 {
-        let text = armor(&envelope(SUITE_2, plaintext_len));
+    for (suite, plaintext_len) in [(SUITE_2, 0), (SUITE_3, 1), (SUITE_4, 2)] {
+        let text = armor(&envelope(suite, plaintext_len));
         for at in 0..text.len() {
             for other in 0..=u8::MAX {
                 let mut bad = text.clone();
@@ -59,8 +64,8 @@ fn every_changed_character_is_refused() {
 
 #[test]
 fn every_truncation_and_extension_is_refused() {
-    for plaintext_len in 0..3 {
-        let text = armor(&envelope(SUITE_3, plaintext_len));
+    for (suite, plaintext_len) in [(SUITE_2, 2), (SUITE_3, 0), (SUITE_4, 1)] {
+        let text = armor(&envelope(suite, plaintext_len));
         for len in 0..text.len() {
             assert_refused(&text[..len], &format!("{len} characters"));
         }
@@ -111,13 +116,17 @@ fn a_text_has_one_meaning_only() {
 
 #[test]
 fn only_envelopes_of_columns_are_armor() {
-    let mut cut = envelope(SUITE_3, 0);
-    cut.pop();
+    let [mut cut_3, mut cut_4] = [SUITE_3, SUITE_4].map(|suite| envelope(suite, 0));
+    cut_3.pop();
+    cut_4.pop();
     for (bytes, why) in [
         (envelope(crate::SUITE_1, 100), "suite 1"),
         (envelope(SUITE_PROBE, 100), "a long probe"),
-        ([&[MAGIC, SUITE_PROBE][..], &[0; 20]].concat(), "a probe"),
-        (cut, "a byte less than the shortest of suite 3"),
+        ([&[MAGIC, SUITE_PROBE][..], &[0; 28]].concat(), "a probe"),
+        (cut_3, "a byte less than the shortest of suite 3"),
+        (cut_4, "a byte less than the shortest of suite 4"),
+        (envelope(0x43, 100), "suite 3 with a rule that there isn't"),
+        (envelope(0x12, 100), "suite 2 with a rule"),
         (
             b"plain text, as long as the shortest of all the envelopes that a column may store"
                 .to_vec(),

@@ -3,6 +3,7 @@
 use super::{INDEX_KEY_ID_LEN, NAME_TAG_LEN, TOKEN_LEN, TenantTag};
 use super::{SUITE_3, SUITE_4, SUITE_PROBE, header};
 use crate::MAGIC;
+use cmk_error::{Reason, Result};
 use std::borrow::Cow;
 
 /// What a value is found by: equal plaintexts of one tenant and column have equal tokens.
@@ -15,7 +16,8 @@ pub struct Token {
 }
 
 impl Token {
-    /// Keeps the first bits of it only, at most [`BITS_MAX`]; the last byte says how many.
+    /// Keeps the first bits of it only, at most [`BITS_MAX`]; the last byte says how many. So
+    /// tokens of different lengths are different.
     #[must_use]
     pub fn shortened(mut self, bits: u8) -> Self {
         let bits = bits.min(BITS_MAX);
@@ -125,27 +127,44 @@ impl Normalization {
         Self::ALL.into_iter().find(|of| of.name() == Some(name))
     }
 
-    /// The normalized text. What isn't UTF-8 stays as it is.
-    pub fn apply<'a>(self, value: &'a [u8]) -> Cow<'a, [u8]> {
-        let Ok(text) = std::str::from_utf8(value) else { return Cow::Borrowed(value) };
-        let kept = |keep: fn(char) -> bool| -> Cow<'a, [u8]> {
-            let lower = text.chars().filter(|c| keep(*c)).flat_map(char::to_lowercase);
-            Cow::Owned(lower.collect::<String>().into_bytes())
-        };
+    /// The normalized text; normalizing that again changes nothing. What isn't UTF-8 stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// `out_of_memory`.
+    pub fn apply(self, value: &[u8]) -> Result<Cow<'_, [u8]>> {
+        let Ok(text) = std::str::from_utf8(value) else { return Ok(Cow::Borrowed(value)) };
+        let is_lower = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
         match self {
-            Self::None => Cow::Borrowed(value),
-            Self::Lower if !text.is_ascii() => kept(|_| true),
-            Self::Lower => match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                true => Cow::Owned(text.to_ascii_lowercase().into_bytes()),
-                false => Cow::Borrowed(value),
-            },
-            Self::Digits => match text.bytes().all(|byte| byte.is_ascii_digit()) {
-                true => Cow::Borrowed(value),
-                false => kept(|c| c.is_ascii_digit()),
-            },
-            Self::Alnum => kept(char::is_alphanumeric),
+            Self::None => Ok(Cow::Borrowed(value)),
+            Self::Lower if text.bytes().all(is_lower) => Ok(Cow::Borrowed(value)),
+            Self::Lower => lower(text, |_| true),
+            Self::Digits if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Ok(Cow::Borrowed(value))
+            }
+            Self::Digits => lower(text, |c| c.is_ascii_digit()),
+            Self::Alnum => lower(text, char::is_alphanumeric),
         }
     }
+}
+
+/// What is to be kept of `text` in lower case: in this order, since of some characters the lower
+/// case has a mark that is no letter.
+fn lower(text: &str, keep: fn(char) -> bool) -> Result<Cow<'_, [u8]>> {
+    // A value may be large, and a failed allocation must not abort the server.
+    let room = |_| Reason::OutOfMemory;
+    if text.is_ascii() {
+        let mut lower = Vec::new();
+        lower.try_reserve_exact(text.len()).map_err(room)?;
+        let bytes = text.bytes().map(|byte| byte.to_ascii_lowercase());
+        lower.extend(bytes.filter(|byte| keep(char::from(*byte))));
+        return Ok(Cow::Owned(lower));
+    }
+    let kept = || text.chars().flat_map(char::to_lowercase).filter(|c| keep(*c));
+    let mut lower = String::new();
+    lower.try_reserve_exact(kept().map(char::len_utf8).sum()).map_err(room)?;
+    lower.extend(kept());
+    Ok(Cow::Owned(lower.into_bytes()))
 }
 
 /// Bytes of a [`probe`].
@@ -237,82 +256,4 @@ impl SearchKey {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn normalized(by: Normalization, text: &str) -> String {
-        String::from_utf8(by.apply(text.as_bytes()).into_owned()).unwrap()
-    }
-
-    #[test]
-    fn normalizations_do_what_they_say() {
-        use Normalization::*;
-        for (by, text, expected) in [
-            (None, "Ann@Example.com ", "Ann@Example.com "),
-            (Lower, "Ann@Example.com ", "ann@example.com "),
-            (Lower, "ÄÖÜ ΑΣ İ", "äöü ας i\u{307}".replace('ς', "σ").as_str()),
-            (Digits, "+49 (30) 90-18 20", "4930901820"),
-            (Digits, "4930901820", "4930901820"),
-            (Digits, "none", ""),
-            (Alnum, "DE89 3704-0044 Ä", "de8937040044ä"),
-            (Alnum, "", ""),
-        ] {
-            assert_eq!(normalized(by, text), expected, "{by:?} {text}");
-            assert_eq!(normalized(by, expected), expected, "{by:?} is not idempotent");
-        }
-        for by in Normalization::ALL {
-            assert_eq!(by.apply(b"\xff").as_ref(), b"\xff");
-            assert_eq!(by.name().and_then(Normalization::from_name), by.name().map(|_| by));
-        }
-    }
-
-    #[test]
-    fn a_probe_has_the_search_key_of_what_it_looks_for() {
-        let tenant = TenantTag([1, 2, 3, 4, 5, 6, 7, 8]);
-        let token = Token { index_key: [9; 4], value: *b"0123456789abcdef" };
-        let probe = probe(tenant, token);
-        let expected = b"\x01\x02\x03\x040123\x05\x06\x07\x08\x09\x09\x09\x09456789abcdef";
-        for which in [Which::First, Which::Last] {
-            let key = SearchKey::of(&probe, which).unwrap();
-            assert_eq!(key.as_bytes(), expected);
-            assert_eq!(key.abbreviated(), 0x0102_0304_3031_3233);
-        }
-        assert_eq!(header(&probe), Option::None);
-        for len in 0..PROBE_LEN {
-            assert_eq!(SearchKey::of(&probe[..len], Which::First), Option::None);
-        }
-        assert_eq!(SearchKey::of(&[&probe[..], &[0]].concat(), Which::First), Option::None);
-    }
-
-    #[test]
-    fn a_shortened_token_keeps_its_first_bits_and_says_how_many() {
-        let token = Token { index_key: [9; 4], value: [0xFF; 16] };
-        for (bits, start) in
-            [(8, &[0xFF, 0, 0][..]), (12, &[0xFF, 0xF0, 0]), (17, &[0xFF, 0xFF, 0x80, 0])]
-        {
-            let short = token.shortened(bits);
-            assert_eq!(short.value[..start.len()], *start);
-            assert!(short.value[start.len()..15].iter().all(|byte| *byte == 0));
-            let rule = TokenRule { is_shortened: true, ..TokenRule::default() };
-            assert_eq!(
-                (short.bits(rule), short.bits(TokenRule::default())),
-                (Some(bits), Option::None)
-            );
-            assert_eq!(short.index_key, token.index_key);
-        }
-        assert_eq!(token.shortened(120).value[..15], [0xFF; 15]);
-        assert_eq!(token.shortened(120), token.shortened(200));
-    }
-
-    #[test]
-    fn rules_are_read_back() {
-        for normalization in Normalization::ALL {
-            for is_shortened in [false, true] {
-                let rule = TokenRule { normalization, is_shortened };
-                assert_eq!(TokenRule::split(SUITE_3 | rule.bits()), Some((SUITE_3, rule)));
-            }
-        }
-        assert_eq!(TokenRule::split(SUITE_3 | 0x40), Option::None);
-        assert_eq!(TokenRule::split(SUITE_PROBE), Option::None);
-    }
-}
+mod tests;

@@ -1,0 +1,143 @@
+//! Index keys: made, and replaced while values are searched and stay unique.
+//!
+//! A replacement has two steps, and all values are sealed anew after each. Between the first and
+//! the second, values carry the tokens of both keys, and searches go by the old one's. After the
+//! second, they carry the new one's only, and searches go by either. So at no moment are there
+//! values that one index could not tell apart: [`finish`] asks for the index that does by then.
+
+use super::data_key;
+use super::tenant::lock;
+use crate::column::token_scan::{self, TokensOf};
+use crate::pg::registry::write;
+use cmk_error::{Error, Reason, Result, quoted};
+use cmk_keyring::tenant::{IndexKeys, Tenant, TenantState, index_key_id};
+use cmk_kms::Purpose;
+use pgrx::datum::DatumWithOid;
+use pgrx::spi::Spi;
+
+/// Whether the database has a searchable column.
+///
+/// # Errors
+/// `registry_unusable`.
+pub fn are_needed() -> Result<bool> {
+    first("SELECT p.label FROM cmk.protections() p WHERE p.options IS NOT NULL", &[])
+        .map(|found| found.is_some())
+}
+
+/// Makes a tenant's next index key, or its first. Returns its version.
+///
+/// # Errors
+/// As [`lock`]; `index_rotation_open` while another replacement is under way, or not all of the
+/// tenant's values have exactly the tokens of the current key; `index_rotation_refused` for a
+/// foreign key that compares tokens; what KMS refuses with.
+pub fn rotate(tenant: &str) -> Result<i32> {
+    let locked = lock(tenant, Some(TenantState::Active))?;
+    let keys = match locked.index_keys() {
+        Err(error) if error.reason == Reason::NoIndexKey => {
+            return data_key::add(&locked, Purpose::Index);
+        }
+        keys => keys?,
+    };
+    if keys.next.is_some() {
+        return Err(Error::new(Reason::IndexRotationOpen).for_tenant(tenant));
+    }
+    refuse_foreign_keys(tenant)?;
+    require(&locked, &TokensOf { first: index_key_id(&keys.current), next: None })?;
+    let version = locked.next_version()?;
+    // Headers name an index key by four bytes: by those of no other of the tenant.
+    let made = loop {
+        let made = data_key::make(&locked, Purpose::Index)?;
+        if locked.index_key(index_key_id(&made.commitment.dek_id())).is_none() {
+            break made;
+        }
+    };
+    data_key::insert(&locked, version, Purpose::Index, "next", &made)?;
+    Ok(version)
+}
+
+/// Has the next index key take over, if all values have its token. False if there is none.
+///
+/// # Errors
+/// As [`lock`]; `index_rotation_open` if a value lacks it; `index_rotation_refused` for a unique
+/// index without a twin that keeps values unique under the next key.
+pub fn finish(tenant: &str) -> Result<bool> {
+    let locked = lock(tenant, Some(TenantState::Active))?;
+    let Ok(IndexKeys { current, next: Some(next), .. }) = locked.index_keys() else {
+        return Ok(false);
+    };
+    refuse_foreign_keys(tenant)?;
+    refuse_lone_indexes(tenant)?;
+    let (first, next) = (index_key_id(&current), Some(index_key_id(&next)));
+    // Whoever began to write before the first step may not have known of it.
+    token_scan::wait_for_writers()?;
+    require(&locked, &TokensOf { first, next })?;
+    data_key::retire(&locked, Purpose::Index)?;
+    const PROMOTE: &str = "
+        UPDATE cmk.data_key SET state = 'current'
+         WHERE tenant OPERATOR(pg_catalog.=) $1 AND purpose OPERATOR(pg_catalog.=) 'index'
+           AND state OPERATOR(pg_catalog.=) 'next'";
+    write::one(PROMOTE, &[tenant.into()])?;
+    Ok(true)
+}
+
+/// Gives a replacement up before its second step. False if there is none.
+///
+/// # Errors
+/// As [`lock`].
+pub fn cancel(tenant: &str) -> Result<bool> {
+    lock(tenant, None)?;
+    const CANCEL: &str = "
+        UPDATE cmk.data_key SET state = 'destroyed', wrapped = NULL
+         WHERE tenant OPERATOR(pg_catalog.=) $1 AND purpose OPERATOR(pg_catalog.=) 'index'
+           AND state OPERATOR(pg_catalog.=) 'next'";
+    crate::pg::guard::permitted(|| write::execute(CANCEL, &[tenant.into()])).map(|rows| rows > 0)
+}
+
+/// # Errors
+/// `index_rotation_open`, which names the column.
+fn require(tenant: &Tenant, tokens: &TokensOf) -> Result<()> {
+    match token_scan::find_other(&tenant.name, tokens)? {
+        None => Ok(()),
+        Some(label) => {
+            let info = format!("column={}", quoted(&label));
+            Err(Error::new(Reason::IndexRotationOpen).for_tenant(&tenant.name).with_info(info))
+        }
+    }
+}
+
+fn refused(tenant: &str, found: Option<String>) -> Result<()> {
+    match found {
+        None => Ok(()),
+        Some(found) => {
+            let error = Error::new(Reason::IndexRotationRefused).for_tenant(tenant);
+            Err(error.with_info(format!("obstacle={}", quoted(&found))))
+        }
+    }
+}
+
+fn refuse_foreign_keys(tenant: &str) -> Result<()> {
+    const FIND: &str = "
+        SELECT pg_catalog.format('%I on %s', c.conname, c.conrelid::pg_catalog.regclass)
+          FROM pg_catalog.pg_constraint c
+         WHERE c.contype OPERATOR(pg_catalog.=) 'f'
+           AND 'pg_catalog.===(pg_catalog.cmk_text,pg_catalog.cmk_text)'::pg_catalog.regoperator::pg_catalog.oid
+               OPERATOR(pg_catalog.=) ANY (c.conpfeqop)
+         ORDER BY 1";
+    refused(tenant, first(FIND, &[])?)
+}
+
+/// A unique index on tokens has to have a twin, on the same columns, by the tokens of the next key.
+fn refuse_lone_indexes(tenant: &str) -> Result<()> {
+    refused(tenant, first(LONE_INDEXES, &[])?)
+}
+
+const LONE_INDEXES: &str =
+    "SELECT i.index::pg_catalog.text FROM cmk_internal.lone_unique_indexes() i ORDER BY 1";
+
+fn first(query: &str, arguments: &[DatumWithOid<'_>]) -> Result<Option<String>> {
+    let found = Spi::connect(|client| {
+        let mut rows = client.select(query, Some(1), arguments)?;
+        rows.next().map_or(Ok(None), |row| row.get::<String>(1))
+    });
+    found.map_err(|_: pgrx::spi::Error| Reason::RegistryUnusable.into())
+}

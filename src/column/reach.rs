@@ -1,0 +1,126 @@
+//! Whose values a search looks at: those of the tenant that the query names beside it, else of
+//! `cmk_encrypt.tenant`, else of every tenant that the role may decrypt for.
+//!
+//! Never what rows say: so a search tells nothing of rows that row security hides.
+
+use super::tags;
+use crate::pg::identity::current_role;
+use crate::pg::process::{ThisProcess, keyring};
+use crate::pg::registry::{invalidation, read};
+use crate::pg::report;
+use crate::pg::settings::values::column_tenant;
+use cmk_error::{Error, KeyState, Reason, Result};
+use cmk_keyring::keyring::TokenFor;
+use cmk_keyring::tenant::{Role, read_tenant_name};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Tenants that a search by grants alone makes tokens for, each of which may ask KMS.
+pub const TENANTS_MAX: usize = 64;
+
+pub enum Reach {
+    /// Of one tenant, and what goes wrong for it is an error.
+    Tenant(String),
+    /// Of all tenants that the role holds a grant for, but those whose key is away.
+    Granted,
+}
+
+/// Tenants whose values a search left out.
+#[derive(Default)]
+pub struct Skipped {
+    told: bool,
+}
+
+impl Reach {
+    /// `named`: the tenant that the query names.
+    ///
+    /// # Errors
+    /// `tenant_name`, `unknown_tenant`, and what that tenant's index key can't be used for;
+    /// `no_grant` for a role that holds none.
+    pub fn of(process: &ThisProcess, named: Option<&[u8]>) -> Result<Self> {
+        let name = match named {
+            Some(name) => Some(read_tenant_name(name)?.to_owned()),
+            None => setting()?,
+        };
+        let Some(name) = name else {
+            return match granted()?.is_empty() {
+                true => Err(Error::new(Reason::NoGrant).with_info("needs=decrypt")),
+                false => Ok(Self::Granted),
+            };
+        };
+        // Whatever rows there are: an index scan fails for the same.
+        let key = keyring().look_at(process, &name, |tenant| Ok(tenant.index_keys().ok()))?;
+        match key {
+            None => keyring().require_open(process, &name)?,
+            Some(keys) => {
+                let (key, none) = ((keys.current, TokenFor::Searching), tags::of_column(b""));
+                keyring().token(process, &name, key, none, b"")?;
+            }
+        }
+        Ok(Self::Tenant(name))
+    }
+
+    /// What to do about a tenant for which a call failed: it is left out, or the search fails.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn leave_out(&self, error: Error, skipped: &mut Skipped) -> Result<()> {
+        match self {
+            Self::Granted if error.reason == Reason::NoGrant => Ok(()),
+            Self::Granted if is_away(&error) => {
+                if !skipped.told {
+                    skipped.told = true;
+                    report::warn_skipped(&error);
+                }
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+/// The tenant of the session.
+///
+/// # Errors
+/// `tenant_name`.
+pub fn setting() -> Result<Option<String>> {
+    let name = column_tenant();
+    name.map(|name| read_tenant_name(name.as_bytes()).map(str::to_owned)).transpose()
+}
+
+/// True of a tenant that is dark for a reason of its own. Not of a KMS that fails: then nobody
+/// could tell which values are missing.
+fn is_away(error: &Error) -> bool {
+    error.reason.key_state() == Some(KeyState::Revoked)
+        || matches!(
+            error.reason,
+            Reason::TenantPending | Reason::TenantSuspended | Reason::TenantShredded
+        )
+}
+
+type Granted = (Role, u64, Rc<[String]>);
+
+thread_local! {
+    static GRANTED: RefCell<Option<Granted>> = const { RefCell::new(None) };
+}
+
+/// The tenants that the current role may decrypt for, as far as the registry says: one more than
+/// [`TENANTS_MAX`] at most.
+///
+/// # Errors
+/// `not_installed`.
+pub fn granted() -> Result<Rc<[String]>> {
+    let (role, generation) = (current_role(), invalidation::registry_generation());
+    let known = GRANTED.with_borrow(|granted| match granted {
+        Some((of, at, tenants)) if *of == role && *at == generation => Some(tenants.clone()),
+        _ => None,
+    });
+    if let Some(tenants) = known {
+        return Ok(tenants);
+    }
+    let tenants: Rc<[String]> = read::tenants_to_decrypt(role, TENANTS_MAX + 1)?.into();
+    // The first look makes changes of the registry count.
+    let generation = invalidation::registry_generation();
+    GRANTED.set(Some((role, generation, tenants.clone())));
+    Ok(tenants)
+}

@@ -1,0 +1,124 @@
+//! What indexes on searchable columns are ordered by: tokens. PostgreSQL compares values there
+//! while it holds a page, so nothing here takes a key, waits or looks anything up: it reads
+//! headers.
+//!
+//! A value that isn't sealed yet is found by its own bytes, and comes before those that are. One
+//! that is sealed without tokens could never be found, so it is refused.
+
+use super::stored::looks_sealed;
+use crate::pg::call::Call;
+use crate::pg::datum::{content, head};
+use crate::pg::raw::column_function;
+use crate::pg::sort_support::{self, Sorter};
+use cmk_envelope::column::{HEADER_MAX, SearchKey, Which};
+use cmk_error::{Reason, Result};
+use pgrx::pg_sys;
+use std::cmp::Ordering;
+
+/// In the order of an index.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place<'a> {
+    Plain(&'a [u8]),
+    Token(SearchKey),
+}
+
+impl<'a> Place<'a> {
+    /// # Errors
+    /// `not_searchable`.
+    #[inline]
+    fn of(value: pg_sys::Datum, which: Which) -> Result<Self> {
+        let start = head(value, HEADER_MAX);
+        match SearchKey::of(start, which) {
+            Some(key) => Ok(Self::Token(key)),
+            None if looks_sealed(start) => Err(Reason::NotSearchable.into()),
+            // SAFETY: a value of our type.
+            None => Ok(Self::Plain(unsafe { content(value) })),
+        }
+    }
+}
+
+#[inline]
+fn order(a: pg_sys::Datum, b: pg_sys::Datum, which: Which) -> Result<Ordering> {
+    Ok(Place::of(a, which)?.cmp(&Place::of(b, which)?))
+}
+
+fn order_of(call: Call, which: Which) -> Result<Ordering> {
+    order(call.datum(0), call.datum(1), which)
+}
+
+macro_rules! comparisons {
+    ($which:expr, $($name:ident: $test:expr),*) => {
+        $(column_function!($name, |call| {
+            let test: fn(Ordering) -> bool = $test;
+            Ok(pg_sys::Datum::from(test(order_of(call, $which)?)))
+        });)*
+    };
+}
+comparisons!(Which::First,
+    column_token_eq: Ordering::is_eq, column_token_lt: Ordering::is_lt,
+    column_token_le: Ordering::is_le, column_token_ge: Ordering::is_ge,
+    column_token_gt: Ordering::is_gt);
+comparisons!(Which::Last, column_token_next_eq: Ordering::is_eq);
+
+column_function!(column_token_cmp, |call| {
+    Ok(pg_sys::Datum::from(order_of(call, Which::First)? as i32))
+});
+column_function!(column_token_next_cmp, |call| {
+    Ok(pg_sys::Datum::from(order_of(call, Which::Last)? as i32))
+});
+
+/// Sorts values for an index that is built.
+struct Sort(Which);
+
+impl Sorter for Sort {
+    fn compare(&mut self, a: pg_sys::Datum, b: pg_sys::Datum) -> Result<Ordering> {
+        order(a, b, self.0)
+    }
+
+    fn abbreviate(&mut self, value: pg_sys::Datum) -> Result<u64> {
+        Ok(match Place::of(value, self.0)? {
+            Place::Plain(_) => 0,
+            Place::Token(key) => key.abbreviated(),
+        })
+    }
+
+    fn compare_abbreviated(&mut self, a: u64, b: u64) -> Result<Ordering> {
+        Ok(a.cmp(&b))
+    }
+}
+
+column_function!(column_token_sort, |call| {
+    sort_support::set_up(call, |_| true, |_, _| Sort(Which::First));
+    Ok(pg_sys::Datum::null())
+});
+column_function!(column_token_next_sort, |call| {
+    sort_support::set_up(call, |_| true, |_, _| Sort(Which::Last));
+    Ok(pg_sys::Datum::null())
+});
+
+/// The hash of an index. The same in every process and version: it is stored.
+fn hash(call: Call, seed: u64) -> Result<u64> {
+    let bytes = match Place::of(call.datum(0), Which::First)? {
+        Place::Token(key) => return Ok(hash_bytes(key.as_bytes(), seed)),
+        Place::Plain(plain) => plain,
+    };
+    Ok(hash_bytes(bytes, seed))
+}
+
+unsafe extern "C-unwind" {
+    // PostgreSQL's common/hashfn.h, stable since version 13.
+    fn hash_bytes_extended(start: *const u8, len: i32, seed: u64) -> u64;
+}
+
+fn hash_bytes(bytes: &[u8], seed: u64) -> u64 {
+    // SAFETY: reads that many bytes.
+    unsafe { hash_bytes_extended(bytes.as_ptr(), bytes.len() as i32, seed) }
+}
+
+column_function!(column_token_hash, |call| {
+    Ok(pg_sys::Datum::from(hash(call, 0)? as u32 as i32))
+});
+column_function!(column_token_hash_extended, |call| {
+    let seed = call.datum(1).value() as u64;
+    Ok(pg_sys::Datum::from(hash(call, seed)? as i64))
+});

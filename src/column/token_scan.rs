@@ -1,0 +1,96 @@
+//! Looks through all values of searchable columns, without a key and without a lock that keeps
+//! writers out.
+
+use super::check::header_of;
+use super::options::Search;
+use super::tags;
+use crate::pg::table_scan;
+use cmk_envelope::column::{INDEX_KEY_ID_LEN, Tokens};
+use cmk_error::{Reason, Result};
+use pgrx::pg_sys;
+use pgrx::spi::Spi;
+
+/// The index keys that a value's tokens are of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TokensOf {
+    pub first: [u8; INDEX_KEY_ID_LEN],
+    pub next: Option<[u8; INDEX_KEY_ID_LEN]>,
+}
+
+impl From<Tokens> for TokensOf {
+    fn from(tokens: Tokens) -> Self {
+        let (first, next) = (tokens.first.index_key, tokens.next.map(|next| next.index_key));
+        Self { first, next }
+    }
+}
+
+struct Column {
+    table: pg_sys::Oid,
+    number: pg_sys::AttrNumber,
+    label: String,
+}
+
+/// The searchable columns of all tables that hold rows.
+///
+/// # Errors
+/// `registry_unusable`, `column_options`.
+fn columns() -> Result<Vec<Column>> {
+    const QUERY: &str = "
+        SELECT p.relation, p.attnum, p.label, p.options
+          FROM cmk.protections() p
+          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.relation
+         WHERE p.options IS NOT NULL AND c.relkind OPERATOR(pg_catalog.=) 'r'
+           AND (c.relpersistence OPERATOR(pg_catalog.<>) 't'
+                OR c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())";
+    let read = Spi::connect(|client| -> pgrx::spi::SpiResult<Vec<_>> {
+        let mut columns = Vec::new();
+        for row in client.select(QUERY, None, &[])? {
+            let (table, number) = (row.get::<pg_sys::Oid>(1)?, row.get::<i16>(2)?);
+            let (label, options) = (row.get::<String>(3)?, row.get::<String>(4)?);
+            if let (Some(table), Some(number), Some(label)) = (table, number, label) {
+                columns.push((Column { table, number, label }, options));
+            }
+        }
+        Ok(columns)
+    });
+    let mut columns = Vec::new();
+    for (column, options) in read.map_err(|_| Reason::RegistryUnusable)? {
+        if Search::parse(options.as_deref().map(str::as_bytes))?.is_some() {
+            columns.push(column);
+        }
+    }
+    Ok(columns)
+}
+
+/// The label of a searchable column that holds a value of the tenant whose tokens are of other
+/// index keys; `None` if there is none.
+///
+/// # Errors
+/// `registry_unusable`, `column_options`.
+pub fn find_other(tenant: &str, tokens: &TokensOf) -> Result<Option<String>> {
+    let tenant = tags::of_tenant(tenant.as_bytes());
+    for Column { table, number, label } in columns()? {
+        let is_other = |value| match header_of(value) {
+            None => false,
+            Some(header) => {
+                header.tenant == tenant && header.tokens.map(TokensOf::from) != Some(*tokens)
+            }
+        };
+        if table_scan::any(table, number, is_other) {
+            return Ok(Some(label));
+        }
+    }
+    Ok(None)
+}
+
+/// Waits until everybody who writes to a table with a searchable column is done. Who begins
+/// meanwhile isn't waited for.
+///
+/// # Errors
+/// `registry_unusable`, `column_options`.
+pub fn wait_for_writers() -> Result<()> {
+    for column in columns()? {
+        table_scan::wait_for_writers(column.table);
+    }
+    Ok(())
+}
