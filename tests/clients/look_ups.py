@@ -68,10 +68,10 @@ def plans(server):
         found.setdefault(name, []).append(plan)
 
 
-def search(shop, server, step, at_least=10, **environment):
+def search(shop, server, step, at_least=10, **how):
     """Runs a step of look-ups in both databases. The protected one used its token index for all that it can serve."""
     with plans(server) as planned:
-        checks = shop.both(step, at_least, **environment)
+        checks = shop.both(step, at_least, **how)
     for name in checks:
         if not name.startswith("also: "):
             together = "\n".join(planned[name])

@@ -34,6 +34,7 @@ def test_look_ups_use_the_index(shop, server, mode):
 def test_look_ups_use_the_index_while_old_rows_are_not_sealed(shop, server):
     made = shop("text")
     look_ups.make_searchable(made, rewrite=False, seal=False)
-    look_ups.search(made, server, "look-ups", at_least=25)
+    # An index of tokens does not see that a new value equals an old one that has none.
+    look_ups.search(made, server, "look-ups", at_least=25, but=["upsert of an old one", "also: by its end"])
     states = made.protected.dba("SELECT DISTINCT cmk.is_sealed(ssn) FROM customer WHERE ssn IS NOT NULL")
     assert sorted(states) == [(False,), (True,)]
