@@ -131,8 +131,8 @@ fn refuse_lone_indexes(tenant: &str) -> Result<()> {
     refused(tenant, first(LONE_INDEXES, &[])?)
 }
 
-const LONE_INDEXES: &str =
-    "SELECT i.index::pg_catalog.text FROM cmk_internal.lone_unique_indexes() i ORDER BY 1";
+const LONE_INDEXES: &str = "
+    SELECT i.index::pg_catalog.text FROM cmk_internal.lone_unique_indexes() i (index) ORDER BY 1";
 
 fn first(query: &str, arguments: &[DatumWithOid<'_>]) -> Result<Option<String>> {
     let found = Spi::connect(|client| {

@@ -68,9 +68,8 @@ unsafe extern "C-unwind" fn compute(
         let mut is_null = false;
         // SAFETY: PostgreSQL's function, for one of its sample of rows; an ERROR becomes a panic,
         // so that what was counted is dropped.
-        let value = unsafe {
-            pg_sys::ffi::pg_guard_ffi_boundary(|| fetch(stats, row, &mut is_null))
-        };
+        let value =
+            unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| fetch(stats, row, &mut is_null)) };
         match is_null {
             true => nulls += 1,
             false => {

@@ -41,11 +41,8 @@ pub fn are_sealed_alike(
     if let Some(equal) = by_tokens(a, b).filter(|_| is_deterministic(collation)) {
         return Ok(equal);
     }
-    let (clear_a, clear_b) = (open(process, a)?, open(process, b)?);
-    let rule = normalization(a);
-    let rule = if rule == normalization(b) { rule } else { Normalization::None };
-    let (plain_a, plain_b) = (rule.apply(clear_a.as_slice())?, rule.apply(clear_b.as_slice())?);
-    let equal = kind.are_equal(&plain_a, &plain_b, collation);
+    let (clear_a, clear_b) = (open_comparable(process, a)?, open_comparable(process, b)?);
+    let equal = kind.are_equal(clear_a.as_slice(), clear_b.as_slice(), collation);
     clear_a.free();
     clear_b.free();
     equal

@@ -130,6 +130,9 @@ unsafe fn simplify(request: &pg_sys::SupportRequestSimplify) -> Option<Node> {
         let tables = PgList::<pg_sys::RangeTblEntry>::from_pg((*root.parse).rtable);
         let (known, at) = known(tables.get_ptr(table as usize - 1)?, number)?;
         let tenant = Column { table, number: known[at].tenant? };
+        if planner::looks_at_changed(root.parse, tenant) {
+            return None;
+        }
         let tenant = constant_equal_to(&planner::equalities(root.parse, table), tenant)?;
         let tenant = tree::as_text(tree::copy(tenant).cast())?;
         comparison.call(tenant, call.inputcollid).map(|expression| expression.cast())

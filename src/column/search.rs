@@ -70,9 +70,14 @@ impl Column {
 }
 
 /// # Errors
-/// `unknown_tenant`, `no_index_key`, `not_installed`.
+/// `unknown_tenant`, `no_index_key`, `not_installed`; what else the tenant's values can't be opened
+/// for, if there is no index key that tells.
 fn index_keys(process: &ThisProcess, tenant: &str) -> Result<IndexKeys> {
-    keyring().look_at(process, tenant, |tenant| tenant.index_keys())
+    let keys = keyring().look_at(process, tenant, |tenant| tenant.index_keys());
+    if keys.as_ref().is_err_and(|error| error.reason == Reason::NoIndexKey) {
+        keyring().require_open(process, tenant)?;
+    }
+    keys
 }
 
 /// What finds a value that isn't sealed yet.

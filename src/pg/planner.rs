@@ -158,12 +158,35 @@ pub unsafe fn column(mut node: Node) -> Option<Column> {
 /// `node` is an expression of the query.
 pub unsafe fn is_constant(node: Node) -> bool {
     // SAFETY: the caller's promise.
+    unsafe { !pg_sys::contain_var_clause(node) && !pg_sys::contain_volatile_functions(node) }
+}
+
+/// Whether a query gives a column of a table another value, and looks at the row as it is then.
+///
+/// # Safety
+/// `query` is one that is being planned.
+pub unsafe fn looks_at_changed(query: Query, column: Column) -> bool {
+    // SAFETY: the caller's promise.
     unsafe {
-        !pg_sys::contain_var_clause(node)
-            && !pg_sys::contain_volatile_functions(node)
-            && !pg_sys::checkExprHasSubLink(node)
+        let query = &*query;
+        let looks = !query.returningList.is_null() || !query.withCheckOptions.is_null();
+        let changes = match query.commandType {
+            pg_sys::CmdType::CMD_UPDATE => {
+                let targets = PgList::<pg_sys::TargetEntry>::from_pg(query.targetList);
+                let is_it = |entry: *mut pg_sys::TargetEntry| (*entry).resno == column.number;
+                targets.iter_ptr().any(is_it)
+            }
+            // Its actions look at the old row and at the new one.
+            command => command == MERGE,
+        };
+        looks && changes && query.resultRelation as u32 == column.table
     }
 }
+
+#[cfg(feature = "pg14")]
+const MERGE: pg_sys::CmdType::Type = pg_sys::CmdType::CMD_UNKNOWN;
+#[cfg(not(feature = "pg14"))]
+const MERGE: pg_sys::CmdType::Type = pg_sys::CmdType::CMD_MERGE;
 
 /// What columns of a table are compared with for equality, wherever that holds for every row of the
 /// table that the query uses: `tenant = 'acme'` in WHERE, in a policy, in the ON of an inner join.
