@@ -118,7 +118,7 @@ def look_ups(bench, tables, size):
         ratio("  in the server alone", protected, clear)
         show("  microseconds of one, of which text takes",
              f"{protected / LOOK_UPS * 1e3:.1f}", f"{clear / LOOK_UPS * 1e3:.1f}")
-    bench.run("RESET plan_cache_mode", "DEALLOCATE ALL")
+    bench.run("RESET plan_cache_mode")
 
 
 def generic_plans(bench, table):
@@ -128,7 +128,6 @@ def generic_plans(bench, table):
         bench.run(f"EXECUTE chosen ('{tenant(row)}', '{email(row)}')")
     chosen = bench.one("SELECT generic_plans FROM pg_prepared_statements WHERE name = 'chosen'")
     show("Of 20 executions with plan_cache_mode = auto, those with a generic plan", chosen, 15)
-    bench.run("DEALLOCATE ALL")
 
 
 def without_the_tenant(bench, tables, size):
@@ -138,10 +137,9 @@ def without_the_tenant(bench, tables, size):
     bench.run(f"SET cmk_encrypt.tenant = '{tenant(0)}'")
     clear, protected = bench.best([client(bench, BY_VALUE, table, parameters) for table in tables])
     ratio(f"= by index, {size:,} rows, the tenant from cmk_encrypt.tenant", protected, clear, 1.3)
-    bench.run("RESET cmk_encrypt.tenant", "DEALLOCATE ALL")
+    bench.run("RESET cmk_encrypt.tenant")
     clear, protected = bench.best([client(bench, BY_VALUE, table, parameters) for table in tables])
     ratio(f"  in the tenants of {TENANTS} grants", protected, clear)
-    bench.run("DEALLOCATE ALL")
 
 
 def lists(bench, tables, size):
@@ -157,7 +155,7 @@ def lists(bench, tables, size):
         given = [(tenant(0), *emails) for emails in wanted]
         clear, protected = bench.best([client(bench, query, table, given) for table in tables])
         ratio(f"IN of 100, {size:,} rows, {plans} plans", protected, clear, 1.5)
-    bench.run("RESET plan_cache_mode", "DEALLOCATE ALL")
+    bench.run("RESET plan_cache_mode")
 
 
 def upserts(bench, tables, size):
@@ -197,7 +195,6 @@ def upserts(bench, tables, size):
         clear, trigger, protected = bench.best([upsert(table) for table in tables])
         ratio(f"INSERT ... ON CONFLICT DO UPDATE, {how}", protected, clear, 1.6)
         ratio("  against text with an empty PL/pgSQL trigger", protected, trigger)
-    bench.run("DEALLOCATE ALL")
 
 
 def builds(bench, tables, size):
