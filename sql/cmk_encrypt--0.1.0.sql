@@ -955,6 +955,10 @@ CREATE FUNCTION cmk.needs_sealing(value pg_catalog.cmk_text, label pg_catalog.te
 CREATE FUNCTION cmk.reseal(value pg_catalog.cmk_text, label pg_catalog.text, options pg_catalog.text)
     RETURNS pg_catalog.cmk_text LANGUAGE c VOLATILE PARALLEL RESTRICTED COST 100
     AS 'MODULE_PATHNAME', 'column_reseal';
+CREATE FUNCTION cmk.sealed_for(value pg_catalog.cmk_text) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10 AS 'MODULE_PATHNAME', 'column_sealed_for';
+COMMENT ON FUNCTION cmk.sealed_for(pg_catalog.cmk_text) IS
+    'The tenant that a value is sealed for, to whom holds a grant for it; takes no key';
 COMMENT ON FUNCTION cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text) IS
     'Whether a value is not sealed, or lacks the tokens that its column''s options and its tenant''s index keys ask for; takes no key';
 COMMENT ON FUNCTION cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text) IS
@@ -1446,8 +1450,8 @@ BEGIN
 END
 $$;
 
--- Whether cmk.seal_table() has something to do with a value, as SQL: it is not sealed, or its tokens
--- are not those that it is to have. A column without a constraint of ours has no label.
+-- Whether cmk.seal_table() has something to do with a value, as SQL: it is not sealed, or its
+-- tokens are not those that it is to have. A column without a constraint of ours has no label.
 CREATE FUNCTION cmk_internal.pending_condition(
     type pg_catalog.oid, value pg_catalog.text, label pg_catalog.text, options pg_catalog.text)
 RETURNS pg_catalog.text
@@ -1545,7 +1549,7 @@ AS $$
                     ON p.oid OPERATOR(pg_catalog.=) k.class
                    AND p.opcnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid
                    AND p.opcname OPERATOR(pg_catalog.=) ANY (
-                       '{cmk_token_ops, cmk_token_next_ops, cmk_token_hash_ops}'::pg_catalog.name[])
+                       '{cmk_token_ops, cmk_token_next_ops}'::pg_catalog.name[])
             WHERE k.attnum OPERATOR(pg_catalog.=) a.attnum
               AND k.number OPERATOR(pg_catalog.<=) i.indnkeyatts
            ) position (is_key, class, is_named)
@@ -1605,10 +1609,10 @@ AS $$
        AND key.number OPERATOR(pg_catalog.=) index_key.number
 $$;
 
--- The statement that makes such an index again, with the column by its tokens: another access
--- method or operator class of other columns stays, and so does all else that CREATE INDEX can say.
--- is_next: by the tokens under the next index key, for all columns that are in it by their tokens.
--- Of columns that are only included, those that are protected are left out.
+-- The statement that makes such an index again, with the column by its tokens. What CREATE INDEX
+-- says of other columns and of the index stays, but that a hash index becomes a btree index, as all
+-- indexes of tokens are, and that no protected column is included. is_next: by the tokens under the
+-- next index key, for all columns that are in it by their tokens.
 CREATE FUNCTION cmk_internal.token_index(
     index pg_catalog.regclass, "column" pg_catalog.name, name pg_catalog.name,
     concurrently pg_catalog.bool, is_next pg_catalog.bool) RETURNS pg_catalog.text
@@ -1620,7 +1624,6 @@ AS $$
                CASE WHEN token_index.concurrently AND c.relkind OPERATOR(pg_catalog.<>) 'I' THEN 'CONCURRENTLY ' END,
                pg_catalog.quote_ident(token_index.name) OPERATOR(pg_catalog.||) ' ',
                'ON ', i.indrelid::pg_catalog.regclass,
-               CASE WHEN m.amname OPERATOR(pg_catalog.<>) 'btree' THEN pg_catalog.format(' USING %I', m.amname) END,
                ' (', columns.keys, ')',
                ' INCLUDE (' OPERATOR(pg_catalog.||) columns.included OPERATOR(pg_catalog.||) ')',
                -- The catalog of PostgreSQL 14 does not have it.
@@ -1631,7 +1634,6 @@ AS $$
                ' WHERE ' OPERATOR(pg_catalog.||) pg_catalog.pg_get_expr(i.indpred, i.indrelid))
       FROM pg_catalog.pg_index i
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
-      JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) c.relam
       LEFT JOIN pg_catalog.pg_tablespace s ON s.oid OPERATOR(pg_catalog.=) c.reltablespace
      CROSS JOIN LATERAL (
            SELECT pg_catalog.string_agg(pg_catalog.format('%I=%L', o.option_name, o.option_value), ', ')
@@ -1641,8 +1643,7 @@ AS $$
                       pg_catalog.concat(
                           pg_catalog.pg_get_indexdef(i.indexrelid, k.number::pg_catalog.int4, false),
                           CASE WHEN t.attname OPERATOR(pg_catalog.=) token_index."column"
-                               THEN CASE WHEN m.amname OPERATOR(pg_catalog.=) 'hash'
-                                         THEN ' pg_catalog.cmk_token_hash_ops' ELSE ' pg_catalog.cmk_token_ops' END
+                               THEN ' pg_catalog.cmk_token_ops'
                                ELSE cmk_internal.index_key(i.indexrelid, k.number::pg_catalog.int4, token_index.is_next) END),
                       ', ' ORDER BY k.number) FILTER (WHERE k.number OPERATOR(pg_catalog.<=) i.indnkeyatts),
                   pg_catalog.string_agg(pg_catalog.quote_ident(t.attname), ', ' ORDER BY k.number)
@@ -1862,8 +1863,8 @@ AS $$
 $$;
 
 -- Whether a value of the column has a token. Reads all of it, if none has, and takes no key.
-CREATE FUNCTION cmk_internal.has_tokens("table" pg_catalog.regclass, "column" pg_catalog.name)
-RETURNS pg_catalog.bool
+CREATE FUNCTION cmk_internal.has_tokens(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, label pg_catalog.text) RETURNS pg_catalog.bool
 LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
@@ -1871,8 +1872,8 @@ DECLARE
     found_one pg_catalog.bool;
 BEGIN
     EXECUTE pg_catalog.format(
-        'SELECT EXISTS (SELECT FROM %1$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%2$I)) h WHERE h.index_key IS NOT NULL)',
-        "table", "column") INTO found_one;
+        'SELECT EXISTS (SELECT FROM %1$s WHERE cmk.is_sealed(%2$I) AND cmk.needs_sealing(%2$I, %3$L, NULL))',
+        "table", "column", label) INTO found_one;
     RETURN found_one;
 END
 $$;
@@ -1880,15 +1881,15 @@ $$;
 -- Tokens of two kinds in one column would hide values from an index: whoever asks for one kind does
 -- not find the other. Why the options cannot change while the values stay as they are, or null.
 CREATE FUNCTION cmk_internal.options_obstacle(
-    "table" pg_catalog.regclass, "column" pg_catalog.name,
-    former pg_catalog.text, options pg_catalog.text, validated pg_catalog.bool) RETURNS pg_catalog.text
+    "table" pg_catalog.regclass, "column" pg_catalog.name, label pg_catalog.text,
+    former pg_catalog.text, options pg_catalog.text) RETURNS pg_catalog.text
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF former IS NOT NULL AND options IS NOT NULL THEN
         RETURN pg_catalog.format('its values have tokens for "%s": rewrite => true, or searchable => false, then CALL cmk.seal_table(%L), first',
                                  former, "table");
-    ELSIF former IS NULL AND options IS NOT NULL AND NOT validated AND cmk_internal.has_tokens("table", "column") THEN
+    ELSIF options IS NOT NULL AND cmk_internal.has_tokens("table", "column", label) THEN
         RETURN pg_catalog.format('its values have tokens from before: rewrite => true, or CALL cmk.seal_table(%L), first', "table");
     END IF;
     RETURN NULL;
@@ -2238,7 +2239,7 @@ $$;
 -- once, a line each.
 
 -- What forbids any change of a column's type, whatever the new type is. tolerated: kinds of uses
--- that the change can cope with.
+-- that the change can cope with; "recreate" if it makes views again.
 CREATE FUNCTION cmk_internal.column_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name, tolerated pg_catalog.text[])
 RETURNS SETOF pg_catalog.text
@@ -2278,17 +2279,32 @@ AS $$
     UNION ALL
     SELECT v.line
       FROM cmk_internal.view_obstacles(column_obstacles."table", column_obstacles."column") v (line)
-     WHERE 'view' OPERATOR(pg_catalog.=) ANY (column_obstacles.tolerated)
+     WHERE 'recreate' OPERATOR(pg_catalog.=) ANY (column_obstacles.tolerated)
 $$;
 
--- The kinds of uses that a change can cope with. Without tokens there can be no index of them.
-CREATE FUNCTION cmk_internal.tolerated_uses(views pg_catalog.text, is_searchable pg_catalog.bool)
+-- The kinds of uses that a change can cope with. Where the type stays, only what compares tokens
+-- has to be dropped for them to go or to change.
+CREATE FUNCTION cmk_internal.tolerated_uses(
+    views pg_catalog.text, type_stays pg_catalog.bool,
+    former_options pg_catalog.text, options pg_catalog.text)
 RETURNS pg_catalog.text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_catalog.array_cat(
-               CASE WHEN tolerated_uses.views OPERATOR(pg_catalog.=) 'recreate' THEN '{view, matview}'::pg_catalog.text[] ELSE '{}' END,
-               CASE WHEN tolerated_uses.is_searchable THEN '{plain index, token index, next index}'::pg_catalog.text[] ELSE '{}' END)
+    SELECT pg_catalog.array_agg(t.kind)
+      FROM (SELECT pg_catalog.unnest('{view, matview, rule, policy, trigger, tenant, generated, partition key, index, row type, other}'::pg_catalog.text[])
+             WHERE tolerated_uses.type_stays
+            UNION ALL
+            SELECT pg_catalog.unnest('{recreate, view, matview}'::pg_catalog.text[])
+             WHERE NOT tolerated_uses.type_stays AND tolerated_uses.views OPERATOR(pg_catalog.=) 'recreate'
+            UNION ALL
+            SELECT pg_catalog.unnest('{plain index, token index, next index}'::pg_catalog.text[])
+             WHERE tolerated_uses.options IS NOT NULL
+            UNION ALL
+            SELECT 'foreign key'
+             WHERE tolerated_uses.type_stays
+               AND COALESCE(tolerated_uses.former_options, '') OPERATOR(pg_catalog.=) COALESCE(tolerated_uses.options, '')
+            -- Not to be null, if there is nothing else.
+            UNION ALL SELECT 'nothing') t (kind)
 $$;
 
 -- The same, in order, and what is wrong with the argument views.
@@ -2420,6 +2436,7 @@ DECLARE
     item pg_catalog.record;
     former pg_catalog.text;
     options pg_catalog.text;
+    type_stays pg_catalog.bool := false;
 BEGIN
     SELECT c.relkind, c.relnamespace, n.nspname INTO item
       FROM pg_catalog.pg_class c
@@ -2452,10 +2469,12 @@ BEGIN
           FROM cmk.protections() p
          WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
            AND p.attnum OPERATOR(pg_catalog.=) item.attnum;
+        options := cmk_internal.new_options(former, searchable, normalization, token_bits);
+        type_stays := rewrite IS NOT TRUE
+                      OR COALESCE(options, '') OPERATOR(pg_catalog.=) COALESCE(former, '');
         -- Else something of it was lost, and is made again, or its search changes.
         IF cmk_internal.is_protected("table", "column")
-           AND COALESCE(cmk_internal.new_options(former, searchable, normalization, token_bits), '')
-               OPERATOR(pg_catalog.=) COALESCE(former, '') THEN
+           AND COALESCE(options, '') OPERATOR(pg_catalog.=) COALESCE(former, '') THEN
             RETURN QUERY SELECT 'it is protected already';
         END IF;
     ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
@@ -2492,7 +2511,7 @@ BEGIN
            AND p.label OPERATOR(pg_catalog.=) protect_obstacles.label
            AND a.attname OPERATOR(pg_catalog.<>) "column";
     RETURN QUERY SELECT * FROM cmk_internal.common_obstacles("table", "column", views,
-        cmk_internal.tolerated_uses(views, options IS NOT NULL));
+        cmk_internal.tolerated_uses(views, type_stays, former, options));
 END
 $$;
 
@@ -2565,9 +2584,9 @@ BEGIN
 END
 $$;
 
--- Makes indexes that cmk_internal.wanted_indexes() told of. Of values that are too long for a btree
--- index, where there was none before, a hash index is made.
-CREATE FUNCTION cmk_internal.make_indexes("column" pg_catalog.name, wanted pg_catalog.jsonb)
+-- Makes indexes that cmk_internal.wanted_indexes() told of. Where there was none before, there may
+-- be values that are too long for one.
+CREATE FUNCTION cmk_internal.make_indexes(wanted pg_catalog.jsonb)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET default_tablespace = ''
@@ -2588,10 +2607,8 @@ BEGIN
             BEGIN
                 EXECUTE item.statement;
             EXCEPTION WHEN program_limit_exceeded THEN
-                EXECUTE pg_catalog.format('CREATE INDEX ON %s USING hash (%I pg_catalog.cmk_token_hash_ops)',
-                                          item.relation, "column");
-                RAISE NOTICE 'values of % are too long for a btree index: the index of % is a hash index',
-                    pg_catalog.quote_ident("column"), item.relation;
+                RAISE WARNING 'searching % reads all of it: %', item.relation, SQLERRM
+                    USING HINT = 'An index holds whole envelopes, and entries of up to some 2600 bytes. For longer values make an index of cmk_search_token() of your own.';
             END;
         END IF;
         IF item.comment IS NOT NULL THEN
@@ -2601,11 +2618,12 @@ BEGIN
 END
 $$;
 
--- Says what became of the indexes, and which statements are left to do. after_sealing: no index can
--- be made before, as there are sealed values without a token.
+-- Says what became of the indexes, and which statements are left to do. Not before all values are
+-- sealed: an index would hold plaintext till then, and a unique one not refuse a value that is
+-- there unsealed.
 CREATE FUNCTION cmk_internal.tell_of_indexes(
     "table" pg_catalog.regclass, tenant_column pg_catalog.name, wanted pg_catalog.jsonb,
-    made pg_catalog.bool, after_sealing pg_catalog.bool) RETURNS pg_catalog.void
+    made pg_catalog.bool) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -2632,7 +2650,7 @@ BEGIN
                 USING HINT = pg_catalog.concat(sealing, item.script);
         ELSIF NOT made THEN
             RAISE NOTICE 'without an index of tokens, searching % reads all of it', item.relation
-                USING HINT = pg_catalog.concat(CASE WHEN after_sealing THEN sealing END, item.script);
+                USING HINT = pg_catalog.concat(sealing, item.script);
         END IF;
         IF item.constraint_name IS NOT NULL THEN
             RAISE NOTICE 'unique constraint % of % is an index from now on',
@@ -2674,7 +2692,7 @@ CREATE TYPE cmk_internal.column_change AS (
     options           pg_catalog.text,
     -- The column's part of the trigger's WHEN; null if the trigger is to leave it alone.
     condition         pg_catalog.text,
-    -- What cmk_internal.column_uses() may find, and is no obstacle.
+    -- What cmk_internal.tolerated_uses() says.
     tolerated         pg_catalog.text[]
 );
 
@@ -2704,9 +2722,9 @@ AS $$
      ORDER BY t.depth, t.relation::pg_catalog.oid, c.conname
 $$;
 
--- Takes the lock last: readers who come through a view lock the view first, too. wanted: the indexes
--- that a searchable column is to have and had not, as cmk_internal.wanted_indexes() tells; made: it
--- has them now.
+-- Takes the lock last: readers who come through a view lock the view first, too. wanted: the
+-- indexes that a searchable column is to have and had not, as cmk_internal.wanted_indexes() tells;
+-- made: it has them now.
 CREATE FUNCTION cmk_internal.change_column(
     change cmk_internal.column_change, OUT wanted pg_catalog.jsonb, OUT made pg_catalog.bool)
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2726,7 +2744,7 @@ DECLARE
     actions pg_catalog.text[] := '{}';
 BEGIN
     wanted := '[]';
-    IF 'view' OPERATOR(pg_catalog.=) ANY (change.tolerated) THEN
+    IF 'recreate' OPERATOR(pg_catalog.=) ANY (change.tolerated) THEN
         views := ARRAY(SELECT v.view FROM cmk_internal.views_of_column("table", "column") v);
     END IF;
     IF pg_catalog.cardinality(views) OPERATOR(pg_catalog.>) 0 THEN
@@ -2746,9 +2764,13 @@ BEGIN
 
     EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', "table");
     relations := ARRAY(SELECT t.relation FROM cmk_internal.table_tree("table") t);
+    -- Views that were dropped are none, and those that came since are in the way.
     lines := ARRAY(SELECT o.line
                      FROM cmk_internal.column_obstacles("table", "column",
-                              pg_catalog.array_remove(pg_catalog.array_remove(change.tolerated, 'view'), 'matview')) o (line)
+                              CASE WHEN 'recreate' OPERATOR(pg_catalog.=) ANY (change.tolerated)
+                                   THEN ARRAY(SELECT k.kind FROM pg_catalog.unnest(change.tolerated) k (kind)
+                                               WHERE NOT k.kind OPERATOR(pg_catalog.=) ANY ('{recreate, view, matview}'))
+                                   ELSE change.tolerated END) o (line)
                     ORDER BY 1);
     SELECT a.atttypid OPERATOR(pg_catalog.=) change.type AS same_type,
            COALESCE(p.options, '') OPERATOR(pg_catalog.=) COALESCE(change.former_options, '') AS same_options
@@ -2815,7 +2837,7 @@ BEGIN
     IF change.check_expression IS NOT NULL THEN
         actions := pg_catalog.array_append(actions, pg_catalog.format('ADD CONSTRAINT %I CHECK (%s)%s',
             change.check_name, change.check_expression,
-            CASE WHEN NOT change.check_valid AND NOT is_empty THEN ' NOT VALID' END));
+            CASE WHEN change.check_valid IS NOT TRUE AND NOT is_empty THEN ' NOT VALID' END));
     END IF;
     IF pg_catalog.cardinality(actions) OPERATOR(pg_catalog.>) 0 THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
@@ -2845,7 +2867,7 @@ BEGIN
 
     PERFORM cmk_internal.make_seal_triggers(relations, conditions, change.condition);
     IF made THEN
-        PERFORM cmk_internal.make_indexes("column", wanted);
+        PERFORM cmk_internal.make_indexes(wanted);
     END IF;
     PERFORM cmk_internal.run_as(as_roles, script);
 END
@@ -2969,8 +2991,8 @@ $$;
 
 -- Seals something for each tenant that has values in the column: what is refused, is refused before
 -- the lock, and what waits for KMS, waits before the lock. False, and nothing done, if there are
--- more tenants than at_most. tenant: an expression over a row that is called "new". resealed: sealed
--- values are opened, too.
+-- more tenants than at_most. tenant: an expression over a row that is called "new". resealed: what
+-- is sealed will be opened, too.
 CREATE FUNCTION cmk_internal.try_tenants(
     "table" pg_catalog.regclass, "column" pg_catalog.name, tenant pg_catalog.text,
     label pg_catalog.text, options pg_catalog.text, resealed pg_catalog.bool,
@@ -3104,7 +3126,10 @@ BEGIN
     SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.relation)), 0)::pg_catalog.int8 INTO bytes
       FROM cmk_internal.table_tree("table") t
      WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0;
-    IF target IS NULL THEN
+    IF target IS NULL
+       OR changes AND rewrite IS NULL AND EXISTS (
+              SELECT FROM cmk_internal.common_obstacles("table", "column", views,
+                              cmk_internal.tolerated_uses(views, false, existing.options, options))) THEN
         rewrite := false;
     ELSIF changes AND is_kept AND NOT existing.validated THEN
         -- The trigger's expression names the row, and what is not sealed needs its tenant.
@@ -3117,7 +3142,7 @@ BEGIN
         IF (rewrite OR NOT changes AND NOT subject.keeps_file) AND NOT (changes AND existing.validated) THEN
             PERFORM cmk.raise('tenant_unset', pg_catalog.concat('column=', label));
         END IF;
-        rewrite := rewrite AND changes AND existing.validated;
+        rewrite := rewrite IS TRUE AND changes AND existing.validated;
     ELSIF rewrite IS NULL AND (changes OR subject.keeps_file) THEN
         BEGIN
             rewrite := bytes OPERATOR(pg_catalog.>) 0 AND bytes OPERATOR(pg_catalog.<=) small
@@ -3133,7 +3158,7 @@ BEGIN
     END IF;
     IF changes AND rewrite IS NOT TRUE AND bytes OPERATOR(pg_catalog.>) 0 THEN
         PERFORM cmk_internal.refuse(pg_catalog.array_remove(ARRAY[
-            cmk_internal.options_obstacle("table", "column", existing.options, options, existing.validated)], NULL));
+            cmk_internal.options_obstacle("table", "column", label, existing.options, options)], NULL));
     END IF;
     IF options IS NOT NULL AND (changes OR existing.conname IS NULL) THEN
         PERFORM cmk_internal.tell_of_few_values("table", "column");
@@ -3157,7 +3182,8 @@ BEGIN
       FROM cmk_internal.change_column_politely(
         ROW("table", "column", subject.atttypid, CASE WHEN rewrite OR NOT changes THEN target END, using_expression,
             check_name, check_expression, rewrite, label, existing.options, options, condition,
-            cmk_internal.tolerated_uses(views, options IS NOT NULL))::cmk_internal.column_change,
+            cmk_internal.tolerated_uses(views, target IS NULL OR changes AND rewrite IS NOT TRUE, existing.options, options)
+            )::cmk_internal.column_change,
         lock_timeout, lock_attempts) c;
 
     IF existing.conname IS NULL OR changes AND rewrite THEN
@@ -3166,7 +3192,7 @@ BEGIN
                                      WHEN subject.target IS NOT NULL THEN subject.type END);
     END IF;
     PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
-    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made, changes);
+    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made);
     RETURN cmk_internal.protection_sentence("table", "column", label, outcome.wanted, outcome.made,
         bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL);
 END
@@ -3280,6 +3306,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp 
 AS $$
 DECLARE
     obstacles pg_catalog.text[];
+    tolerated CONSTANT pg_catalog.text[] := cmk_internal.tolerated_uses(views, false, NULL, NULL);
     subject pg_catalog.record;
     using_expression pg_catalog.text;
 BEGIN
@@ -3287,8 +3314,7 @@ BEGIN
     PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
     PERFORM cmk_internal.refuse_null(views, 'views');
     PERFORM cmk_internal.refuse_unprotected("table", "column");
-    obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views,
-                                                                          cmk_internal.tolerated_uses(views, false)) o (line));
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views, tolerated) o (line));
     PERFORM cmk_internal.refuse(obstacles);
     SELECT a.atttypid, p.label, p.options,
            cmk_internal.former_type(a.atttypid, a.atttypmod, n.former) AS target
@@ -3308,7 +3334,7 @@ BEGIN
     PERFORM cmk_internal.change_column_politely(
         ROW("table", "column", subject.atttypid, subject.target, using_expression, NULL, NULL,
             false, subject.label, subject.options, NULL, NULL,
-            cmk_internal.tolerated_uses(views, false))::cmk_internal.column_change,
+            tolerated)::cmk_internal.column_change,
         lock_timeout, lock_attempts);
     RETURN pg_catalog.format('%I of %s holds plaintext again, in a column of type %s', "column", "table",
         (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
@@ -3335,8 +3361,11 @@ RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, a.attnum, a.attname,
-           CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
-                THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
+           -- Where the row does not say whose it is, what is sealed stays its tenant's.
+           CASE WHEN s.tenant OPERATOR(pg_catalog.<>) 'NULL::text' THEN s.tenant
+                WHEN a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.cmk_text'::pg_catalog.regtype::pg_catalog.oid
+                THEN pg_catalog.format('COALESCE(cmk.sealed_for("new".%I), pg_catalog.current_setting(''cmk_encrypt.tenant'', true))', a.attname)
+                ELSE 'pg_catalog.current_setting(''cmk_encrypt.tenant'', true)' END,
            cmk_internal.pending_condition(a.atttypid, pg_catalog.format('"new".%I', a.attname), p.label, p.options),
            p.options IS NOT NULL, p.constraint_oid, p.validated
       FROM cmk_internal.table_tree(columns_to_seal."table") t
@@ -3347,16 +3376,16 @@ AS $$
      ORDER BY t.depth, t.relation::pg_catalog.oid, a.attnum
 $$;
 
--- Whether the table itself holds a value that is not sealed. Takes no key.
-CREATE FUNCTION cmk_internal.has_plaintext(relation pg_catalog.regclass, "column" pg_catalog.name)
+-- Whether the table itself, without its partitions and children, holds such a row. pending: an
+-- expression over a row that is called "new". Takes no key.
+CREATE FUNCTION cmk_internal.has_pending(relation pg_catalog.regclass, pending pg_catalog.text)
 RETURNS pg_catalog.bool
-LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     found_one pg_catalog.bool;
 BEGIN
-    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %s WHERE NOT cmk.is_sealed(%I))', relation, "column")
-        INTO found_one;
+    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %s AS "new" WHERE %s)', relation, pending) INTO found_one;
     RETURN found_one;
 END
 $$;
@@ -3476,6 +3505,7 @@ DECLARE
     told pg_catalog.timestamptz := pg_catalog.clock_timestamp();
     busy pg_catalog.int4 := 0;
     plaintext pg_catalog.bool;
+    passes pg_catalog.int4;
     detail pg_catalog.text;
     error pg_catalog.text;
 BEGIN
@@ -3487,16 +3517,30 @@ BEGIN
     FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s LOOP
         -- The tokens of a searchable column may be old, as after a rotation of an index key.
         CONTINUE WHEN item.validated AND NOT item.searchable;
-        plaintext := NOT item.validated AND cmk_internal.has_plaintext(item.relation, item."column");
+        plaintext := NOT item.validated AND cmk_internal.has_pending(item.relation,
+            pg_catalog.format('NOT cmk.is_sealed("new".%I)', item."column"));
         IF plaintext THEN
             PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
         END IF;
         COMMIT;
+        -- What comes later, the trigger seals. Tokens that a row has, it keeps when somebody
+        -- updates the row, which may then be in a block that we went past.
+        passes := 0;
         first_block := 0;
-        -- What comes later, the trigger seals.
-        blocks := pg_catalog.pg_relation_size(item.relation)
-                  OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
-        WHILE first_block OPERATOR(pg_catalog.<) blocks LOOP
+        blocks := 0;
+        LOOP
+            IF first_block OPERATOR(pg_catalog.>=) blocks THEN
+                EXIT WHEN passes OPERATOR(pg_catalog.>=) 10
+                       OR passes OPERATOR(pg_catalog.>) 0
+                          AND (plaintext AND NOT item.searchable
+                               OR failures OPERATOR(pg_catalog.<>) '{}'::pg_catalog.jsonb
+                               OR NOT cmk_internal.has_pending(item.relation, item.pending));
+                passes := passes OPERATOR(pg_catalog.+) 1;
+                first_block := 0;
+                blocks := pg_catalog.pg_relation_size(item.relation)
+                          OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
+                CONTINUE WHEN blocks OPERATOR(pg_catalog.=) 0;
+            END IF;
             started := pg_catalog.clock_timestamp();
             error := NULL;
             BEGIN
@@ -3554,6 +3598,8 @@ BEGIN
     IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
         COMMIT;
         PERFORM cmk_internal.tell_missing_indexes("table");
+        PERFORM cmk_internal.wait_for_writers("table");
+        COMMIT;
         PERFORM cmk_internal.go_on_rotating("table");
     END IF;
 END
@@ -3766,7 +3812,8 @@ AS $$
 $$;
 
 -- Those of all tables that lack their twin.
-CREATE FUNCTION cmk_internal.lone_unique_indexes() RETURNS SETOF pg_catalog.regclass
+CREATE FUNCTION cmk_internal.lone_unique_indexes(OUT index pg_catalog.regclass)
+RETURNS SETOF pg_catalog.regclass
 LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT DISTINCT u.index
@@ -3792,6 +3839,51 @@ AS $$
      WHERE c.oid OPERATOR(pg_catalog.=) twin_statement.index::pg_catalog.oid
 $$;
 
+-- Waits until the transactions that are writing to a table at this moment have ended, if it has an
+-- index by the tokens under a next index key: they may have begun before that key took over. Nobody
+-- is kept out.
+CREATE FUNCTION cmk_internal.wait_for_writers("table" pg_catalog.regclass) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    relations CONSTANT pg_catalog.oid[] := ARRAY(
+        SELECT t.relation::pg_catalog.oid FROM cmk_internal.table_tree("table") t);
+    writers pg_catalog.text[];
+BEGIN
+    PERFORM FROM cmk_internal.columns_to_seal("table") s
+           CROSS JOIN LATERAL cmk_internal.column_indexes(s.relation, s."column") x
+           WHERE x.kind OPERATOR(pg_catalog.=) 'next index';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    LOOP
+        SELECT pg_catalog.array_agg(l.virtualtransaction) INTO writers
+          FROM pg_catalog.pg_locks l
+         WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted
+           AND l.database OPERATOR(pg_catalog.=) (
+                   SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+           AND l.relation OPERATOR(pg_catalog.=) ANY (relations)
+           AND l.mode OPERATOR(pg_catalog.=) ANY ('{RowExclusiveLock, ShareRowExclusiveLock, ExclusiveLock, AccessExclusiveLock}')
+           AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() IS NOT TRUE
+           AND (writers IS NULL OR l.virtualtransaction OPERATOR(pg_catalog.=) ANY (writers));
+        EXIT WHEN writers IS NULL;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END LOOP;
+END
+$$;
+
+-- Calls of cmk.seal_table() for all tables with searchable columns, up to 50.
+CREATE FUNCTION cmk_internal.seal_statements() RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.string_agg(pg_catalog.format('CALL cmk.seal_table(%L);', r.relation), ' ' ORDER BY r.relation)
+      FROM (SELECT DISTINCT p.relation::pg_catalog.regclass::pg_catalog.text
+              FROM cmk.protections() p
+             WHERE p.options IS NOT NULL
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid OPERATOR(pg_catalog.=) p.relation)
+             ORDER BY 1 LIMIT 50) r (relation)
+$$;
+
 -- What comes next, when all values of a table have the tokens that they are to have: twins of its
 -- unique indexes, the end of the rotation if the caller may say so, and the end of the twins.
 CREATE FUNCTION cmk_internal.go_on_rotating("table" pg_catalog.regclass) RETURNS pg_catalog.void
@@ -3815,6 +3907,15 @@ BEGIN
               JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) x.index::pg_catalog.oid
              WHERE x.kind OPERATOR(pg_catalog.=) 'next index' AND NOT x.is_attached
         LOOP
+            -- Else equal values, with the tokens of one index key and of both, might be left to an
+            -- index that compares the first ones.
+            PERFORM FROM cmk_internal.columns_to_seal("table") s
+                   WHERE s.searchable AND cmk_internal.has_pending(s.relation, s.pending);
+            IF FOUND THEN
+                RAISE NOTICE 'not all values have the tokens of the current index keys yet: index % is needed', item.index
+                    USING HINT = again;
+                RETURN;
+            END IF;
             RAISE NOTICE 'no index key rotates any more: index % is not needed', item.index
                 USING HINT = pg_catalog.format(
                     CASE item.relkind WHEN 'I' THEN 'DROP INDEX %s;' ELSE 'DROP INDEX CONCURRENTLY %s;' END, item.index);
@@ -3843,10 +3944,7 @@ BEGIN
         BEGIN
             IF cmk.finish_index_rotation(item.tenant) THEN
                 RAISE NOTICE 'the next index key of tenant % is the current one', pg_catalog.to_json(item.tenant)::pg_catalog.text
-                    USING HINT = pg_catalog.concat('Tokens under the former one go, in every table: ', again);
-            ELSE
-                RAISE NOTICE 'the index key of tenant % still rotates: another table is not done', pg_catalog.to_json(item.tenant)::pg_catalog.text
-                    USING HINT = 'CALL cmk.seal_table() for every table with a searchable column.';
+                    USING HINT = pg_catalog.concat('Tokens under the former one go: ', cmk_internal.seal_statements());
             END IF;
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
@@ -3854,7 +3952,7 @@ BEGIN
                 RAISE;
             END IF;
             RAISE NOTICE 'the index key of tenant % still rotates: %', pg_catalog.to_json(item.tenant)::pg_catalog.text, SQLERRM
-                USING DETAIL = detail;
+                USING DETAIL = detail, HINT = cmk_internal.seal_statements();
         END;
     END LOOP;
 END
@@ -3866,8 +3964,8 @@ $$;
 -- What is protected in this database, and what is wrong with it: read from the catalogs, so that
 -- nothing can get lost.
 
--- Rows whose value cmk.seal_table() would change, in a table with its partitions and children: it is
--- not sealed, or has not the tokens that it is to have. Reads all of it, and takes no key.
+-- Rows whose value cmk.seal_table() would change, in a table with its partitions and children: it
+-- is not sealed, or has not the tokens that it is to have. Reads all of it, and takes no key.
 CREATE FUNCTION cmk.unsealed_rows("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.int8
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
@@ -4078,8 +4176,8 @@ END
 $$;
 
 -- Of the protected columns of these tables, or of all tables: how many values each data key seals,
--- and how many have a token of each index key. tenant is null where the registry lacks the data key;
--- of an index key, dek_id is then only as long as it stands in tokens.
+-- and how many have a token of each index key. tenant is null where the registry lacks the data
+-- key; of an index key, dek_id is then only as long as it stands in tokens.
 CREATE FUNCTION cmk.dump_keys_needed(
     VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
     OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,
@@ -4133,9 +4231,9 @@ COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg
     'The type that a protected column had before';
 COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass) IS
     'What comes next in the rotation of index keys, once a table is done';
-COMMENT ON FUNCTION cmk_internal.has_plaintext(pg_catalog.regclass, pg_catalog.name) IS
-    'Whether a table holds a value that is not sealed';
-COMMENT ON FUNCTION cmk_internal.has_tokens(pg_catalog.regclass, pg_catalog.name) IS
+COMMENT ON FUNCTION cmk_internal.has_pending(pg_catalog.regclass, pg_catalog.text) IS
+    'Whether a table holds a row of that kind';
+COMMENT ON FUNCTION cmk_internal.has_tokens(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
     'Whether a value of a column has a token';
 COMMENT ON FUNCTION cmk_internal.index_key(pg_catalog.oid, pg_catalog.int4, pg_catalog.bool) IS
     'What stands behind a key column in CREATE INDEX';
@@ -4145,9 +4243,11 @@ COMMENT ON FUNCTION cmk_internal.is_protected_type(pg_catalog.oid) IS
     'Whether a type is one of protected columns';
 COMMENT ON FUNCTION cmk_internal.keeps_file(pg_catalog.oid) IS
     'Whether values of a type can stay where they are while a column becomes protected';
+COMMENT ON FUNCTION cmk_internal.lone_unique_indexes() IS
+    'The unique indexes of tokens of all tables that lack a twin under the next index key';
 COMMENT ON FUNCTION cmk_internal.make_index_keys() IS
     'Gives each active tenant an index key, if the caller may';
-COMMENT ON FUNCTION cmk_internal.make_indexes(pg_catalog.name, pg_catalog.jsonb) IS
+COMMENT ON FUNCTION cmk_internal.make_indexes(pg_catalog.jsonb) IS
     'Makes the indexes that a searchable column is to have';
 COMMENT ON FUNCTION cmk_internal.make_seal_triggers(pg_catalog._regclass, pg_catalog.jsonb, pg_catalog.text) IS
     'Makes the sealing triggers of a table and its children';
@@ -4157,7 +4257,7 @@ COMMENT ON FUNCTION cmk_internal.new_options(pg_catalog.text, pg_catalog.bool, p
     'The options that a column is to have';
 COMMENT ON FUNCTION cmk_internal.note_files(pg_catalog.regclass, pg_catalog.int2, pg_catalog.oid) IS
     'Notes in which files plaintext may be left';
-COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
     'Why the options of a column cannot change while its values stay as they are';
 COMMENT ON FUNCTION cmk_internal.pending_condition(pg_catalog.oid, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
     'The SQL that tells whether a value is to be sealed, or its tokens are to change';
@@ -4185,6 +4285,8 @@ COMMENT ON FUNCTION cmk_internal.row_type_holders(pg_catalog.regclass) IS
     'Tables with a column of a tables row type';
 COMMENT ON FUNCTION cmk_internal.run_as(pg_catalog._name, pg_catalog._text) IS
     'Runs statements, some as another role';
+COMMENT ON FUNCTION cmk_internal.seal_statements() IS
+    'The calls of cmk.seal_table() for all tables with searchable columns';
 COMMENT ON FUNCTION cmk_internal.search_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
     'What is wrong with how a column is to be searched';
 COMMENT ON FUNCTION cmk_internal.search_options(pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
@@ -4207,7 +4309,7 @@ COMMENT ON FUNCTION cmk_internal.tell_missing_indexes(pg_catalog.regclass) IS
     'Tells which indexes of tokens a table lacks';
 COMMENT ON FUNCTION cmk_internal.tell_of_few_values(pg_catalog.regclass, pg_catalog.name) IS
     'Warns if a column has few different values';
-COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool) IS
     'Tells what became of the indexes of a column, and what is left to do';
 COMMENT ON FUNCTION cmk_internal.tell_of_protection(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
     'Tells what protection of a column brings with it';
@@ -4219,7 +4321,7 @@ COMMENT ON FUNCTION cmk_internal.tenant_obstacles(pg_catalog.regclass, pg_catalo
     'What is wrong with how the tenant of a column is told';
 COMMENT ON FUNCTION cmk_internal.token_index(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.bool, pg_catalog.bool) IS
     'The statement that makes an index again, with columns by their tokens';
-COMMENT ON FUNCTION cmk_internal.tolerated_uses(pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.tolerated_uses(pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text) IS
     'The kinds of uses that a change of a column can cope with';
 COMMENT ON FUNCTION cmk_internal.try_tenants(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.int8) IS
     'Seals something for each tenant of a table, before anything is locked';
@@ -4239,6 +4341,8 @@ COMMENT ON FUNCTION cmk_internal.view_script(pg_catalog.regclass) IS
     'The statements that make a view again';
 COMMENT ON FUNCTION cmk_internal.views_of_column(pg_catalog.regclass, pg_catalog.name) IS
     'The views that use a column, in an order in which they can be made';
+COMMENT ON FUNCTION cmk_internal.wait_for_writers(pg_catalog.regclass) IS
+    'Waits for the transactions that are writing to a table, before its twins of unique indexes go';
 COMMENT ON FUNCTION cmk_internal.wanted_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool) IS
     'The indexes that a searchable column is to have, and has not';
 COMMENT ON FUNCTION cmk_internal.write_notes(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS
@@ -4351,6 +4455,7 @@ GRANT EXECUTE ON FUNCTION
     cmk.probes(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.probes_any(pg_catalog._text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.probes_any(pg_catalog._cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.sealed_for(pg_catalog.cmk_text),
     cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;

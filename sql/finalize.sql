@@ -104,6 +104,7 @@ GRANT EXECUTE ON FUNCTION
     cmk.probes(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.probes_any(pg_catalog._text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
     cmk.probes_any(pg_catalog._cmk_text, pg_catalog.text, pg_catalog.text, pg_catalog.text),
+    cmk.sealed_for(pg_catalog.cmk_text),
     cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;

@@ -121,6 +121,10 @@ CREATE FUNCTION cmk.needs_sealing(value pg_catalog.cmk_text, label pg_catalog.te
 CREATE FUNCTION cmk.reseal(value pg_catalog.cmk_text, label pg_catalog.text, options pg_catalog.text)
     RETURNS pg_catalog.cmk_text LANGUAGE c VOLATILE PARALLEL RESTRICTED COST 100
     AS 'MODULE_PATHNAME', 'column_reseal';
+CREATE FUNCTION cmk.sealed_for(value pg_catalog.cmk_text) RETURNS pg_catalog.text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 10 AS 'MODULE_PATHNAME', 'column_sealed_for';
+COMMENT ON FUNCTION cmk.sealed_for(pg_catalog.cmk_text) IS
+    'The tenant that a value is sealed for, to whom holds a grant for it; takes no key';
 COMMENT ON FUNCTION cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text) IS
     'Whether a value is not sealed, or lacks the tokens that its column''s options and its tenant''s index keys ask for; takes no key';
 COMMENT ON FUNCTION cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text) IS

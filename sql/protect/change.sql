@@ -21,7 +21,7 @@ CREATE TYPE cmk_internal.column_change AS (
     options           pg_catalog.text,
     -- The column's part of the trigger's WHEN; null if the trigger is to leave it alone.
     condition         pg_catalog.text,
-    -- What cmk_internal.column_uses() may find, and is no obstacle.
+    -- What cmk_internal.tolerated_uses() says.
     tolerated         pg_catalog.text[]
 );
 
@@ -51,9 +51,9 @@ AS $$
      ORDER BY t.depth, t.relation::pg_catalog.oid, c.conname
 $$;
 
--- Takes the lock last: readers who come through a view lock the view first, too. wanted: the indexes
--- that a searchable column is to have and had not, as cmk_internal.wanted_indexes() tells; made: it
--- has them now.
+-- Takes the lock last: readers who come through a view lock the view first, too. wanted: the
+-- indexes that a searchable column is to have and had not, as cmk_internal.wanted_indexes() tells;
+-- made: it has them now.
 CREATE FUNCTION cmk_internal.change_column(
     change cmk_internal.column_change, OUT wanted pg_catalog.jsonb, OUT made pg_catalog.bool)
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -73,7 +73,7 @@ DECLARE
     actions pg_catalog.text[] := '{}';
 BEGIN
     wanted := '[]';
-    IF 'view' OPERATOR(pg_catalog.=) ANY (change.tolerated) THEN
+    IF 'recreate' OPERATOR(pg_catalog.=) ANY (change.tolerated) THEN
         views := ARRAY(SELECT v.view FROM cmk_internal.views_of_column("table", "column") v);
     END IF;
     IF pg_catalog.cardinality(views) OPERATOR(pg_catalog.>) 0 THEN
@@ -93,9 +93,13 @@ BEGIN
 
     EXECUTE pg_catalog.format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', "table");
     relations := ARRAY(SELECT t.relation FROM cmk_internal.table_tree("table") t);
+    -- Views that were dropped are none, and those that came since are in the way.
     lines := ARRAY(SELECT o.line
                      FROM cmk_internal.column_obstacles("table", "column",
-                              pg_catalog.array_remove(pg_catalog.array_remove(change.tolerated, 'view'), 'matview')) o (line)
+                              CASE WHEN 'recreate' OPERATOR(pg_catalog.=) ANY (change.tolerated)
+                                   THEN ARRAY(SELECT k.kind FROM pg_catalog.unnest(change.tolerated) k (kind)
+                                               WHERE NOT k.kind OPERATOR(pg_catalog.=) ANY ('{recreate, view, matview}'))
+                                   ELSE change.tolerated END) o (line)
                     ORDER BY 1);
     SELECT a.atttypid OPERATOR(pg_catalog.=) change.type AS same_type,
            COALESCE(p.options, '') OPERATOR(pg_catalog.=) COALESCE(change.former_options, '') AS same_options
@@ -162,7 +166,7 @@ BEGIN
     IF change.check_expression IS NOT NULL THEN
         actions := pg_catalog.array_append(actions, pg_catalog.format('ADD CONSTRAINT %I CHECK (%s)%s',
             change.check_name, change.check_expression,
-            CASE WHEN NOT change.check_valid AND NOT is_empty THEN ' NOT VALID' END));
+            CASE WHEN change.check_valid IS NOT TRUE AND NOT is_empty THEN ' NOT VALID' END));
     END IF;
     IF pg_catalog.cardinality(actions) OPERATOR(pg_catalog.>) 0 THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s %s', "table", pg_catalog.array_to_string(actions, ', '));
@@ -192,7 +196,7 @@ BEGIN
 
     PERFORM cmk_internal.make_seal_triggers(relations, conditions, change.condition);
     IF made THEN
-        PERFORM cmk_internal.make_indexes("column", wanted);
+        PERFORM cmk_internal.make_indexes(wanted);
     END IF;
     PERFORM cmk_internal.run_as(as_roles, script);
 END

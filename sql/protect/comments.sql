@@ -35,9 +35,9 @@ COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg
     'The type that a protected column had before';
 COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass) IS
     'What comes next in the rotation of index keys, once a table is done';
-COMMENT ON FUNCTION cmk_internal.has_plaintext(pg_catalog.regclass, pg_catalog.name) IS
-    'Whether a table holds a value that is not sealed';
-COMMENT ON FUNCTION cmk_internal.has_tokens(pg_catalog.regclass, pg_catalog.name) IS
+COMMENT ON FUNCTION cmk_internal.has_pending(pg_catalog.regclass, pg_catalog.text) IS
+    'Whether a table holds a row of that kind';
+COMMENT ON FUNCTION cmk_internal.has_tokens(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
     'Whether a value of a column has a token';
 COMMENT ON FUNCTION cmk_internal.index_key(pg_catalog.oid, pg_catalog.int4, pg_catalog.bool) IS
     'What stands behind a key column in CREATE INDEX';
@@ -47,9 +47,11 @@ COMMENT ON FUNCTION cmk_internal.is_protected_type(pg_catalog.oid) IS
     'Whether a type is one of protected columns';
 COMMENT ON FUNCTION cmk_internal.keeps_file(pg_catalog.oid) IS
     'Whether values of a type can stay where they are while a column becomes protected';
+COMMENT ON FUNCTION cmk_internal.lone_unique_indexes() IS
+    'The unique indexes of tokens of all tables that lack a twin under the next index key';
 COMMENT ON FUNCTION cmk_internal.make_index_keys() IS
     'Gives each active tenant an index key, if the caller may';
-COMMENT ON FUNCTION cmk_internal.make_indexes(pg_catalog.name, pg_catalog.jsonb) IS
+COMMENT ON FUNCTION cmk_internal.make_indexes(pg_catalog.jsonb) IS
     'Makes the indexes that a searchable column is to have';
 COMMENT ON FUNCTION cmk_internal.make_seal_triggers(pg_catalog._regclass, pg_catalog.jsonb, pg_catalog.text) IS
     'Makes the sealing triggers of a table and its children';
@@ -59,7 +61,7 @@ COMMENT ON FUNCTION cmk_internal.new_options(pg_catalog.text, pg_catalog.bool, p
     'The options that a column is to have';
 COMMENT ON FUNCTION cmk_internal.note_files(pg_catalog.regclass, pg_catalog.int2, pg_catalog.oid) IS
     'Notes in which files plaintext may be left';
-COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.options_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
     'Why the options of a column cannot change while its values stay as they are';
 COMMENT ON FUNCTION cmk_internal.pending_condition(pg_catalog.oid, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
     'The SQL that tells whether a value is to be sealed, or its tokens are to change';
@@ -87,6 +89,8 @@ COMMENT ON FUNCTION cmk_internal.row_type_holders(pg_catalog.regclass) IS
     'Tables with a column of a tables row type';
 COMMENT ON FUNCTION cmk_internal.run_as(pg_catalog._name, pg_catalog._text) IS
     'Runs statements, some as another role';
+COMMENT ON FUNCTION cmk_internal.seal_statements() IS
+    'The calls of cmk.seal_table() for all tables with searchable columns';
 COMMENT ON FUNCTION cmk_internal.search_obstacles(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
     'What is wrong with how a column is to be searched';
 COMMENT ON FUNCTION cmk_internal.search_options(pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
@@ -109,7 +113,7 @@ COMMENT ON FUNCTION cmk_internal.tell_missing_indexes(pg_catalog.regclass) IS
     'Tells which indexes of tokens a table lacks';
 COMMENT ON FUNCTION cmk_internal.tell_of_few_values(pg_catalog.regclass, pg_catalog.name) IS
     'Warns if a column has few different values';
-COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.tell_of_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.jsonb, pg_catalog.bool) IS
     'Tells what became of the indexes of a column, and what is left to do';
 COMMENT ON FUNCTION cmk_internal.tell_of_protection(pg_catalog.regclass, pg_catalog.name, pg_catalog.name) IS
     'Tells what protection of a column brings with it';
@@ -121,7 +125,7 @@ COMMENT ON FUNCTION cmk_internal.tenant_obstacles(pg_catalog.regclass, pg_catalo
     'What is wrong with how the tenant of a column is told';
 COMMENT ON FUNCTION cmk_internal.token_index(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.bool, pg_catalog.bool) IS
     'The statement that makes an index again, with columns by their tokens';
-COMMENT ON FUNCTION cmk_internal.tolerated_uses(pg_catalog.text, pg_catalog.bool) IS
+COMMENT ON FUNCTION cmk_internal.tolerated_uses(pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.text) IS
     'The kinds of uses that a change of a column can cope with';
 COMMENT ON FUNCTION cmk_internal.try_tenants(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.int8) IS
     'Seals something for each tenant of a table, before anything is locked';
@@ -141,6 +145,8 @@ COMMENT ON FUNCTION cmk_internal.view_script(pg_catalog.regclass) IS
     'The statements that make a view again';
 COMMENT ON FUNCTION cmk_internal.views_of_column(pg_catalog.regclass, pg_catalog.name) IS
     'The views that use a column, in an order in which they can be made';
+COMMENT ON FUNCTION cmk_internal.wait_for_writers(pg_catalog.regclass) IS
+    'Waits for the transactions that are writing to a table, before its twins of unique indexes go';
 COMMENT ON FUNCTION cmk_internal.wanted_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool) IS
     'The indexes that a searchable column is to have, and has not';
 COMMENT ON FUNCTION cmk_internal.write_notes(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS

@@ -51,7 +51,7 @@ AS $$
                     ON p.oid OPERATOR(pg_catalog.=) k.class
                    AND p.opcnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid
                    AND p.opcname OPERATOR(pg_catalog.=) ANY (
-                       '{cmk_token_ops, cmk_token_next_ops, cmk_token_hash_ops}'::pg_catalog.name[])
+                       '{cmk_token_ops, cmk_token_next_ops}'::pg_catalog.name[])
             WHERE k.attnum OPERATOR(pg_catalog.=) a.attnum
               AND k.number OPERATOR(pg_catalog.<=) i.indnkeyatts
            ) position (is_key, class, is_named)
@@ -111,10 +111,10 @@ AS $$
        AND key.number OPERATOR(pg_catalog.=) index_key.number
 $$;
 
--- The statement that makes such an index again, with the column by its tokens: another access
--- method or operator class of other columns stays, and so does all else that CREATE INDEX can say.
--- is_next: by the tokens under the next index key, for all columns that are in it by their tokens.
--- Of columns that are only included, those that are protected are left out.
+-- The statement that makes such an index again, with the column by its tokens. What CREATE INDEX
+-- says of other columns and of the index stays, but that a hash index becomes a btree index, as all
+-- indexes of tokens are, and that no protected column is included. is_next: by the tokens under the
+-- next index key, for all columns that are in it by their tokens.
 CREATE FUNCTION cmk_internal.token_index(
     index pg_catalog.regclass, "column" pg_catalog.name, name pg_catalog.name,
     concurrently pg_catalog.bool, is_next pg_catalog.bool) RETURNS pg_catalog.text
@@ -126,7 +126,6 @@ AS $$
                CASE WHEN token_index.concurrently AND c.relkind OPERATOR(pg_catalog.<>) 'I' THEN 'CONCURRENTLY ' END,
                pg_catalog.quote_ident(token_index.name) OPERATOR(pg_catalog.||) ' ',
                'ON ', i.indrelid::pg_catalog.regclass,
-               CASE WHEN m.amname OPERATOR(pg_catalog.<>) 'btree' THEN pg_catalog.format(' USING %I', m.amname) END,
                ' (', columns.keys, ')',
                ' INCLUDE (' OPERATOR(pg_catalog.||) columns.included OPERATOR(pg_catalog.||) ')',
                -- The catalog of PostgreSQL 14 does not have it.
@@ -137,7 +136,6 @@ AS $$
                ' WHERE ' OPERATOR(pg_catalog.||) pg_catalog.pg_get_expr(i.indpred, i.indrelid))
       FROM pg_catalog.pg_index i
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
-      JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) c.relam
       LEFT JOIN pg_catalog.pg_tablespace s ON s.oid OPERATOR(pg_catalog.=) c.reltablespace
      CROSS JOIN LATERAL (
            SELECT pg_catalog.string_agg(pg_catalog.format('%I=%L', o.option_name, o.option_value), ', ')
@@ -147,8 +145,7 @@ AS $$
                       pg_catalog.concat(
                           pg_catalog.pg_get_indexdef(i.indexrelid, k.number::pg_catalog.int4, false),
                           CASE WHEN t.attname OPERATOR(pg_catalog.=) token_index."column"
-                               THEN CASE WHEN m.amname OPERATOR(pg_catalog.=) 'hash'
-                                         THEN ' pg_catalog.cmk_token_hash_ops' ELSE ' pg_catalog.cmk_token_ops' END
+                               THEN ' pg_catalog.cmk_token_ops'
                                ELSE cmk_internal.index_key(i.indexrelid, k.number::pg_catalog.int4, token_index.is_next) END),
                       ', ' ORDER BY k.number) FILTER (WHERE k.number OPERATOR(pg_catalog.<=) i.indnkeyatts),
                   pg_catalog.string_agg(pg_catalog.quote_ident(t.attname), ', ' ORDER BY k.number)

@@ -59,8 +59,8 @@ END
 $$;
 
 -- Of the protected columns of these tables, or of all tables: how many values each data key seals,
--- and how many have a token of each index key. tenant is null where the registry lacks the data key;
--- of an index key, dek_id is then only as long as it stands in tokens.
+-- and how many have a token of each index key. tenant is null where the registry lacks the data
+-- key; of an index key, dek_id is then only as long as it stands in tokens.
 CREATE FUNCTION cmk.dump_keys_needed(
     VARIADIC tables pg_catalog.regclass[] DEFAULT '{}',
     OUT tenant pg_catalog.text, OUT version pg_catalog.int4, OUT dek_id pg_catalog.bytea, OUT state pg_catalog.text,

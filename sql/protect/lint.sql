@@ -1,8 +1,8 @@
 -- What is protected in this database, and what is wrong with it: read from the catalogs, so that
 -- nothing can get lost.
 
--- Rows whose value cmk.seal_table() would change, in a table with its partitions and children: it is
--- not sealed, or has not the tokens that it is to have. Reads all of it, and takes no key.
+-- Rows whose value cmk.seal_table() would change, in a table with its partitions and children: it
+-- is not sealed, or has not the tokens that it is to have. Reads all of it, and takes no key.
 CREATE FUNCTION cmk.unsealed_rows("table" pg_catalog.regclass, "column" pg_catalog.name)
 RETURNS pg_catalog.int8
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE

@@ -174,8 +174,8 @@ BEGIN
 END
 $$;
 
--- Whether cmk.seal_table() has something to do with a value, as SQL: it is not sealed, or its tokens
--- are not those that it is to have. A column without a constraint of ours has no label.
+-- Whether cmk.seal_table() has something to do with a value, as SQL: it is not sealed, or its
+-- tokens are not those that it is to have. A column without a constraint of ours has no label.
 CREATE FUNCTION cmk_internal.pending_condition(
     type pg_catalog.oid, value pg_catalog.text, label pg_catalog.text, options pg_catalog.text)
 RETURNS pg_catalog.text

@@ -2,7 +2,7 @@
 -- once, a line each.
 
 -- What forbids any change of a column's type, whatever the new type is. tolerated: kinds of uses
--- that the change can cope with.
+-- that the change can cope with; "recreate" if it makes views again.
 CREATE FUNCTION cmk_internal.column_obstacles(
     "table" pg_catalog.regclass, "column" pg_catalog.name, tolerated pg_catalog.text[])
 RETURNS SETOF pg_catalog.text
@@ -42,17 +42,32 @@ AS $$
     UNION ALL
     SELECT v.line
       FROM cmk_internal.view_obstacles(column_obstacles."table", column_obstacles."column") v (line)
-     WHERE 'view' OPERATOR(pg_catalog.=) ANY (column_obstacles.tolerated)
+     WHERE 'recreate' OPERATOR(pg_catalog.=) ANY (column_obstacles.tolerated)
 $$;
 
--- The kinds of uses that a change can cope with. Without tokens there can be no index of them.
-CREATE FUNCTION cmk_internal.tolerated_uses(views pg_catalog.text, is_searchable pg_catalog.bool)
+-- The kinds of uses that a change can cope with. Where the type stays, only what compares tokens
+-- has to be dropped for them to go or to change.
+CREATE FUNCTION cmk_internal.tolerated_uses(
+    views pg_catalog.text, type_stays pg_catalog.bool,
+    former_options pg_catalog.text, options pg_catalog.text)
 RETURNS pg_catalog.text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_catalog.array_cat(
-               CASE WHEN tolerated_uses.views OPERATOR(pg_catalog.=) 'recreate' THEN '{view, matview}'::pg_catalog.text[] ELSE '{}' END,
-               CASE WHEN tolerated_uses.is_searchable THEN '{plain index, token index, next index}'::pg_catalog.text[] ELSE '{}' END)
+    SELECT pg_catalog.array_agg(t.kind)
+      FROM (SELECT pg_catalog.unnest('{view, matview, rule, policy, trigger, tenant, generated, partition key, index, row type, other}'::pg_catalog.text[])
+             WHERE tolerated_uses.type_stays
+            UNION ALL
+            SELECT pg_catalog.unnest('{recreate, view, matview}'::pg_catalog.text[])
+             WHERE NOT tolerated_uses.type_stays AND tolerated_uses.views OPERATOR(pg_catalog.=) 'recreate'
+            UNION ALL
+            SELECT pg_catalog.unnest('{plain index, token index, next index}'::pg_catalog.text[])
+             WHERE tolerated_uses.options IS NOT NULL
+            UNION ALL
+            SELECT 'foreign key'
+             WHERE tolerated_uses.type_stays
+               AND COALESCE(tolerated_uses.former_options, '') OPERATOR(pg_catalog.=) COALESCE(tolerated_uses.options, '')
+            -- Not to be null, if there is nothing else.
+            UNION ALL SELECT 'nothing') t (kind)
 $$;
 
 -- The same, in order, and what is wrong with the argument views.
@@ -184,6 +199,7 @@ DECLARE
     item pg_catalog.record;
     former pg_catalog.text;
     options pg_catalog.text;
+    type_stays pg_catalog.bool := false;
 BEGIN
     SELECT c.relkind, c.relnamespace, n.nspname INTO item
       FROM pg_catalog.pg_class c
@@ -216,10 +232,12 @@ BEGIN
           FROM cmk.protections() p
          WHERE p.relation OPERATOR(pg_catalog.=) "table"::pg_catalog.oid
            AND p.attnum OPERATOR(pg_catalog.=) item.attnum;
+        options := cmk_internal.new_options(former, searchable, normalization, token_bits);
+        type_stays := rewrite IS NOT TRUE
+                      OR COALESCE(options, '') OPERATOR(pg_catalog.=) COALESCE(former, '');
         -- Else something of it was lost, and is made again, or its search changes.
         IF cmk_internal.is_protected("table", "column")
-           AND COALESCE(cmk_internal.new_options(former, searchable, normalization, token_bits), '')
-               OPERATOR(pg_catalog.=) COALESCE(former, '') THEN
+           AND COALESCE(options, '') OPERATOR(pg_catalog.=) COALESCE(former, '') THEN
             RETURN QUERY SELECT 'it is protected already';
         END IF;
     ELSIF item.attgenerated OPERATOR(pg_catalog.<>) '' THEN
@@ -256,6 +274,6 @@ BEGIN
            AND p.label OPERATOR(pg_catalog.=) protect_obstacles.label
            AND a.attname OPERATOR(pg_catalog.<>) "column";
     RETURN QUERY SELECT * FROM cmk_internal.common_obstacles("table", "column", views,
-        cmk_internal.tolerated_uses(views, options IS NOT NULL));
+        cmk_internal.tolerated_uses(views, type_stays, former, options));
 END
 $$;

@@ -19,8 +19,8 @@ $$;
 
 -- Seals something for each tenant that has values in the column: what is refused, is refused before
 -- the lock, and what waits for KMS, waits before the lock. False, and nothing done, if there are
--- more tenants than at_most. tenant: an expression over a row that is called "new". resealed: sealed
--- values are opened, too.
+-- more tenants than at_most. tenant: an expression over a row that is called "new". resealed: what
+-- is sealed will be opened, too.
 CREATE FUNCTION cmk_internal.try_tenants(
     "table" pg_catalog.regclass, "column" pg_catalog.name, tenant pg_catalog.text,
     label pg_catalog.text, options pg_catalog.text, resealed pg_catalog.bool,
@@ -154,7 +154,10 @@ BEGIN
     SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(t.relation)), 0)::pg_catalog.int8 INTO bytes
       FROM cmk_internal.table_tree("table") t
      WHERE pg_catalog.pg_relation_size(t.relation) OPERATOR(pg_catalog.>) 0;
-    IF target IS NULL THEN
+    IF target IS NULL
+       OR changes AND rewrite IS NULL AND EXISTS (
+              SELECT FROM cmk_internal.common_obstacles("table", "column", views,
+                              cmk_internal.tolerated_uses(views, false, existing.options, options))) THEN
         rewrite := false;
     ELSIF changes AND is_kept AND NOT existing.validated THEN
         -- The trigger's expression names the row, and what is not sealed needs its tenant.
@@ -167,7 +170,7 @@ BEGIN
         IF (rewrite OR NOT changes AND NOT subject.keeps_file) AND NOT (changes AND existing.validated) THEN
             PERFORM cmk.raise('tenant_unset', pg_catalog.concat('column=', label));
         END IF;
-        rewrite := rewrite AND changes AND existing.validated;
+        rewrite := rewrite IS TRUE AND changes AND existing.validated;
     ELSIF rewrite IS NULL AND (changes OR subject.keeps_file) THEN
         BEGIN
             rewrite := bytes OPERATOR(pg_catalog.>) 0 AND bytes OPERATOR(pg_catalog.<=) small
@@ -183,7 +186,7 @@ BEGIN
     END IF;
     IF changes AND rewrite IS NOT TRUE AND bytes OPERATOR(pg_catalog.>) 0 THEN
         PERFORM cmk_internal.refuse(pg_catalog.array_remove(ARRAY[
-            cmk_internal.options_obstacle("table", "column", existing.options, options, existing.validated)], NULL));
+            cmk_internal.options_obstacle("table", "column", label, existing.options, options)], NULL));
     END IF;
     IF options IS NOT NULL AND (changes OR existing.conname IS NULL) THEN
         PERFORM cmk_internal.tell_of_few_values("table", "column");
@@ -207,7 +210,8 @@ BEGIN
       FROM cmk_internal.change_column_politely(
         ROW("table", "column", subject.atttypid, CASE WHEN rewrite OR NOT changes THEN target END, using_expression,
             check_name, check_expression, rewrite, label, existing.options, options, condition,
-            cmk_internal.tolerated_uses(views, options IS NOT NULL))::cmk_internal.column_change,
+            cmk_internal.tolerated_uses(views, target IS NULL OR changes AND rewrite IS NOT TRUE, existing.options, options)
+            )::cmk_internal.column_change,
         lock_timeout, lock_attempts) c;
 
     IF existing.conname IS NULL OR changes AND rewrite THEN
@@ -216,7 +220,7 @@ BEGIN
                                      WHEN subject.target IS NOT NULL THEN subject.type END);
     END IF;
     PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
-    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made, changes);
+    PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made);
     RETURN cmk_internal.protection_sentence("table", "column", label, outcome.wanted, outcome.made,
         bytes OPERATOR(pg_catalog.>) 0 AND subject.target IS NOT NULL);
 END

@@ -64,9 +64,9 @@ BEGIN
 END
 $$;
 
--- Makes indexes that cmk_internal.wanted_indexes() told of. Of values that are too long for a btree
--- index, where there was none before, a hash index is made.
-CREATE FUNCTION cmk_internal.make_indexes("column" pg_catalog.name, wanted pg_catalog.jsonb)
+-- Makes indexes that cmk_internal.wanted_indexes() told of. Where there was none before, there may
+-- be values that are too long for one.
+CREATE FUNCTION cmk_internal.make_indexes(wanted pg_catalog.jsonb)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET default_tablespace = ''
@@ -87,10 +87,8 @@ BEGIN
             BEGIN
                 EXECUTE item.statement;
             EXCEPTION WHEN program_limit_exceeded THEN
-                EXECUTE pg_catalog.format('CREATE INDEX ON %s USING hash (%I pg_catalog.cmk_token_hash_ops)',
-                                          item.relation, "column");
-                RAISE NOTICE 'values of % are too long for a btree index: the index of % is a hash index',
-                    pg_catalog.quote_ident("column"), item.relation;
+                RAISE WARNING 'searching % reads all of it: %', item.relation, SQLERRM
+                    USING HINT = 'An index holds whole envelopes, and entries of up to some 2600 bytes. For longer values make an index of cmk_search_token() of your own.';
             END;
         END IF;
         IF item.comment IS NOT NULL THEN
@@ -100,11 +98,12 @@ BEGIN
 END
 $$;
 
--- Says what became of the indexes, and which statements are left to do. after_sealing: no index can
--- be made before, as there are sealed values without a token.
+-- Says what became of the indexes, and which statements are left to do. Not before all values are
+-- sealed: an index would hold plaintext till then, and a unique one not refuse a value that is
+-- there unsealed.
 CREATE FUNCTION cmk_internal.tell_of_indexes(
     "table" pg_catalog.regclass, tenant_column pg_catalog.name, wanted pg_catalog.jsonb,
-    made pg_catalog.bool, after_sealing pg_catalog.bool) RETURNS pg_catalog.void
+    made pg_catalog.bool) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -131,7 +130,7 @@ BEGIN
                 USING HINT = pg_catalog.concat(sealing, item.script);
         ELSIF NOT made THEN
             RAISE NOTICE 'without an index of tokens, searching % reads all of it', item.relation
-                USING HINT = pg_catalog.concat(CASE WHEN after_sealing THEN sealing END, item.script);
+                USING HINT = pg_catalog.concat(sealing, item.script);
         END IF;
         IF item.constraint_name IS NOT NULL THEN
             RAISE NOTICE 'unique constraint % of % is an index from now on',

@@ -50,7 +50,8 @@ AS $$
 $$;
 
 -- Those of all tables that lack their twin.
-CREATE FUNCTION cmk_internal.lone_unique_indexes() RETURNS SETOF pg_catalog.regclass
+CREATE FUNCTION cmk_internal.lone_unique_indexes(OUT index pg_catalog.regclass)
+RETURNS SETOF pg_catalog.regclass
 LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT DISTINCT u.index
@@ -76,6 +77,51 @@ AS $$
      WHERE c.oid OPERATOR(pg_catalog.=) twin_statement.index::pg_catalog.oid
 $$;
 
+-- Waits until the transactions that are writing to a table at this moment have ended, if it has an
+-- index by the tokens under a next index key: they may have begun before that key took over. Nobody
+-- is kept out.
+CREATE FUNCTION cmk_internal.wait_for_writers("table" pg_catalog.regclass) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    relations CONSTANT pg_catalog.oid[] := ARRAY(
+        SELECT t.relation::pg_catalog.oid FROM cmk_internal.table_tree("table") t);
+    writers pg_catalog.text[];
+BEGIN
+    PERFORM FROM cmk_internal.columns_to_seal("table") s
+           CROSS JOIN LATERAL cmk_internal.column_indexes(s.relation, s."column") x
+           WHERE x.kind OPERATOR(pg_catalog.=) 'next index';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    LOOP
+        SELECT pg_catalog.array_agg(l.virtualtransaction) INTO writers
+          FROM pg_catalog.pg_locks l
+         WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted
+           AND l.database OPERATOR(pg_catalog.=) (
+                   SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+           AND l.relation OPERATOR(pg_catalog.=) ANY (relations)
+           AND l.mode OPERATOR(pg_catalog.=) ANY ('{RowExclusiveLock, ShareRowExclusiveLock, ExclusiveLock, AccessExclusiveLock}')
+           AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() IS NOT TRUE
+           AND (writers IS NULL OR l.virtualtransaction OPERATOR(pg_catalog.=) ANY (writers));
+        EXIT WHEN writers IS NULL;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END LOOP;
+END
+$$;
+
+-- Calls of cmk.seal_table() for all tables with searchable columns, up to 50.
+CREATE FUNCTION cmk_internal.seal_statements() RETURNS pg_catalog.text
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.string_agg(pg_catalog.format('CALL cmk.seal_table(%L);', r.relation), ' ' ORDER BY r.relation)
+      FROM (SELECT DISTINCT p.relation::pg_catalog.regclass::pg_catalog.text
+              FROM cmk.protections() p
+             WHERE p.options IS NOT NULL
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid OPERATOR(pg_catalog.=) p.relation)
+             ORDER BY 1 LIMIT 50) r (relation)
+$$;
+
 -- What comes next, when all values of a table have the tokens that they are to have: twins of its
 -- unique indexes, the end of the rotation if the caller may say so, and the end of the twins.
 CREATE FUNCTION cmk_internal.go_on_rotating("table" pg_catalog.regclass) RETURNS pg_catalog.void
@@ -99,6 +145,15 @@ BEGIN
               JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) x.index::pg_catalog.oid
              WHERE x.kind OPERATOR(pg_catalog.=) 'next index' AND NOT x.is_attached
         LOOP
+            -- Else equal values, with the tokens of one index key and of both, might be left to an
+            -- index that compares the first ones.
+            PERFORM FROM cmk_internal.columns_to_seal("table") s
+                   WHERE s.searchable AND cmk_internal.has_pending(s.relation, s.pending);
+            IF FOUND THEN
+                RAISE NOTICE 'not all values have the tokens of the current index keys yet: index % is needed', item.index
+                    USING HINT = again;
+                RETURN;
+            END IF;
             RAISE NOTICE 'no index key rotates any more: index % is not needed', item.index
                 USING HINT = pg_catalog.format(
                     CASE item.relkind WHEN 'I' THEN 'DROP INDEX %s;' ELSE 'DROP INDEX CONCURRENTLY %s;' END, item.index);
@@ -127,10 +182,7 @@ BEGIN
         BEGIN
             IF cmk.finish_index_rotation(item.tenant) THEN
                 RAISE NOTICE 'the next index key of tenant % is the current one', pg_catalog.to_json(item.tenant)::pg_catalog.text
-                    USING HINT = pg_catalog.concat('Tokens under the former one go, in every table: ', again);
-            ELSE
-                RAISE NOTICE 'the index key of tenant % still rotates: another table is not done', pg_catalog.to_json(item.tenant)::pg_catalog.text
-                    USING HINT = 'CALL cmk.seal_table() for every table with a searchable column.';
+                    USING HINT = pg_catalog.concat('Tokens under the former one go: ', cmk_internal.seal_statements());
             END IF;
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
@@ -138,7 +190,7 @@ BEGIN
                 RAISE;
             END IF;
             RAISE NOTICE 'the index key of tenant % still rotates: %', pg_catalog.to_json(item.tenant)::pg_catalog.text, SQLERRM
-                USING DETAIL = detail;
+                USING DETAIL = detail, HINT = cmk_internal.seal_statements();
         END;
     END LOOP;
 END

@@ -13,8 +13,11 @@ RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT t.relation, a.attnum, a.attname,
-           CASE WHEN s.tenant OPERATOR(pg_catalog.=) 'NULL::text'
-                THEN 'pg_catalog.current_setting(''cmk_encrypt.tenant'')' ELSE s.tenant END,
+           -- Where the row does not say whose it is, what is sealed stays its tenant's.
+           CASE WHEN s.tenant OPERATOR(pg_catalog.<>) 'NULL::text' THEN s.tenant
+                WHEN a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.cmk_text'::pg_catalog.regtype::pg_catalog.oid
+                THEN pg_catalog.format('COALESCE(cmk.sealed_for("new".%I), pg_catalog.current_setting(''cmk_encrypt.tenant'', true))', a.attname)
+                ELSE 'pg_catalog.current_setting(''cmk_encrypt.tenant'', true)' END,
            cmk_internal.pending_condition(a.atttypid, pg_catalog.format('"new".%I', a.attname), p.label, p.options),
            p.options IS NOT NULL, p.constraint_oid, p.validated
       FROM cmk_internal.table_tree(columns_to_seal."table") t
@@ -25,16 +28,16 @@ AS $$
      ORDER BY t.depth, t.relation::pg_catalog.oid, a.attnum
 $$;
 
--- Whether the table itself holds a value that is not sealed. Takes no key.
-CREATE FUNCTION cmk_internal.has_plaintext(relation pg_catalog.regclass, "column" pg_catalog.name)
+-- Whether the table itself, without its partitions and children, holds such a row. pending: an
+-- expression over a row that is called "new". Takes no key.
+CREATE FUNCTION cmk_internal.has_pending(relation pg_catalog.regclass, pending pg_catalog.text)
 RETURNS pg_catalog.bool
-LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     found_one pg_catalog.bool;
 BEGIN
-    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %s WHERE NOT cmk.is_sealed(%I))', relation, "column")
-        INTO found_one;
+    EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %s AS "new" WHERE %s)', relation, pending) INTO found_one;
     RETURN found_one;
 END
 $$;
@@ -154,6 +157,7 @@ DECLARE
     told pg_catalog.timestamptz := pg_catalog.clock_timestamp();
     busy pg_catalog.int4 := 0;
     plaintext pg_catalog.bool;
+    passes pg_catalog.int4;
     detail pg_catalog.text;
     error pg_catalog.text;
 BEGIN
@@ -165,16 +169,30 @@ BEGIN
     FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s LOOP
         -- The tokens of a searchable column may be old, as after a rotation of an index key.
         CONTINUE WHEN item.validated AND NOT item.searchable;
-        plaintext := NOT item.validated AND cmk_internal.has_plaintext(item.relation, item."column");
+        plaintext := NOT item.validated AND cmk_internal.has_pending(item.relation,
+            pg_catalog.format('NOT cmk.is_sealed("new".%I)', item."column"));
         IF plaintext THEN
             PERFORM cmk_internal.note_files(item.relation, item.attnum, item.constraint_oid);
         END IF;
         COMMIT;
+        -- What comes later, the trigger seals. Tokens that a row has, it keeps when somebody
+        -- updates the row, which may then be in a block that we went past.
+        passes := 0;
         first_block := 0;
-        -- What comes later, the trigger seals.
-        blocks := pg_catalog.pg_relation_size(item.relation)
-                  OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
-        WHILE first_block OPERATOR(pg_catalog.<) blocks LOOP
+        blocks := 0;
+        LOOP
+            IF first_block OPERATOR(pg_catalog.>=) blocks THEN
+                EXIT WHEN passes OPERATOR(pg_catalog.>=) 10
+                       OR passes OPERATOR(pg_catalog.>) 0
+                          AND (plaintext AND NOT item.searchable
+                               OR failures OPERATOR(pg_catalog.<>) '{}'::pg_catalog.jsonb
+                               OR NOT cmk_internal.has_pending(item.relation, item.pending));
+                passes := passes OPERATOR(pg_catalog.+) 1;
+                first_block := 0;
+                blocks := pg_catalog.pg_relation_size(item.relation)
+                          OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8;
+                CONTINUE WHEN blocks OPERATOR(pg_catalog.=) 0;
+            END IF;
             started := pg_catalog.clock_timestamp();
             error := NULL;
             BEGIN
@@ -232,6 +250,8 @@ BEGIN
     IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
         COMMIT;
         PERFORM cmk_internal.tell_missing_indexes("table");
+        PERFORM cmk_internal.wait_for_writers("table");
+        COMMIT;
         PERFORM cmk_internal.go_on_rotating("table");
     END IF;
 END

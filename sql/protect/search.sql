@@ -58,8 +58,8 @@ AS $$
 $$;
 
 -- Whether a value of the column has a token. Reads all of it, if none has, and takes no key.
-CREATE FUNCTION cmk_internal.has_tokens("table" pg_catalog.regclass, "column" pg_catalog.name)
-RETURNS pg_catalog.bool
+CREATE FUNCTION cmk_internal.has_tokens(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, label pg_catalog.text) RETURNS pg_catalog.bool
 LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
@@ -67,8 +67,8 @@ DECLARE
     found_one pg_catalog.bool;
 BEGIN
     EXECUTE pg_catalog.format(
-        'SELECT EXISTS (SELECT FROM %1$s CROSS JOIN LATERAL cmk.envelope_header(cmk.envelope(%2$I)) h WHERE h.index_key IS NOT NULL)',
-        "table", "column") INTO found_one;
+        'SELECT EXISTS (SELECT FROM %1$s WHERE cmk.is_sealed(%2$I) AND cmk.needs_sealing(%2$I, %3$L, NULL))',
+        "table", "column", label) INTO found_one;
     RETURN found_one;
 END
 $$;
@@ -76,15 +76,15 @@ $$;
 -- Tokens of two kinds in one column would hide values from an index: whoever asks for one kind does
 -- not find the other. Why the options cannot change while the values stay as they are, or null.
 CREATE FUNCTION cmk_internal.options_obstacle(
-    "table" pg_catalog.regclass, "column" pg_catalog.name,
-    former pg_catalog.text, options pg_catalog.text, validated pg_catalog.bool) RETURNS pg_catalog.text
+    "table" pg_catalog.regclass, "column" pg_catalog.name, label pg_catalog.text,
+    former pg_catalog.text, options pg_catalog.text) RETURNS pg_catalog.text
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF former IS NOT NULL AND options IS NOT NULL THEN
         RETURN pg_catalog.format('its values have tokens for "%s": rewrite => true, or searchable => false, then CALL cmk.seal_table(%L), first',
                                  former, "table");
-    ELSIF former IS NULL AND options IS NOT NULL AND NOT validated AND cmk_internal.has_tokens("table", "column") THEN
+    ELSIF options IS NOT NULL AND cmk_internal.has_tokens("table", "column", label) THEN
         RETURN pg_catalog.format('its values have tokens from before: rewrite => true, or CALL cmk.seal_table(%L), first', "table");
     END IF;
     RETURN NULL;

@@ -45,6 +45,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp 
 AS $$
 DECLARE
     obstacles pg_catalog.text[];
+    tolerated CONSTANT pg_catalog.text[] := cmk_internal.tolerated_uses(views, false, NULL, NULL);
     subject pg_catalog.record;
     using_expression pg_catalog.text;
 BEGIN
@@ -52,8 +53,7 @@ BEGIN
     PERFORM cmk_internal.refuse_null("column"::pg_catalog.text, 'column');
     PERFORM cmk_internal.refuse_null(views, 'views');
     PERFORM cmk_internal.refuse_unprotected("table", "column");
-    obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views,
-                                                                          cmk_internal.tolerated_uses(views, false)) o (line));
+    obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views, tolerated) o (line));
     PERFORM cmk_internal.refuse(obstacles);
     SELECT a.atttypid, p.label, p.options,
            cmk_internal.former_type(a.atttypid, a.atttypmod, n.former) AS target
@@ -73,7 +73,7 @@ BEGIN
     PERFORM cmk_internal.change_column_politely(
         ROW("table", "column", subject.atttypid, subject.target, using_expression, NULL, NULL,
             false, subject.label, subject.options, NULL, NULL,
-            cmk_internal.tolerated_uses(views, false))::cmk_internal.column_change,
+            tolerated)::cmk_internal.column_change,
         lock_timeout, lock_attempts);
     RETURN pg_catalog.format('%I of %s holds plaintext again, in a column of type %s', "column", "table",
         (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a

@@ -5,11 +5,13 @@
 //! row of which a constraint is false.
 
 use super::options::Search;
-use super::{tags, token};
+use super::{tags, tenants, token};
 use crate::pg::call::Call;
 use crate::pg::datum::{Bytea, head};
+use crate::pg::identity::current_role;
 use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
+use crate::pg::registry::read;
 use cmk_envelope::column::{HEADER_MAX, Header, header};
 use cmk_error::{Error, Reason, Result, quoted};
 use pgrx::pg_sys;
@@ -67,6 +69,20 @@ column_function!(column_needs_sealing, |call| {
     let value = head(call.datum(0), HEADER_MAX);
     let needs = token::needs_sealing(&ThisProcess::of(call), value, search.as_ref())?;
     Ok(pg_sys::Datum::from(needs))
+});
+
+// `cmk.sealed_for(value)`: whose it is, to whom holds a grant for that tenant; null to others.
+column_function!(column_sealed_for, |call| {
+    let Some(header) = header_of(call.datum(0)) else { return Ok(call.return_null()) };
+    let tenant = match tenants::of(&header.dek_id) {
+        Err(error) if error.reason == Reason::UnknownDataKey => return Ok(call.return_null()),
+        tenant => tenant?,
+    };
+    let grant = read::grant(current_role(), &tenant)?;
+    match grant.encrypt || grant.decrypt {
+        true => Ok(Bytea::copy(&[tenant.as_bytes()])?.into_datum()),
+        false => Ok(call.return_null()),
+    }
 });
 
 // `cmk.seals(label, tenant)`, in the sealing trigger's WHEN: makes PostgreSQL know on which columns

@@ -239,6 +239,9 @@ unsafe fn tenant_of(
             return Some(constant);
         }
         let others = pg_sys::pull_varnos(request.root, given);
+        if let Some(other) = tenant_in_join(request, tenant, others) {
+            return Some(other);
+        }
         let classes = (*request.root).eq_classes;
         for class in PgList::<pg_sys::EquivalenceClass>::from_pg(classes).iter_ptr() {
             let members: Vec<Node> = planner::members(class);
@@ -254,6 +257,39 @@ unsafe fn tenant_of(
             }
         }
         None
+    }
+}
+
+/// The same of an outer join, whose conditions are in no equivalence class: a condition that the
+/// same join has.
+///
+/// # Safety
+/// As [`index`].
+unsafe fn tenant_in_join(
+    request: &pg_sys::SupportRequestIndexCondition,
+    tenant: Column,
+    others: pg_sys::Relids,
+) -> Option<Node> {
+    // SAFETY: the caller's promise; lists of the planner's own.
+    unsafe {
+        let conditions = (*(*request.index).rel).joininfo;
+        let conditions: Vec<_> =
+            PgList::<pg_sys::RestrictInfo>::from_pg(conditions).iter_ptr().collect();
+        let of_node = |info: &&*mut pg_sys::RestrictInfo| (***info).clause.cast() == request.node;
+        let this = *conditions.iter().find(of_node)?;
+        let is_beside = |info: &&*mut pg_sys::RestrictInfo| {
+            (***info).is_pushed_down == (*this).is_pushed_down
+                && pg_sys::bms_equal((***info).required_relids, (*this).required_relids)
+        };
+        let clauses = conditions.iter().filter(is_beside).map(|info| (**info).clause.cast());
+        let of_others = |node: &Node| {
+            planner::column(*node).is_some_and(|of| pg_sys::bms_is_member(of.table as i32, others))
+        };
+        clauses.filter_map(|clause| planner::equality(clause)).find_map(|(a, b)| {
+            let sides = [(a, b), (b, a)].into_iter();
+            let mut found = sides.filter(|(side, _)| planner::column(*side) == Some(tenant));
+            found.find_map(|(_, other)| Some(other).filter(of_others))
+        })
     }
 }
 
@@ -342,18 +378,21 @@ unsafe fn selectivity(request: &mut pg_sys::SupportRequestSelectivity) -> Option
     }
 }
 
-/// What stands in the place of `column = ANY (array)`: the planner never asks about that itself.
+/// What stands in the place of `column = ANY (array)`, which the planner never asks about itself,
+/// and of `column <> ALL (array)`.
 pub fn any(our_type: pg_sys::Oid, node: *mut pg_sys::ScalarArrayOpExpr) -> Option<Expr> {
     // SAFETY: PostgreSQL has analyzed it; catalog look-ups in a transaction on the main thread.
     unsafe {
         let [column, array] = tree::arguments((*node).args)[..] else { return None };
         let element = pg_sys::get_element_type(pg_sys::exprType(array));
         let equals = catalog::equals(our_type, element)?;
-        if !(*node).useOr || pg_sys::exprType(column) != our_type || (*node).opno != equals {
+        let operator = if (*node).useOr { equals } else { pg_sys::get_negator(equals) };
+        if pg_sys::exprType(column) != our_type || (*node).opno != operator {
             return None;
         }
         let comparison = Comparison { column, value: array, tenant: None, is_any: true };
-        comparison.call(tree::text(None), (*node).inputcollid)
+        let is_any = comparison.call(tree::text(None), (*node).inputcollid)?;
+        Some(if (*node).useOr { is_any } else { tree::not(is_any) })
     }
 }
 

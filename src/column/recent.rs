@@ -8,7 +8,7 @@ const KEPT: usize = 32;
 
 /// Of longer envelopes nothing is kept: they are opened once more, to see that they are what they
 /// seem.
-const LONGEST: usize = 1024;
+const LONGEST: usize = 4096;
 
 struct Recent {
     /// Whole envelopes, so that a changed one is none of them; empty: none.

@@ -26,6 +26,7 @@ use cmk_error::{Error, Reason, Result, quoted};
 use cmk_keyring::tenant::read_tenant_name;
 use pgrx::pg_sys;
 use std::ffi::CString;
+use std::rc::Rc;
 
 /// A protected column of the table.
 struct Column {
@@ -136,14 +137,20 @@ impl Column {
         let Some(value) = row.value(self.number) else { return Ok(None) };
         let header = header_of(value);
         // Where the row doesn't say whose it is, what was there stays its tenant's.
-        let is_own = header.is_some_and(|header| header.column == self.tag);
-        if self.tenant.is_none() && is_own && self.had(row, value) {
-            return Ok(None);
-        }
+        let kept =
+            header.filter(|header| self.tenant.is_none() && self.keeps_tenant(row, value, header));
+        let former: Rc<str>;
         let setting: CString;
-        let name = match &self.tenant {
-            Some(tenant) => tenant.of(row).ok_or_else(|| self.error(Reason::TenantNull))?,
-            None => {
+        let name = match (&self.tenant, &kept) {
+            (Some(tenant), _) => tenant.of(row).ok_or_else(|| self.error(Reason::TenantNull))?,
+            (None, Some(header)) => {
+                if self.keeps_tokens(call, row, value, header)? {
+                    return Ok(None);
+                }
+                former = tenants::of(&header.dek_id)?;
+                former.as_bytes()
+            }
+            (None, None) => {
                 setting = column_tenant().ok_or_else(|| self.error(Reason::TenantUnset))?;
                 setting.as_bytes()
             }
@@ -167,6 +174,18 @@ impl Column {
             refuse_armor(self.kind, plain)?;
         }
         tenant.seal(call, self.tag, self.search.as_ref(), self.fit(clear.as_slice())?).map(Some)
+    }
+
+    /// Whether the row had this very value before, or has it with other tokens now.
+    fn keeps_tenant(&self, row: Row, value: pg_sys::Datum, header: &Header) -> bool {
+        if header.column != self.tag {
+            return false;
+        }
+        let was = || row.old_value(self.number).and_then(header_of);
+        let is_of = |was: Header| (was.column, was.tenant) == (header.column, header.tenant);
+        // SAFETY: a value of one of our types.
+        let was_made_here = || recent::contains(unsafe { content(value) });
+        self.had(row, value) || was().is_some_and(is_of) && was_made_here()
     }
 
     /// Whether an envelope of this column stays as it is as far as its tokens go: they are of the

@@ -62,6 +62,9 @@ pub fn seal_batch(
     sealed.map(|rows| rows as i64).map_err(|_| Reason::NotProtected.into())
 }
 
+/// The tenant of rows that don't say whose they are.
+const SETTING: &str = "pg_catalog.current_setting('cmk_encrypt.tenant', true)";
+
 /// # Errors
 /// `not_protected`.
 fn statement(relation: &PgRelation, protection: &Protection) -> Result<String> {
@@ -81,9 +84,13 @@ fn statement(relation: &PgRelation, protection: &Protection) -> Result<String> {
         ),
         Kind::Bytea | Kind::Jsonb => (name.clone(), format!("NOT cmk.is_sealed({name})")),
     };
-    let tenant = tenant_of(relation, protection);
+    // Where the row does not say whose it is, what is sealed stays its tenant's.
+    let tenant = tenant_of(relation, protection).unwrap_or_else(|| match kind {
+        Kind::Text => format!("COALESCE(cmk.sealed_for({name}), {SETTING})"),
+        Kind::Bytea | Kind::Jsonb => SETTING.into(),
+    });
     // Not IS DISTINCT FROM, whose operator is whatever `=` search_path finds first.
-    let tenant = tenant.map_or("NULL".into(), |sql| format!("({sql})::pg_catalog.text"));
+    let tenant = format!("({tenant})::pg_catalog.text");
     let skips = format!(
         "CASE WHEN {tenant} IS NULL THEN $4
               ELSE {tenant} OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.text[]) END"

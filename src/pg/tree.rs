@@ -183,6 +183,12 @@ pub unsafe fn equals_any(
     }
 }
 
+/// `NOT condition`.
+pub fn not(condition: Expr) -> Expr {
+    // SAFETY: makes a node.
+    unsafe { pg_sys::makeBoolExpr(pg_sys::BoolExprType::NOT_EXPR, list(&[condition]), -1).cast() }
+}
+
 /// `ARRAY[...]`.
 ///
 /// # Safety

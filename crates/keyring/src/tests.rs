@@ -1,6 +1,7 @@
 mod brakes;
 mod calls;
 mod fetch;
+mod index_keys;
 pub(crate) mod other_key;
 pub mod process;
 mod processes;

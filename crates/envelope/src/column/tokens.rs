@@ -1,7 +1,6 @@
 //! What a value of a protected column is found by.
 
-use super::{INDEX_KEY_ID_LEN, NAME_TAG_LEN, TOKEN_LEN, TenantTag};
-use super::{SUITE_3, SUITE_4, SUITE_PROBE, header};
+use super::{INDEX_KEY_ID_LEN, NAME_TAG_LEN, SUITE_PROBE, TOKEN_LEN, TenantTag, header};
 use crate::MAGIC;
 use cmk_error::{Reason, Result};
 use std::borrow::Cow;
@@ -229,7 +228,7 @@ impl SearchKey {
     pub fn of(bytes: &[u8], which: Which) -> Option<Self> {
         let (tenant, token) = match bytes {
             [MAGIC, SUITE_PROBE, ..] => parse_probe(bytes)?,
-            [MAGIC, suite, ..] if matches!(suite & LAYOUT, SUITE_3 | SUITE_4) => {
+            _ => {
                 let header = header(bytes)?;
                 let tokens = header.tokens?;
                 match which {
@@ -237,7 +236,6 @@ impl SearchKey {
                     Which::Last => (header.tenant, tokens.last()),
                 }
             }
-            _ => return None,
         };
         Some(Self::new(tenant, token))
     }

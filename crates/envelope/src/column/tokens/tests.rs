@@ -1,4 +1,4 @@
-use super::super::{ColumnTag, INDEX_KEY_ID_LEN, overhead};
+use super::super::{ColumnTag, INDEX_KEY_ID_LEN, SUITE_3, SUITE_4, overhead};
 use super::*;
 use std::hash::{BuildHasher, RandomState};
 
@@ -62,6 +62,14 @@ fn normalizations_do_what_they_say() {
         (Alnum, "", ""),
     ] {
         assert_eq!(normalized(by, text), expected, "{by:?} {text}");
+    }
+}
+
+#[test]
+fn what_is_normalized_already_is_not_copied() {
+    use Normalization::{Digits, Lower, None};
+    for (by, text) in [(None, "ANN Ä"), (Lower, "ann@example.com 7"), (Digits, "0123456789")] {
+        assert!(matches!(by.apply(text.as_bytes()), Ok(Cow::Borrowed(_))), "{by:?}");
     }
 }
 
