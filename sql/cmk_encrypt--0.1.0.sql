@@ -79,7 +79,8 @@ CREATE TABLE cmk.data_key (
     version     pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 1),
     purpose     pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'values'
                 CHECK (purpose OPERATOR(pg_catalog.=) ANY ('{values, index}')),
-    -- next: while an index key rotates, values have a token under it beside that of the current one.
+    -- next: while an index key rotates, values have a token under it beside that of the current
+    -- one.
     state       pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'current'
                 CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, next, retired, destroyed}')),
     dek_id      pg_catalog.bytea NOT NULL UNIQUE
@@ -3583,7 +3584,7 @@ BEGIN
                 OPERATOR(pg_catalog.*) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started));
         END LOOP;
     END LOOP;
-    PERFORM cmk_internal.tell_failures(failures);
+    PERFORM cmk_internal.tell_failures("table", failures);
     COMMIT;
     IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
         FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s WHERE NOT s.validated LOOP
@@ -3595,13 +3596,13 @@ BEGIN
         EXECUTE pg_catalog.format('ANALYZE %s', "table");
     END IF;
     PERFORM cmk_internal.tell_remnants("table", total);
+    COMMIT;
     IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
-        COMMIT;
         PERFORM cmk_internal.tell_missing_indexes("table");
-        PERFORM cmk_internal.wait_for_writers("table");
-        COMMIT;
-        PERFORM cmk_internal.go_on_rotating("table");
     END IF;
+    PERFORM cmk_internal.wait_for_writers("table");
+    COMMIT;
+    PERFORM cmk_internal.go_on_rotating("table", failures);
 END
 $$;
 
@@ -3714,7 +3715,8 @@ EXCEPTION WHEN insufficient_privilege THEN
 END
 $$;
 
-CREATE FUNCTION cmk_internal.tell_failures(failures pg_catalog.jsonb) RETURNS pg_catalog.void
+CREATE FUNCTION cmk_internal.tell_failures("table" pg_catalog.regclass, failures pg_catalog.jsonb)
+RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -3726,8 +3728,10 @@ BEGIN
             USING HINT = 'Once that is mended, CALL cmk.seal_table() again; it goes on where it must.';
     END LOOP;
     IF failures OPERATOR(pg_catalog.<>) '{}'::pg_catalog.jsonb THEN
-        RAISE WARNING 'values of % tenants are not sealed, and the constraint is not validated',
-            (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys(failures));
+        RAISE WARNING 'values of % tenants are not sealed%',
+            (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys(failures)),
+            CASE WHEN EXISTS (SELECT FROM cmk_internal.columns_to_seal("table") s WHERE NOT s.validated)
+                 THEN ', and the constraint is not validated' ELSE ' with the tokens that they are to have' END;
     END IF;
 END
 $$;
@@ -3884,9 +3888,11 @@ AS $$
              ORDER BY 1 LIMIT 50) r (relation)
 $$;
 
--- What comes next, when all values of a table have the tokens that they are to have: twins of its
+-- What comes next, when the values of a table have the tokens that they are to have: twins of its
 -- unique indexes, the end of the rotation if the caller may say so, and the end of the twins.
-CREATE FUNCTION cmk_internal.go_on_rotating("table" pg_catalog.regclass) RETURNS pg_catalog.void
+-- failures: the tenants whose values could not be sealed. They keep nobody else from going on.
+CREATE FUNCTION cmk_internal.go_on_rotating("table" pg_catalog.regclass, failures pg_catalog.jsonb)
+RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -3931,14 +3937,16 @@ BEGIN
     IF NOT complete THEN
         RETURN;
     ELSIF NOT cmk_internal.may_rotate('cmk.finish_index_rotation(text)') THEN
-        RAISE NOTICE 'the index keys of % tenants rotate, and nothing of % is in the way', rotating, "table"
-            USING HINT = pg_catalog.concat('Have a database administrator run SELECT cmk.finish_index_rotation(TENANT), then ', again);
+        RAISE NOTICE 'the index keys of % tenants rotate', rotating
+            USING HINT = pg_catalog.concat(
+                'Have a database administrator run SELECT cmk.finish_index_rotation(TENANT), which says what is in the way, then ', again);
         RETURN;
     END IF;
     FOR item IN
         SELECT k.tenant
           FROM cmk.data_key k
          WHERE k.purpose OPERATOR(pg_catalog.=) 'index' AND k.state OPERATOR(pg_catalog.=) 'next'
+           AND NOT failures OPERATOR(pg_catalog.?) k.tenant
          ORDER BY k.tenant
     LOOP
         BEGIN
@@ -4229,7 +4237,7 @@ COMMENT ON FUNCTION cmk_internal.files_of_column(pg_catalog.regclass, pg_catalog
     'The files in which plaintext of a column stays behind';
 COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg_catalog.text) IS
     'The type that a protected column had before';
-COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass) IS
+COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass, pg_catalog.jsonb) IS
     'What comes next in the rotation of index keys, once a table is done';
 COMMENT ON FUNCTION cmk_internal.has_pending(pg_catalog.regclass, pg_catalog.text) IS
     'Whether a table holds a row of that kind';
@@ -4303,7 +4311,7 @@ COMMENT ON FUNCTION cmk_internal.sealing_expression(pg_catalog.name, pg_catalog.
     'The new value of a column whose table is rewritten';
 COMMENT ON FUNCTION cmk_internal.table_tree(pg_catalog.regclass) IS
     'A table with its partitions and children';
-COMMENT ON FUNCTION cmk_internal.tell_failures(pg_catalog.jsonb) IS
+COMMENT ON FUNCTION cmk_internal.tell_failures(pg_catalog.regclass, pg_catalog.jsonb) IS
     'Warns of tenants whose values are not sealed';
 COMMENT ON FUNCTION cmk_internal.tell_missing_indexes(pg_catalog.regclass) IS
     'Tells which indexes of tokens a table lacks';

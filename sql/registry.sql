@@ -76,7 +76,8 @@ CREATE TABLE cmk.data_key (
     version     pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>=) 1),
     purpose     pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'values'
                 CHECK (purpose OPERATOR(pg_catalog.=) ANY ('{values, index}')),
-    -- next: while an index key rotates, values have a token under it beside that of the current one.
+    -- next: while an index key rotates, values have a token under it beside that of the current
+    -- one.
     state       pg_catalog.text COLLATE pg_catalog."C" NOT NULL DEFAULT 'current'
                 CHECK (state OPERATOR(pg_catalog.=) ANY ('{current, next, retired, destroyed}')),
     dek_id      pg_catalog.bytea NOT NULL UNIQUE
@@ -99,6 +100,10 @@ CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'current';
 CREATE UNIQUE INDEX data_key_one_next ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'next';
+
+-- Empty but while index keys are replaced, and after that: src/pg/registry/read.rs asks.
+CREATE INDEX data_key_other_index_keys ON cmk.data_key (tenant)
+    WHERE purpose OPERATOR(pg_catalog.=) 'index' AND state OPERATOR(pg_catalog.=) ANY ('{next, retired}');
 
 CREATE TABLE cmk.access (
     tenant      pg_catalog.text COLLATE pg_catalog."C",

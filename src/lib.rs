@@ -119,8 +119,8 @@ pub extern "C-unwind" fn _PG_init() {
     pg::cpu::require_features();
     pg::init();
     pg::statement::install(column::wire::describe);
-    let (begin, any) = (column::plan::our_type, column::plan::any);
-    pg::planner::install(pg::planner::Rewrite { begin, any });
+    let (begin, any, table) = (column::plan::our_type, column::plan::any, column::plan::table);
+    pg::planner::install(pg::planner::Rewrite { begin, any, table });
     pg::known_protection::register_callback();
 }
 

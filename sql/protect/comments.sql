@@ -33,7 +33,7 @@ COMMENT ON FUNCTION cmk_internal.files_of_column(pg_catalog.regclass, pg_catalog
     'The files in which plaintext of a column stays behind';
 COMMENT ON FUNCTION cmk_internal.former_type(pg_catalog.oid, pg_catalog.int4, pg_catalog.text) IS
     'The type that a protected column had before';
-COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass) IS
+COMMENT ON FUNCTION cmk_internal.go_on_rotating(pg_catalog.regclass, pg_catalog.jsonb) IS
     'What comes next in the rotation of index keys, once a table is done';
 COMMENT ON FUNCTION cmk_internal.has_pending(pg_catalog.regclass, pg_catalog.text) IS
     'Whether a table holds a row of that kind';
@@ -107,7 +107,7 @@ COMMENT ON FUNCTION cmk_internal.sealing_expression(pg_catalog.name, pg_catalog.
     'The new value of a column whose table is rewritten';
 COMMENT ON FUNCTION cmk_internal.table_tree(pg_catalog.regclass) IS
     'A table with its partitions and children';
-COMMENT ON FUNCTION cmk_internal.tell_failures(pg_catalog.jsonb) IS
+COMMENT ON FUNCTION cmk_internal.tell_failures(pg_catalog.regclass, pg_catalog.jsonb) IS
     'Warns of tenants whose values are not sealed';
 COMMENT ON FUNCTION cmk_internal.tell_missing_indexes(pg_catalog.regclass) IS
     'Tells which indexes of tokens a table lacks';

@@ -122,9 +122,11 @@ AS $$
              ORDER BY 1 LIMIT 50) r (relation)
 $$;
 
--- What comes next, when all values of a table have the tokens that they are to have: twins of its
+-- What comes next, when the values of a table have the tokens that they are to have: twins of its
 -- unique indexes, the end of the rotation if the caller may say so, and the end of the twins.
-CREATE FUNCTION cmk_internal.go_on_rotating("table" pg_catalog.regclass) RETURNS pg_catalog.void
+-- failures: the tenants whose values could not be sealed. They keep nobody else from going on.
+CREATE FUNCTION cmk_internal.go_on_rotating("table" pg_catalog.regclass, failures pg_catalog.jsonb)
+RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -169,14 +171,16 @@ BEGIN
     IF NOT complete THEN
         RETURN;
     ELSIF NOT cmk_internal.may_rotate('cmk.finish_index_rotation(text)') THEN
-        RAISE NOTICE 'the index keys of % tenants rotate, and nothing of % is in the way', rotating, "table"
-            USING HINT = pg_catalog.concat('Have a database administrator run SELECT cmk.finish_index_rotation(TENANT), then ', again);
+        RAISE NOTICE 'the index keys of % tenants rotate', rotating
+            USING HINT = pg_catalog.concat(
+                'Have a database administrator run SELECT cmk.finish_index_rotation(TENANT), which says what is in the way, then ', again);
         RETURN;
     END IF;
     FOR item IN
         SELECT k.tenant
           FROM cmk.data_key k
          WHERE k.purpose OPERATOR(pg_catalog.=) 'index' AND k.state OPERATOR(pg_catalog.=) 'next'
+           AND NOT failures OPERATOR(pg_catalog.?) k.tenant
          ORDER BY k.tenant
     LOOP
         BEGIN

@@ -235,7 +235,7 @@ BEGIN
                 OPERATOR(pg_catalog.*) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started));
         END LOOP;
     END LOOP;
-    PERFORM cmk_internal.tell_failures(failures);
+    PERFORM cmk_internal.tell_failures("table", failures);
     COMMIT;
     IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
         FOR item IN SELECT s.* FROM cmk_internal.columns_to_seal("table") s WHERE NOT s.validated LOOP
@@ -247,13 +247,13 @@ BEGIN
         EXECUTE pg_catalog.format('ANALYZE %s', "table");
     END IF;
     PERFORM cmk_internal.tell_remnants("table", total);
+    COMMIT;
     IF failures OPERATOR(pg_catalog.=) '{}'::pg_catalog.jsonb THEN
-        COMMIT;
         PERFORM cmk_internal.tell_missing_indexes("table");
-        PERFORM cmk_internal.wait_for_writers("table");
-        COMMIT;
-        PERFORM cmk_internal.go_on_rotating("table");
     END IF;
+    PERFORM cmk_internal.wait_for_writers("table");
+    COMMIT;
+    PERFORM cmk_internal.go_on_rotating("table", failures);
 END
 $$;
 

@@ -84,7 +84,8 @@ EXCEPTION WHEN insufficient_privilege THEN
 END
 $$;
 
-CREATE FUNCTION cmk_internal.tell_failures(failures pg_catalog.jsonb) RETURNS pg_catalog.void
+CREATE FUNCTION cmk_internal.tell_failures("table" pg_catalog.regclass, failures pg_catalog.jsonb)
+RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -96,8 +97,10 @@ BEGIN
             USING HINT = 'Once that is mended, CALL cmk.seal_table() again; it goes on where it must.';
     END LOOP;
     IF failures OPERATOR(pg_catalog.<>) '{}'::pg_catalog.jsonb THEN
-        RAISE WARNING 'values of % tenants are not sealed, and the constraint is not validated',
-            (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys(failures));
+        RAISE WARNING 'values of % tenants are not sealed%',
+            (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys(failures)),
+            CASE WHEN EXISTS (SELECT FROM cmk_internal.columns_to_seal("table") s WHERE NOT s.validated)
+                 THEN ', and the constraint is not validated' ELSE ' with the tokens that they are to have' END;
     END IF;
 END
 $$;

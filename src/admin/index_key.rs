@@ -98,8 +98,8 @@ pub fn cancel(tenant: &str) -> Result<bool> {
 fn require(tenant: &Tenant, tokens: &TokensOf) -> Result<()> {
     match token_scan::find_other(&tenant.name, tokens)? {
         None => Ok(()),
-        Some(label) => {
-            let info = format!("column={}", quoted(&label));
+        Some(column) => {
+            let info = format!("column={}", quoted(&column));
             Err(Error::new(Reason::IndexRotationOpen).for_tenant(&tenant.name).with_info(info))
         }
     }

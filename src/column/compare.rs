@@ -184,14 +184,15 @@ fn equal(kind: Kind, call: Call) -> Result<bool> {
 }
 
 /// `=` for what the planner knows more of: `cmk.equal(column, value, tenant)`, and
-/// `cmk.equal_any(column, values, tenant)`, in which the tenant may be null.
+/// `cmk.equal_any(column, values[, tenant])`.
 fn equal_to(call: Call, read: fn(Call) -> Values<'static>) -> Result<pg_sys::Datum> {
     if call.is_null(0) || call.is_null(1) {
         return Ok(call.return_null());
     }
     refuse_index()?;
     let found = scratch::with(|| {
-        let (process, tenant) = (ThisProcess::of(call), call.nullable_bytes(2));
+        let tenant = if call.count() > 2 { call.nullable_bytes(2) } else { None };
+        let process = ThisProcess::of(call);
         Sought::with(
             call,
             call.bytes(1),
@@ -210,6 +211,9 @@ column_function!(column_equal, |call| match call.is_null(2) {
     false => equal_to(call, |call| vec![Some(call.bytes(1))]),
 });
 column_function!(column_equal_any, |call| {
+    if call.count() > 2 && call.is_null(2) {
+        return Ok(call.return_null());
+    }
     // As `= ANY`: not even null is one of no values.
     if call.is_null(0) && !call.is_null(1) && array::elements(call.datum(1)).is_empty() {
         return Ok(pg_sys::Datum::from(false));

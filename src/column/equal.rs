@@ -21,6 +21,7 @@ use cmk_envelope::column::{
 use cmk_error::{Error, Instant, Result};
 use cmk_keyring::keyring::TokenFor;
 use cmk_keyring::process::Process;
+use cmk_keyring::tenant::Role;
 use foldhash::fast::RandomState;
 use pgrx::pg_sys;
 use std::borrow::Cow;
@@ -86,9 +87,13 @@ pub struct Sought {
     state: Option<State>,
 }
 
-/// What holds until the registry changes.
+/// On whose behalf it is searched: the current role, and those that queries were started as.
+type Roles = (Role, [Option<Role>; 2]);
+
+/// What holds until the registry changes, for these roles.
 struct State {
     generation: u64,
+    roles: Roles,
     reach: Reach,
     answers: HashMap<Sort, Answer, RandomState>,
     skipped: Skipped,
@@ -249,12 +254,13 @@ impl Sought {
         }
         let by_token = kind == Kind::Text && is_deterministic(collation);
         let generation = process.generation();
+        let roles = (process.role(), process.starters());
         let state = match &mut self.state {
-            Some(state) if state.generation == generation => state,
+            Some(state) if (state.generation, state.roles) == (generation, roles) => state,
             state => {
                 let reach = Reach::of(process, self.tenant.as_deref())?;
                 let (answers, skipped) = (HashMap::default(), Skipped::default());
-                state.insert(State { generation, reach, answers, skipped })
+                state.insert(State { generation, roles, reach, answers, skipped })
             }
         };
         let sort = Sort::of(envelope);
@@ -279,7 +285,10 @@ impl Sought {
         }
         let opened = match open(process, envelope) {
             Ok(clear) => clear,
-            Err(error) => return state.reach.leave_out(error, &mut state.skipped).map(|()| false),
+            Err(error) => {
+                let tenant = tenants::of(&envelope.dek_id())?;
+                return state.reach.leave_out(&tenant, error, &mut state.skipped).map(|()| false);
+            }
         };
         let rule = normalization(envelope);
         let is = |sought: &Vec<u8>| {
@@ -336,7 +345,7 @@ impl State {
                 match keyring().token(process, &tenant, key, column, &normalized) {
                     Ok(token) => token,
                     Err(error) => {
-                        self.reach.leave_out(error, &mut self.skipped)?;
+                        self.reach.leave_out(&tenant, error, &mut self.skipped)?;
                         return Ok(Answer::Outside);
                     }
                 };

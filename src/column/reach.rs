@@ -60,13 +60,19 @@ impl Reach {
         Ok(Self::Tenant(name))
     }
 
-    /// What to do about a tenant for which a call failed: it is left out, or the search fails.
+    /// What to do about a tenant for which a call failed: it is left out, or the search fails. Also
+    /// if the role holds the grant, but not the one that the query was started as.
     ///
     /// # Errors
     /// The same.
-    pub fn leave_out(&self, error: Error, skipped: &mut Skipped) -> Result<()> {
+    pub fn leave_out(&self, tenant: &str, error: Error, skipped: &mut Skipped) -> Result<()> {
         match self {
-            Self::Granted if error.reason == Reason::NoGrant => Ok(()),
+            Self::Granted
+                if error.reason == Reason::NoGrant
+                    && !read::grant(current_role(), tenant)?.decrypt =>
+            {
+                Ok(())
+            }
             Self::Granted if is_away(&error) => {
                 if !skipped.told {
                     skipped.told = true;

@@ -91,6 +91,7 @@ fn plain(process: &ThisProcess, value: &Stored<'_>) -> Result<pg_sys::Datum> {
 /// Which of a tenant's probes, as the planner numbers them.
 const PLAIN: i32 = 0;
 const CURRENT: i32 = 1;
+const ONLY: i32 = 3;
 
 // `cmk.probe(value, tenant, slot, label, options)`; null if there is nothing in the slot.
 column_function!(column_probe, |call| {
@@ -105,7 +106,15 @@ column_function!(column_probe, |call| {
     }
     let tenant = read_tenant_name(call.bytes(1))?;
     let keys = index_keys(&process, tenant)?;
-    let key = if slot == CURRENT { Some(keys.current) } else { keys.other() };
+    let key = match slot {
+        CURRENT => Some(keys.current),
+        // Of a cursor, say, that was opened before, and fetched from now.
+        ONLY if keys.other().is_some() => {
+            return Err(Error::new(Reason::IndexKeyReplaced).for_tenant(tenant));
+        }
+        ONLY => Some(keys.current),
+        _ => keys.other(),
+    };
     match key {
         None => Ok(call.return_null()),
         Some(key) => Column::of(call, 3, 4)?.probe(&process, tenant, key, &value),
@@ -149,7 +158,7 @@ fn probes(
                     // It has no values with tokens.
                     Err(error) if error.reason == Reason::NoIndexKey => {}
                     Err(error) => {
-                        Reach::Granted.leave_out(error, &mut skipped)?;
+                        Reach::Granted.leave_out(tenant, error, &mut skipped)?;
                         found.truncate(before);
                     }
                     Ok(()) => {}

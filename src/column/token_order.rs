@@ -95,30 +95,3 @@ column_function!(column_token_next_sort, |call| {
     sort_support::set_up(call, |_| true, |_, _| Sort(Which::Last));
     Ok(pg_sys::Datum::null())
 });
-
-/// The hash of an index. The same in every process and version: it is stored.
-fn hash(call: Call, seed: u64) -> Result<u64> {
-    let bytes = match Place::of(call.datum(0), Which::First)? {
-        Place::Token(key) => return Ok(hash_bytes(key.as_bytes(), seed)),
-        Place::Plain(plain) => plain,
-    };
-    Ok(hash_bytes(bytes, seed))
-}
-
-unsafe extern "C-unwind" {
-    // PostgreSQL's common/hashfn.h, stable since version 13.
-    fn hash_bytes_extended(start: *const u8, len: i32, seed: u64) -> u64;
-}
-
-fn hash_bytes(bytes: &[u8], seed: u64) -> u64 {
-    // SAFETY: reads that many bytes.
-    unsafe { hash_bytes_extended(bytes.as_ptr(), bytes.len() as i32, seed) }
-}
-
-column_function!(column_token_hash, |call| {
-    Ok(pg_sys::Datum::from(hash(call, 0)? as u32 as i32))
-});
-column_function!(column_token_hash_extended, |call| {
-    let seed = call.datum(1).value() as u64;
-    Ok(pg_sys::Datum::from(hash(call, seed)? as i64))
-});

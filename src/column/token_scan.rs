@@ -27,17 +27,22 @@ impl From<Tokens> for TokensOf {
 struct Column {
     table: pg_sys::Oid,
     number: pg_sys::AttrNumber,
-    label: String,
+    /// The names of both, as SQL has them.
+    name: String,
 }
 
 /// The searchable columns of all tables that hold rows.
 ///
 /// # Errors
-/// `registry_unusable`, `column_options`.
+/// `registry_unusable`.
 fn columns() -> Result<Vec<Column>> {
     const QUERY: &str = "
-        SELECT p.relation, p.attnum, p.label, p.options
+        SELECT p.relation, p.attnum, p.options,
+               pg_catalog.format('%s.%I', p.relation::pg_catalog.regclass, a.attname)
           FROM cmk.protections() p
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) p.relation
+           AND a.attnum OPERATOR(pg_catalog.=) p.attnum
           JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.relation
          WHERE p.options IS NOT NULL AND c.relkind OPERATOR(pg_catalog.=) 'r'
            AND (c.relpersistence OPERATOR(pg_catalog.<>) 't'
@@ -46,30 +51,29 @@ fn columns() -> Result<Vec<Column>> {
         let mut columns = Vec::new();
         for row in client.select(QUERY, None, &[])? {
             let (table, number) = (row.get::<pg_sys::Oid>(1)?, row.get::<i16>(2)?);
-            let (label, options) = (row.get::<String>(3)?, row.get::<String>(4)?);
-            if let (Some(table), Some(number), Some(label)) = (table, number, label) {
-                columns.push((Column { table, number, label }, options));
+            let (options, name) = (row.get::<String>(3)?, row.get::<String>(4)?);
+            if let (Some(table), Some(number), Some(name)) = (table, number, name) {
+                columns.push((Column { table, number, name }, options));
             }
         }
         Ok(columns)
     });
-    let mut columns = Vec::new();
-    for (column, options) in read.map_err(|_| Reason::RegistryUnusable)? {
-        if Search::parse(options.as_deref().map(str::as_bytes))?.is_some() {
-            columns.push(column);
-        }
-    }
-    Ok(columns)
+    let columns = read.map_err(|_| Reason::RegistryUnusable)?.into_iter();
+    // With other options, no row would be let in.
+    let is_searchable = |options: &Option<String>| {
+        matches!(Search::parse(options.as_deref().map(str::as_bytes)), Ok(Some(_)))
+    };
+    Ok(columns.filter(|(_, options)| is_searchable(options)).map(|(column, _)| column).collect())
 }
 
-/// The label of a searchable column that holds a value of the tenant whose tokens are of other
+/// The name of a searchable column that holds a value of the tenant whose tokens are of other
 /// index keys; `None` if there is none.
 ///
 /// # Errors
-/// `registry_unusable`, `column_options`.
+/// `registry_unusable`.
 pub fn find_other(tenant: &str, tokens: &TokensOf) -> Result<Option<String>> {
     let tenant = tags::of_tenant(tenant.as_bytes());
-    for Column { table, number, label } in columns()? {
+    for Column { table, number, name } in columns()? {
         let is_other = |value| match header_of(value) {
             None => false,
             Some(header) => {
@@ -77,7 +81,7 @@ pub fn find_other(tenant: &str, tokens: &TokensOf) -> Result<Option<String>> {
             }
         };
         if table_scan::any(table, number, is_other) {
-            return Ok(Some(label));
+            return Ok(Some(name));
         }
     }
     Ok(None)
@@ -87,7 +91,7 @@ pub fn find_other(tenant: &str, tokens: &TokensOf) -> Result<Option<String>> {
 /// meanwhile isn't waited for.
 ///
 /// # Errors
-/// `registry_unusable`, `column_options`.
+/// `registry_unusable`.
 pub fn wait_for_writers() -> Result<()> {
     for column in columns()? {
         table_scan::wait_for_writers(column.table);

@@ -33,6 +33,12 @@ impl Call {
         unsafe { *(*self.0).args.as_ptr().add(number) }
     }
 
+    /// How many arguments there are.
+    pub fn count(self) -> usize {
+        // SAFETY: the running call.
+        unsafe { (*self.0).nargs as usize }
+    }
+
     #[inline]
     pub fn is_null(self, number: usize) -> bool {
         self.argument(number).isnull

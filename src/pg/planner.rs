@@ -16,17 +16,45 @@ type Query = *mut pg_sys::Query;
 type Parameters = pg_sys::ParamListInfo;
 type Plan = *mut pg_sys::PlannedStmt;
 type Hook = unsafe extern "C-unwind" fn(Query, *const c_char, c_int, Parameters) -> Plan;
+type Root = *mut pg_sys::PlannerInfo;
+type Rel = *mut pg_sys::RelOptInfo;
+type Entry = *mut pg_sys::RangeTblEntry;
+type TableHook = unsafe extern "C-unwind" fn(Root, Rel, pg_sys::Index, Entry);
 
+unsafe extern "C-unwind" {
+    // Without pgrx's jump target: an ERROR jumps over the hook's frame.
+    fn standard_planner(
+        query: Query,
+        text: *const c_char,
+        options: c_int,
+        parameters: Parameters,
+    ) -> Plan;
+}
+
+static PREVIOUS_TABLE: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS: AtomicUsize = AtomicUsize::new(0);
 static REWRITE: OnceLock<Rewrite> = OnceLock::new();
 
-/// What a query's parts are to be before they are planned.
+/// What is done to queries while they are planned.
 #[derive(Clone, Copy)]
 pub struct Rewrite {
     /// `None` where there is nothing to do in this database; else what the others are given.
     pub begin: fn() -> Option<pg_sys::Oid>,
-    /// What stands in the place of a `= ANY`; `None`: as it is.
+    /// What stands in the place of a `= ANY`; `None`: as it is. Before anything is planned.
     pub any: fn(pg_sys::Oid, *mut pg_sys::ScalarArrayOpExpr) -> Option<Expr>,
+    /// Changes the conditions on a table, when all there are is known.
+    pub table: fn(pg_sys::Oid, Table),
+}
+
+/// A table in a query that is being planned.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Table {
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    entry: *mut pg_sys::RangeTblEntry,
+    /// Its number in the query's range table.
+    pub number: u32,
 }
 
 /// Once per process, or in the postmaster for all its children.
@@ -35,6 +63,9 @@ pub fn install(rewrite: Rewrite) {
     unsafe {
         PREVIOUS.store(pg_sys::planner_hook.map_or(0, |hook| hook as usize), Relaxed);
         pg_sys::planner_hook = Some(on_plan);
+        let previous = pg_sys::set_rel_pathlist_hook.map_or(0, |hook| hook as usize);
+        PREVIOUS_TABLE.store(previous, Relaxed);
+        pg_sys::set_rel_pathlist_hook = Some(on_table);
     }
     REWRITE.get_or_init(|| rewrite);
 }
@@ -50,7 +81,7 @@ unsafe extern "C-unwind" fn on_plan(
     // planner, with our arguments.
     unsafe {
         match PREVIOUS.load(Relaxed) {
-            0 => pg_sys::standard_planner(query, text, options, parameters),
+            0 => standard_planner(query, text, options, parameters),
             address => {
                 let hook = std::mem::transmute::<usize, Hook>(address);
                 hook(query, text, options, parameters)
@@ -152,108 +183,133 @@ pub unsafe fn column(mut node: Node) -> Option<Column> {
     }
 }
 
-/// Whether an expression is the same for all rows of this query level.
-///
-/// # Safety
-/// `node` is an expression of the query.
-pub unsafe fn is_constant(node: Node) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe { !pg_sys::contain_var_clause(node) && !pg_sys::contain_volatile_functions(node) }
-}
-
-/// Whether a query gives a column of a table another value, and looks at the row as it is then.
-///
-/// # Safety
-/// `query` is one that is being planned.
-pub unsafe fn looks_at_changed(query: Query, column: Column) -> bool {
-    // SAFETY: the caller's promise.
+unsafe extern "C-unwind" fn on_table(root: Root, rel: Rel, number: pg_sys::Index, entry: Entry) {
+    let address = PREVIOUS_TABLE.load(Relaxed);
+    // SAFETY: another library's hook of this type, which was there before ours, with its arguments.
     unsafe {
-        let query = &*query;
-        let looks = !query.returningList.is_null() || !query.withCheckOptions.is_null();
-        let changes = match query.commandType {
-            pg_sys::CmdType::CMD_UPDATE => {
-                let targets = PgList::<pg_sys::TargetEntry>::from_pg(query.targetList);
-                let is_it = |entry: *mut pg_sys::TargetEntry| (*entry).resno == column.number;
-                targets.iter_ptr().any(is_it)
-            }
-            // Its actions look at the old row and at the new one.
-            command => command == MERGE,
-        };
-        looks && changes && query.resultRelation as u32 == column.table
-    }
-}
-
-#[cfg(feature = "pg14")]
-const MERGE: pg_sys::CmdType::Type = pg_sys::CmdType::CMD_UNKNOWN;
-#[cfg(not(feature = "pg14"))]
-const MERGE: pg_sys::CmdType::Type = pg_sys::CmdType::CMD_MERGE;
-
-/// What columns of a table are compared with for equality, wherever that holds for every row of the
-/// table that the query uses: `tenant = 'acme'` in WHERE, in a policy, in the ON of an inner join.
-///
-/// # Safety
-/// `query` is one that is being planned.
-pub unsafe fn equalities(query: Query, table: u32) -> Vec<(Node, Node)> {
-    let mut found = Vec::new();
-    // SAFETY: the caller's promise; the number is that of a table of the query.
-    unsafe {
-        walk_from((*query).jointree.cast(), &mut found);
-        let tables = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
-        if let Some(entry) = tables.get_ptr(table as usize - 1) {
-            walk_quals((*entry).securityQuals.cast(), &mut found);
+        if address != 0 {
+            std::mem::transmute::<usize, TableHook>(address)(root, rel, number, entry);
+        }
+        if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
+            change_table(Table { root, rel, entry, number });
         }
     }
-    found
 }
 
-/// # Safety
-/// `node` is null or a part of a FROM clause.
-unsafe fn walk_from(node: Node, found: &mut Vec<(Node, Node)>) {
-    // SAFETY: the caller's promise; the node's type is looked at before it is used as that.
-    unsafe {
-        match tag(node) {
-            Some(pg_sys::NodeTag::T_FromExpr) => {
-                let from = &*node.cast::<pg_sys::FromExpr>();
-                for item in tree::arguments(from.fromlist) {
-                    walk_from(item, found);
-                }
-                walk_quals(from.quals, found);
+#[pg_guard]
+extern "C-unwind" fn change_table(table: Table) {
+    if let Some(rewrite) = REWRITE.get()
+        && let Some(our_type) = (rewrite.begin)()
+    {
+        (rewrite.table)(our_type, table);
+    }
+}
+
+impl Table {
+    /// Of an index that the planner asks about.
+    ///
+    /// # Safety
+    /// A request of the planner's.
+    pub unsafe fn of(request: &pg_sys::SupportRequestIndexCondition) -> Self {
+        // SAFETY: the caller's promise: the index's table is in the query's range table.
+        unsafe {
+            let (root, rel) = (request.root, (*request.index).rel);
+            let number = (*rel).relid;
+            Self { root, rel, entry: *(*root).simple_rte_array.add(number as usize), number }
+        }
+    }
+
+    /// The object id of the table; `None` of a subquery and the like.
+    pub fn oid(self) -> Option<pg_sys::Oid> {
+        // SAFETY: the planner's own entry.
+        let entry = unsafe { &*self.entry };
+        (entry.rtekind == pg_sys::RTEKind::RTE_RELATION).then_some(entry.relid)
+    }
+
+    /// What its columns are compared with for equality, in conditions that every row has to fulfil.
+    pub fn equalities(self) -> Vec<(Node, Node)> {
+        // SAFETY: the planner's own list of conditions.
+        unsafe {
+            let conditions = PgList::<pg_sys::RestrictInfo>::from_pg((*self.rel).baserestrictinfo);
+            let clauses = conditions.iter_ptr().map(|info| (*info).clause.cast());
+            clauses.filter_map(|clause| equality(clause)).collect()
+        }
+    }
+
+    /// Puts what `replace` returns in the place of the comparisons in the table's conditions for
+    /// which it returns something.
+    pub fn replace(self, replace: &dyn Fn(Node) -> Option<Expr>) {
+        // SAFETY: the planner's own list of conditions, which plans are made of later.
+        unsafe {
+            let conditions = PgList::<pg_sys::RestrictInfo>::from_pg((*self.rel).baserestrictinfo);
+            for info in conditions.iter_ptr() {
+                replace_in(info.cast(), replace);
             }
-            Some(pg_sys::NodeTag::T_JoinExpr) => {
-                let join = &*node.cast::<pg_sys::JoinExpr>();
-                walk_from(join.larg, found);
-                walk_from(join.rarg, found);
-                // What an outer join compares does not keep rows out.
-                use pg_sys::JoinType::{JOIN_INNER, JOIN_SEMI};
-                if [JOIN_INNER, JOIN_SEMI].contains(&join.jointype) {
-                    walk_quals(join.quals, found);
-                }
+        }
+    }
+
+    /// Has the plan made anew whenever a table of ours changes.
+    pub fn depend_on(self, table: pg_sys::Oid) {
+        // SAFETY: the planner's own list.
+        unsafe {
+            let all = &mut (*(*self.root).glob).relationOids;
+            if !pg_sys::list_member_oid(*all, table) {
+                *all = pg_sys::lappend_oid(*all, table);
             }
-            _ => {}
         }
     }
 }
 
 /// # Safety
-/// `node` is null, a condition, or a list of conditions that all hold.
-unsafe fn walk_quals(node: Node, found: &mut Vec<(Node, Node)>) {
+/// `node` is a condition, or the OR or AND of conditions.
+unsafe fn replace_in(node: Node, replace: Replace<'_>) {
     // SAFETY: the caller's promise; the node's type is looked at before it is used as that.
     unsafe {
         match tag(node) {
-            Some(pg_sys::NodeTag::T_List) => {
-                for item in tree::arguments(node.cast()) {
-                    walk_quals(item, found);
-                }
+            Some(pg_sys::NodeTag::T_RestrictInfo) => {
+                let info = &mut *node.cast::<pg_sys::RestrictInfo>();
+                let context = (&raw const replace).cast_mut().cast();
+                info.clause = with_replaced(info.clause.cast(), context).cast();
+                replace_in(info.orclause.cast(), replace);
             }
             Some(pg_sys::NodeTag::T_BoolExpr) => {
-                let all = &*node.cast::<pg_sys::BoolExpr>();
-                if all.boolop == pg_sys::BoolExprType::AND_EXPR {
-                    walk_quals(all.args.cast(), found);
+                for part in tree::arguments((*node.cast::<pg_sys::BoolExpr>()).args) {
+                    replace_in(part, replace);
                 }
             }
-            Some(pg_sys::NodeTag::T_OpExpr) => found.extend(equality(node)),
             _ => {}
         }
+    }
+}
+
+type Replace<'a> = &'a dyn Fn(Node) -> Option<Expr>;
+
+#[pg_guard]
+unsafe extern "C-unwind" fn with_replaced(node: Node, context: *mut c_void) -> Node {
+    // SAFETY: called for null or a node of a condition, with the context from above.
+    unsafe {
+        let replace = *context.cast::<Replace<'_>>();
+        match tag(node) {
+            None => node,
+            Some(pg_sys::NodeTag::T_OpExpr | pg_sys::NodeTag::T_FuncExpr) => match replace(node) {
+                Some(replaced) => replaced.cast(),
+                None => compat::mutate_expression(node, with_replaced, context),
+            },
+            Some(_) => compat::mutate_expression(node, with_replaced, context),
+        }
+    }
+}
+
+/// Whether an expression is the same for all rows of this query level, and can stand in two places.
+///
+/// # Safety
+/// `node` is an expression of a query that is being planned, of which sub-selects have been planned.
+pub unsafe fn is_constant(node: Node) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        !pg_sys::contain_var_clause(node)
+            && !pg_sys::contain_volatile_functions(node)
+            && !pg_sys::contain_subplans(node)
     }
 }
 
@@ -271,12 +327,16 @@ pub unsafe fn equality(node: Node) -> Option<(Node, Node)> {
         let operator = &*node.cast::<pg_sys::OpExpr>();
         let [a, b] = tree::arguments(operator.args)[..] else { return None };
         let is_equality = !pg_sys::get_mergejoin_opfamilies(operator.opno).is_null();
-        let collation = operator.inputcollid;
-        let is_exact = collation == pg_sys::InvalidOid
-            || collation == pg_sys::DEFAULT_COLLATION_OID
-            || pg_sys::get_collation_isdeterministic(collation);
+        let is_exact = is_exact(operator.inputcollid);
         (is_equality && is_exact && reads_as_it_is(a) && reads_as_it_is(b)).then_some((a, b))
     }
+}
+
+/// Whether only equal texts are equal.
+fn is_exact(collation: pg_sys::Oid) -> bool {
+    let is_known = [pg_sys::InvalidOid, pg_sys::DEFAULT_COLLATION_OID].contains(&collation);
+    // SAFETY: a catalog look-up in a transaction on the main thread.
+    is_known || unsafe { pg_sys::get_collation_isdeterministic(collation) }
 }
 
 /// # Safety
@@ -300,14 +360,18 @@ unsafe fn reads_as_it_is(node: Node) -> bool {
     }
 }
 
-/// The expressions of an equivalence class.
+/// The expressions of an equivalence class; none of one in which texts are equal that differ.
 ///
 /// # Safety
 /// `class` is one of the planner's.
 pub unsafe fn members(class: *mut pg_sys::EquivalenceClass) -> Vec<Node> {
     // SAFETY: the caller's promise.
     unsafe {
+        if (*class).ec_has_volatile || !is_exact((*class).ec_collation) {
+            return Vec::new();
+        }
         let members = PgList::<pg_sys::EquivalenceMember>::from_pg((*class).ec_members);
-        members.iter_ptr().map(|member| (*member).em_expr.cast()).collect()
+        let members = members.iter_ptr().map(|member| (*member).em_expr.cast());
+        members.filter(|member| reads_as_it_is(*member)).collect()
     }
 }

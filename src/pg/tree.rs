@@ -160,6 +160,20 @@ pub unsafe fn as_text(expression: *mut pg_sys::Node) -> Option<Expr> {
     }
 }
 
+/// `left operator right`, which is true or false.
+///
+/// # Safety
+/// Both are expressions of the types that the operator takes.
+pub unsafe fn equals(operator: pg_sys::Oid, left: Expr, right: Expr, by: pg_sys::Oid) -> Expr {
+    let (result, none) = (pg_sys::BOOLOID, pg_sys::InvalidOid);
+    // SAFETY: the caller's promise; a catalog look-up in a transaction on the main thread.
+    unsafe {
+        let node = pg_sys::make_opclause(operator, result, false, left, right, none, by);
+        pg_sys::set_opfuncid(node.cast());
+        node
+    }
+}
+
 /// `left operator ANY (right)`.
 ///
 /// # Safety

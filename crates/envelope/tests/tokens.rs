@@ -65,7 +65,7 @@ fn an_index_keeps_its_order() {
     for case in cases(TOKENS, "search_keys", 10) {
         for (which, field) in [(Which::First, "first"), (Which::Last, "last")] {
             let key = SearchKey::of(&case.bytes("bytes"), which).unwrap();
-            assert_eq!(key.as_bytes().as_slice(), case.bytes(field), "{} {field}", case.name());
+            assert_eq!(key.to_bytes().as_slice(), case.bytes(field), "{} {field}", case.name());
         }
     }
     for case in cases(TOKENS, "no_search_keys", 9) {

@@ -342,6 +342,9 @@ reasons! {
     IndexRotationRefused = "index_rotation_refused", WrongObjectType,
         "the index key of tenant % cannot be replaced as things stand",
         "DETAIL names what is in the way: a foreign key that compares tokens (drop it, and add it again afterwards), or a unique index without its twin (CREATE UNIQUE INDEX CONCURRENTLY with cmk_token_next_ops on the same columns).";
+    IndexKeyReplaced = "index_key_replaced", ObjectNotInPrerequisiteState,
+        "the index key of tenant % was replaced after this statement was planned",
+        "Run the statement again; open the cursor again.";
     NotProtectable = "not_protectable", WrongObjectType,
         "the column cannot be protected, sealed or unprotected as it stands",
         "DETAIL names everything that is in the way; nothing was changed.";
@@ -399,7 +402,7 @@ impl Reason {
             | NotSealed | ForeignEnvelope | ProtectionLost | TenantUnset | TenantNull | TooLong
             | ArmorRefused | ArmorMalformed | IndexRefused | NotProtectable | NotOwner
             | NotProtected | NotSearchable | TokenMissing | ColumnOptions | TooManyTenants
-            | NoIndexKey | IndexRotationOpen | IndexRotationRefused => None,
+            | NoIndexKey | IndexRotationOpen | IndexRotationRefused | IndexKeyReplaced => None,
         }
     }
 

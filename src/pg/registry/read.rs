@@ -3,8 +3,8 @@
 use super::invalidation;
 use super::scan::{self, Key, Row, any};
 use super::tables::{
-    ACCESS, DATA_KEY, DATA_KEY_BY_ID, HOME, TENANT, access, data_key as data_key_column,
-    tenant as column,
+    ACCESS, DATA_KEY, DATA_KEY_BY_ID, HOME, OTHER_INDEX_KEYS, TENANT, access,
+    data_key as data_key_column, tenant as column,
 };
 use crate::pg::identity::database;
 use crate::pg::shared_memory::access as memory;
@@ -17,6 +17,7 @@ use cmk_keyring::tenant::{
 };
 use cmk_kms::{CustomerKey, Purpose};
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// The tenant as the registry has it.
@@ -82,6 +83,42 @@ pub fn tenant_of_data_key(id: &DekId) -> Result<Option<String>> {
         Ok(())
     })?;
     Ok(found)
+}
+
+thread_local! {
+    /// For a generation of the registry.
+    static HAS_OTHER_INDEX_KEYS: Cell<Option<(u64, bool)>> = const { Cell::new(None) };
+}
+
+/// Whether a tenant of this database has an index key in use beside its current one.
+///
+/// # Errors
+/// `not_installed`.
+pub fn has_other_index_keys() -> Result<bool> {
+    let known = HAS_OTHER_INDEX_KEYS.get();
+    if let Some((_, has)) =
+        known.filter(|(generation, _)| *generation == invalidation::registry_generation())
+    {
+        return Ok(has);
+    }
+    watch()?;
+    let generation = invalidation::registry_generation();
+    let has = any(&OTHER_INDEX_KEYS, &Key::Indexed, |row| {
+        let text = |column| row.column::<String>(column);
+        let state = text(data_key_column::STATE);
+        text(data_key_column::PURPOSE).as_deref() == Some(Purpose::Index.name())
+            && matches!(state.as_deref(), Some("next" | "retired"))
+    })?;
+    HAS_OTHER_INDEX_KEYS.set(Some((generation, has)));
+    Ok(has)
+}
+
+/// Object id of the table of data keys.
+///
+/// # Errors
+/// `not_installed`.
+pub fn data_keys_oid() -> Result<pg_sys::Oid> {
+    scan::oid_of(DATA_KEY.name)
 }
 
 /// Data keys of a name that no tenant has mean that the registry lost the tenant.

@@ -22,6 +22,8 @@ pub enum Key<'a> {
     DekId(&'a [u8]),
     /// Every row, without an index.
     Any,
+    /// Every row that the index has.
+    Indexed,
 }
 
 /// A row, valid for the call that it is passed to.
@@ -153,12 +155,13 @@ fn scan_under_snapshot(
         // Without indexes (ignore_system_indexes), PostgreSQL's sequential scan would never find a
         // null.
         let matches_null = matches!(key, Key::Null) && pg_sys::IgnoreSystemIndexes;
-        let by_key = !matches!(key, Key::Any) && !matches_null;
+        let by_index = !matches!(key, Key::Any) && !matches_null;
+        let by_key = by_index && !matches!(key, Key::Indexed);
         let mut scan_key = scan_key(key);
         let scan = pg_sys::systable_beginscan(
             relation,
             index_oid,
-            by_key,
+            by_index,
             std::ptr::null_mut(),
             by_key.into(),
             &mut scan_key,
@@ -215,7 +218,9 @@ fn scan_key(key: &Key<'_>) -> pg_sys::ScanKeyData {
     let (flags, argument) = match key {
         Key::Text(text) => (0, text.into_datum().unwrap_or(null)),
         Key::DekId(id) => (0, id.into_datum().unwrap_or(null)),
-        Key::Null | Key::Any => ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, null),
+        Key::Null | Key::Any | Key::Indexed => {
+            ((pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL) as i32, null)
+        }
     };
     // SAFETY: initialises `data`; the columns are text COLLATE "C", compared by texteq, and bytea,
     // where the collation doesn't matter.

@@ -12,6 +12,9 @@ pub const TENANT: Table = Table { name: c"tenant", index: c"tenant_pkey" };
 pub const DATA_KEY: Table = Table { name: c"data_key", index: c"data_key_pkey" };
 /// The same table, found by `dek_id`.
 pub const DATA_KEY_BY_ID: Table = Table { name: c"data_key", index: c"data_key_dek_id_key" };
+/// The index keys that are in use beside current ones.
+pub const OTHER_INDEX_KEYS: Table =
+    Table { name: c"data_key", index: c"data_key_other_index_keys" };
 pub const ACCESS: Table = Table { name: c"access", index: c"access_tenant_role_key" };
 /// Has no index, and one row, or two on a subscriber.
 pub const HOME: Table = Table { name: c"home", index: c"home" };

@@ -84,7 +84,7 @@ fn ordered(bytes: &[u8], which: Which, token: Option<&[u8]>) {
     let tenant = if bytes[1] == SUITE_PROBE { &bytes[2..10] } else { &bytes[18..26] };
     let probe = [&[MAGIC, SUITE_PROBE], tenant, token].concat();
     assert_eq!(SearchKey::of(&probe, which), Some(key));
-    assert_eq!(key.abbreviated().to_be_bytes(), key.as_bytes()[..8]);
+    assert_eq!(key.abbreviated().to_be_bytes(), key.to_bytes()[..8]);
 }
 
 fn as_probe(bytes: &[u8]) {

@@ -1,7 +1,9 @@
 //! What a value of a protected column is found by.
 
-use super::{INDEX_KEY_ID_LEN, NAME_TAG_LEN, SUITE_PROBE, TOKEN_LEN, TenantTag, header};
+use super::{HEADER_3, HEADER_4, INDEX_KEY_AT, NEXT_KEY_AT, SUITE_3, SUITE_4, SUITE_PROBE, layout};
+use super::{INDEX_KEY_ID_LEN, NAME_TAG_LEN, TOKEN_LEN, TenantTag};
 use crate::MAGIC;
+use crate::frame::{self, DEK_ID_END};
 use cmk_error::{Reason, Result};
 use std::borrow::Cow;
 
@@ -182,15 +184,6 @@ pub fn probe(tenant: TenantTag, token: Token) -> [u8; PROBE_LEN] {
     probe
 }
 
-fn parse_probe(bytes: &[u8]) -> Option<(TenantTag, Token)> {
-    let probe: &[u8; PROBE_LEN] = bytes.try_into().ok()?;
-    let [MAGIC, SUITE_PROBE, rest @ ..] = probe else { return None };
-    let (tenant, rest) = rest.split_first_chunk()?;
-    let (index_key, rest) = rest.split_first_chunk()?;
-    let (value, _) = rest.split_first_chunk()?;
-    Some((TenantTag(*tenant), Token { index_key: *index_key, value: *value }))
-}
-
 /// Which of two tokens an index is ordered by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Which {
@@ -204,53 +197,72 @@ pub enum Which {
 pub const SEARCH_KEY_LEN: usize = NAME_TAG_LEN + INDEX_KEY_ID_LEN + TOKEN_LEN;
 
 /// What an index on tokens orders by: tenant, index key and token, in an order of their bytes of
-/// which the first eight tell most values of a tenant apart and keep tenants together.
+/// which the first eight tell most values of a tenant apart and keep tenants together:
+///
+/// ```text
+/// tenant tag[0..4] ‖ token[0..4] ‖ tenant tag[4..8] ‖ index key id ‖ token[4..16]
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SearchKey([u8; SEARCH_KEY_LEN]);
+pub struct SearchKey {
+    // As numbers, which compare faster than bytes do.
+    first: u64,
+    second: u64,
+    third: u64,
+    last: u32,
+}
 
 impl SearchKey {
-    fn new(TenantTag(tenant): TenantTag, Token { index_key, value }: Token) -> Self {
-        const HALF: usize = NAME_TAG_LEN / 2;
-        let mut key = [0; SEARCH_KEY_LEN];
-        let parts = [&tenant[..HALF], &value[..HALF], &tenant[HALF..], &index_key, &value[HALF..]];
-        let mut rest = key.as_mut_slice();
-        for part in parts {
-            let (head, tail) = rest.split_at_mut(part.len());
-            head.copy_from_slice(part);
-            rest = tail;
-        }
-        Self(key)
-    }
-
     /// Of a probe, or of an envelope with tokens, given the whole or at least its first
     /// [`HEADER_MAX`](super::HEADER_MAX) bytes. `None` for all else.
     #[inline]
     pub fn of(bytes: &[u8], which: Which) -> Option<Self> {
-        let (tenant, token) = match bytes {
-            [MAGIC, SUITE_PROBE, ..] => parse_probe(bytes)?,
-            _ => {
-                let header = header(bytes)?;
-                let tokens = header.tokens?;
-                match which {
-                    Which::First => (header.tenant, tokens.first),
-                    Which::Last => (header.tenant, tokens.last()),
-                }
-            }
+        let (tenant_at, token_at) = match *bytes.first_chunk()? {
+            [MAGIC, SUITE_PROBE] => (bytes.len() == PROBE_LEN).then_some(PROBE_FIELDS)?,
+            [MAGIC, suite] => fields(layout(suite)?.0, which, bytes.len())?,
+            _ => return None,
         };
-        Some(Self::new(tenant, token))
+        let word = |at: usize| bytes[at..].first_chunk().map(|word| u32::from_be_bytes(*word));
+        let pair =
+            |a: usize, b: usize| Some(u64::from(word(a)?) << u32::BITS | u64::from(word(b)?));
+        let value_at = token_at + INDEX_KEY_ID_LEN;
+        Some(Self {
+            first: pair(tenant_at, value_at)?,
+            second: pair(tenant_at + 4, token_at)?,
+            third: pair(value_at + 4, value_at + 8)?,
+            last: word(value_at + 12)?,
+        })
     }
 
     /// All of it.
-    pub fn as_bytes(&self) -> &[u8; SEARCH_KEY_LEN] {
-        &self.0
+    pub fn to_bytes(&self) -> [u8; SEARCH_KEY_LEN] {
+        let mut bytes = [0; SEARCH_KEY_LEN];
+        let (words, last) = bytes.split_at_mut(SEARCH_KEY_LEN - size_of::<u32>());
+        for (room, word) in words.chunks_exact_mut(8).zip([self.first, self.second, self.third]) {
+            room.copy_from_slice(&word.to_be_bytes());
+        }
+        last.copy_from_slice(&self.last.to_be_bytes());
+        bytes
     }
 
     /// Its first eight bytes, which sort as it does as far as they differ.
     pub fn abbreviated(&self) -> u64 {
-        let mut first = [0; 8];
-        first.copy_from_slice(&self.0[..8]);
-        u64::from_be_bytes(first)
+        self.first
     }
+}
+
+/// Where in a probe the tenant's tag is, and the token behind the id of its index key.
+const PROBE_FIELDS: (usize, usize) = (2, 2 + NAME_TAG_LEN);
+
+/// The same of an envelope.
+#[inline]
+fn fields(suite: u8, which: Which, len: usize) -> Option<(usize, usize)> {
+    let (header, token_at) = match (suite, which) {
+        (SUITE_3, _) => (HEADER_3, INDEX_KEY_AT),
+        (SUITE_4, Which::First) => (HEADER_4, INDEX_KEY_AT),
+        (SUITE_4, Which::Last) => (HEADER_4, NEXT_KEY_AT),
+        _ => return None,
+    };
+    (len >= frame::overhead(header)).then_some((DEK_ID_END, token_at))
 }
 
 #[cfg(test)]

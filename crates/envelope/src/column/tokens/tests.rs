@@ -1,3 +1,4 @@
+use super::super::header;
 use super::super::{ColumnTag, INDEX_KEY_ID_LEN, SUITE_3, SUITE_4, overhead};
 use super::*;
 use std::hash::{BuildHasher, RandomState};
@@ -5,6 +6,10 @@ use std::hash::{BuildHasher, RandomState};
 const TENANT: TenantTag = TenantTag([1, 2, 3, 4, 5, 6, 7, 8]);
 const TOKEN: Token = Token { index_key: [9; INDEX_KEY_ID_LEN], value: *b"0123456789abcdef" };
 const NEXT: Token = Token { index_key: [8; INDEX_KEY_ID_LEN], value: *b"fedcba9876543210" };
+
+fn search_key(tenant: TenantTag, token: Token) -> SearchKey {
+    SearchKey::of(&probe(tenant, token), Which::First).unwrap()
+}
 
 fn normalized(by: Normalization, text: &str) -> String {
     String::from_utf8(by.apply(text.as_bytes()).unwrap().into_owned()).unwrap()
@@ -169,7 +174,7 @@ fn a_probe_has_the_search_key_of_what_it_looks_for() {
     let expected = b"\x01\x02\x03\x040123\x05\x06\x07\x08\x09\x09\x09\x09456789abcdef";
     for which in [Which::First, Which::Last] {
         let key = SearchKey::of(&probe, which).unwrap();
-        assert_eq!(key.as_bytes(), expected);
+        assert_eq!(&key.to_bytes(), expected);
         assert_eq!(key.abbreviated(), 0x0102_0304_3031_3233);
         for rule in rules() {
             let sealed = envelope(TENANT, with(rule, TOKEN, None), 3);
@@ -254,12 +259,12 @@ fn the_last_token_is_that_of_the_next_index_key() {
 #[test]
 fn search_keys_sort_in_one_way_and_their_first_bytes_agree() {
     let keys: Vec<SearchKey> =
-        parts().into_iter().map(|(tenant, token)| SearchKey::new(tenant, token)).collect();
+        parts().into_iter().map(|(tenant, token)| search_key(tenant, token)).collect();
     for a in &keys {
         for b in &keys {
             let order = a.cmp(b);
             assert_eq!(order, b.cmp(a).reverse());
-            assert_eq!(order, a.as_bytes().cmp(b.as_bytes()));
+            assert_eq!(order, a.to_bytes().cmp(&b.to_bytes()));
             assert_eq!(order.is_eq(), a == b);
             let first = a.abbreviated().cmp(&b.abbreviated());
             assert_eq!(first.then(order), order, "the first bytes contradict the rest");
@@ -278,7 +283,7 @@ fn search_keys_sort_in_one_way_and_their_first_bytes_agree() {
 fn the_first_bytes_of_a_search_key_tell_most_values_apart() {
     let mut other = TOKEN;
     other.value[3] ^= 1;
-    let [a, b] = [TOKEN, other].map(|token| SearchKey::new(TENANT, token).abbreviated());
+    let [a, b] = [TOKEN, other].map(|token| search_key(TENANT, token).abbreviated());
     assert_eq!(a ^ b, 1);
     assert_eq!(a >> 32, 0x0102_0304);
 }
