@@ -104,6 +104,10 @@ CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
 CREATE UNIQUE INDEX data_key_one_next ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'next';
 
+-- Empty but while index keys are replaced, and after that: src/pg/registry/read.rs asks.
+CREATE INDEX data_key_other_index_keys ON cmk.data_key (tenant)
+    WHERE purpose OPERATOR(pg_catalog.=) 'index' AND state OPERATOR(pg_catalog.=) ANY ('{next, retired}');
+
 CREATE TABLE cmk.access (
     tenant      pg_catalog.text COLLATE pg_catalog."C",
     role        cmk.grantee NOT NULL,
@@ -916,11 +920,18 @@ BEGIN
     FOREACH type IN ARRAY '{text, cmk_text}'::pg_catalog.text[] LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE FUNCTION cmk.equal(value pg_catalog.cmk_text, sought pg_catalog.%1$s, tenant pg_catalog.text)
-                RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 100 LEAKPROOF
+                RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 100
                 SUPPORT cmk.search_support AS 'MODULE_PATHNAME', 'column_equal';
             CREATE FUNCTION cmk.equal_any(value pg_catalog.cmk_text, sought pg_catalog.%1$s[], tenant pg_catalog.text)
+                RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 100
+                SUPPORT cmk.search_support AS 'MODULE_PATHNAME', 'column_equal_any';
+            -- LEAKPROOF as `=` is. Not so what takes a tenant, which could be a hidden row's text.
+            CREATE FUNCTION cmk.equal_any(value pg_catalog.cmk_text, sought pg_catalog.%1$s[])
                 RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 100 LEAKPROOF
                 SUPPORT cmk.search_support AS 'MODULE_PATHNAME', 'column_equal_any';
+            CREATE FUNCTION cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.%1$s)
+                RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_text_eq';
             -- VOLATILE: the planner runs what is less, with the arguments that it knows, to
             -- estimate what will be found.
             CREATE FUNCTION cmk.probe(sought pg_catalog.%1$s, tenant pg_catalog.text,
@@ -937,9 +948,13 @@ BEGIN
             COMMENT ON FUNCTION cmk.equal(pg_catalog.cmk_text, pg_catalog.%1$s, pg_catalog.text) IS
                 'What the planner makes of column = value where it knows the tenant';
             COMMENT ON FUNCTION cmk.equal_any(pg_catalog.cmk_text, pg_catalog.%1$s[], pg_catalog.text) IS
+                'What the planner makes of column = ANY (array) where it knows the tenant';
+            COMMENT ON FUNCTION cmk.equal_any(pg_catalog.cmk_text, pg_catalog.%1$s[]) IS
                 'What the planner makes of column = ANY (array), and of column IN (list)';
+            COMMENT ON FUNCTION cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.%1$s) IS
+                'What the planner makes of = between two columns of a row';
             COMMENT ON FUNCTION cmk.probe(pg_catalog.%1$s, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
-                'What finds a value in an index on tokens: by the current index key (1), by the one before (2), as it is (0)';
+                'What finds a value in an index on tokens: by the current index key (1), by the other one in use (2), by the only one (3), as it is (0)';
             COMMENT ON FUNCTION cmk.probes(pg_catalog.%1$s, pg_catalog.text, pg_catalog.text) IS
                 'What finds a value in an index on tokens, for all tenants that are searched';
             COMMENT ON FUNCTION cmk.probes_any(pg_catalog.%1$s[], pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
@@ -948,6 +963,12 @@ BEGIN
     END LOOP;
 END
 $$;
+
+CREATE FUNCTION cmk.equal_columns(pg_catalog.text, pg_catalog.cmk_text)
+    RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    AS 'MODULE_PATHNAME', 'column_text_eq';
+COMMENT ON FUNCTION cmk.equal_columns(pg_catalog.text, pg_catalog.cmk_text) IS
+    'What the planner makes of = between two columns of a row';
 
 -- What cmk.seal_table() does to values that are sealed already.
 CREATE FUNCTION cmk.needs_sealing(value pg_catalog.cmk_text, label pg_catalog.text, options pg_catalog.text)
@@ -4457,6 +4478,11 @@ GRANT EXECUTE ON FUNCTION
     cmk.equal(pg_catalog.cmk_text, pg_catalog.cmk_text, pg_catalog.text),
     cmk.equal_any(pg_catalog.cmk_text, pg_catalog._text, pg_catalog.text),
     cmk.equal_any(pg_catalog.cmk_text, pg_catalog._cmk_text, pg_catalog.text),
+    cmk.equal_any(pg_catalog.cmk_text, pg_catalog._text),
+    cmk.equal_any(pg_catalog.cmk_text, pg_catalog._cmk_text),
+    cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.cmk_text),
+    cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.text),
+    cmk.equal_columns(pg_catalog.text, pg_catalog.cmk_text),
     cmk.probe(pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
     cmk.probe(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
     cmk.probes(pg_catalog.text, pg_catalog.text, pg_catalog.text),
