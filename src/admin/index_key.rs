@@ -130,7 +130,7 @@ fn refuse_foreign_keys(tenant: &str) -> Result<()> {
         SELECT pg_catalog.format('%I on %s', c.conname, c.conrelid::pg_catalog.regclass)
           FROM pg_catalog.pg_constraint c
          WHERE c.contype OPERATOR(pg_catalog.=) 'f'
-           AND 'pg_catalog.===(pg_catalog.cmk_text,pg_catalog.cmk_text)'::pg_catalog.regoperator::pg_catalog.oid
+           AND 'pg_catalog.===(pg_catalog.cmk_text, pg_catalog.cmk_text)'::pg_catalog.regoperator
                OPERATOR(pg_catalog.=) ANY (c.conpfeqop)
          ORDER BY 1";
     refused(tenant, first(FIND, &[])?)

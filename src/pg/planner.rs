@@ -382,7 +382,7 @@ unsafe extern "C-unwind" fn with_replaced(node: Node, context: *mut c_void) -> N
 /// Whether an expression is the same for all rows of this query level, and can stand in two places.
 ///
 /// # Safety
-/// `node` is an expression of a query that is being planned, of which sub-selects have been planned.
+/// `node` is an expression of a query that is being planned, whose sub-selects are planned already.
 pub unsafe fn is_constant(node: Node) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
