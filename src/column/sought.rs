@@ -39,6 +39,7 @@ pub struct Sought {
     /// Values of other rows.
     sealed: Vec<Vec<u8>>,
     has_null: bool,
+    skipped: Skipped,
     state: Option<State>,
 }
 
@@ -53,7 +54,6 @@ struct State {
     setting: Option<CString>,
     reach: Reach,
     answers: HashMap<Sort, Answer, RandomState>,
-    skipped: Skipped,
 }
 
 /// What is the same for the values of a tenant and column under one index key.
@@ -119,7 +119,8 @@ impl Sought {
     fn new(raw: &[u8], tenant: Option<&[u8]>, values: Values<'_>) -> Result<Self> {
         let (raw, tenant) = (copy(raw)?, tenant.map(copy).transpose()?);
         let (plain, sealed) = (Vec::new(), Vec::new());
-        let mut sought = Self { raw, tenant, plain, sealed, has_null: false, state: None };
+        let (has_null, skipped, state) = (false, Skipped::default(), None);
+        let mut sought = Self { raw, tenant, plain, sealed, has_null, skipped, state };
         for value in values {
             match value.map(|value| Ok::<_, Error>((value, Stored::parse(value)?))).transpose()? {
                 None => sought.has_null = true,
@@ -232,8 +233,8 @@ impl Sought {
             Some(state) if same(state) => state,
             state => {
                 let reach = Reach::of(process, self.tenant.as_deref())?;
-                let (answers, skipped) = (HashMap::default(), Skipped::default());
-                state.insert(State { generation, roles, setting, reach, answers, skipped })
+                let answers = HashMap::default();
+                state.insert(State { generation, roles, setting, reach, answers })
             }
         };
         let sort = Sort::of(envelope);
@@ -242,7 +243,7 @@ impl Sought {
             Answer::Outside | Answer::Open => true,
         };
         if !state.answers.get(&sort).is_some_and(fresh) {
-            let answer = state.ask(process, envelope, by_token, &self.plain)?;
+            let answer = state.ask(process, envelope, by_token, &self.plain, &mut self.skipped)?;
             state.answers.insert(sort, answer);
         }
         match state.answers.get(&sort) {
@@ -260,7 +261,7 @@ impl Sought {
             Ok(clear) => clear,
             Err(error) => {
                 let tenant = tenants::of(&envelope.dek_id())?;
-                return state.reach.leave_out(&tenant, error, &mut state.skipped).map(|()| false);
+                return state.reach.leave_out(&tenant, error, &mut self.skipped).map(|()| false);
             }
         };
         let rule = normalization(envelope);
@@ -292,6 +293,7 @@ impl State {
         envelope: &ColumnEnvelope<'_>,
         by_token: bool,
         plain: &[Vec<u8>],
+        skipped: &mut Skipped,
     ) -> Result<Answer> {
         let tenant: Rc<str> = match &self.reach {
             Reach::Tenant(name) if tags::of_tenant(name.as_bytes()) != envelope.tenant_tag() => {
@@ -316,7 +318,7 @@ impl State {
                 match keyring().token(process, &tenant, key, column, &normalized) {
                     Ok(token) => token,
                     Err(error) => {
-                        self.reach.leave_out(&tenant, error, &mut self.skipped)?;
+                        self.reach.leave_out(&tenant, error, skipped)?;
                         return Ok(Answer::Outside);
                     }
                 };

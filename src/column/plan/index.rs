@@ -69,8 +69,8 @@ pub unsafe fn condition(request: &mut pg_sys::SupportRequestIndexCondition) -> O
         if tenant.is_none() && is_join {
             return None;
         }
-        // What the index finds is what the comparison is true of, unless tokens don't decide. A join
-        // may search for more than the tenant that this condition was given.
+        // What the index finds is what the comparison is true of, unless tokens don't decide, or it
+        // is a join's, which may search for more than the tenant that is known here.
         request.lossy = search.rule.is_shortened || is_join;
         let tenant = match tenant {
             Some(tenant) => Some(tree::as_text(tree::copy(tenant).cast())?),
