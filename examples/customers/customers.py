@@ -5,6 +5,7 @@ customers.py migrate                    make the tables, or what is new of them
 customers.py add TENANT NAME SSN [NOTE]
 customers.py list TENANT
 customers.py find TEXT                  by a part of the name, the number or the note
+customers.py who TENANT SSN             by the exact number
 customers.py note ID TEXT               replace the note
 customers.py renumber ID SSN
 customers.py move ID TENANT
@@ -52,6 +53,10 @@ def find(db, text):
     )
 
 
+def who(db, tenant, ssn):
+    return db.execute("SELECT id, name, note FROM customer WHERE tenant = %s AND ssn = %s", [tenant, ssn])
+
+
 def note(db, id, text):
     return db.execute("UPDATE customer SET note = %s WHERE id = %s RETURNING id, name, note", [text, id])
 
@@ -86,8 +91,8 @@ def report(db):
 
 
 COMMANDS = {
-    "migrate": migrate, "add": add, "list": list_, "find": find, "note": note, "renumber": renumber, "move": move,
-    "visit": visit, "delete": delete, "report": report,
+    "migrate": migrate, "add": add, "list": list_, "find": find, "who": who, "note": note, "renumber": renumber,
+    "move": move, "visit": visit, "delete": delete, "report": report,
 }  # fmt: skip
 
 

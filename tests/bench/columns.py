@@ -4,20 +4,15 @@ Each figure is a ratio of two times of this run, the best of RUNS, taken in turn
 machine meets both.
 """
 
-import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sessions"))
+from measure import ROWS, RUNS, Bench, head, ratio, show
+from server import Server  # found by the path that `measure` sets
 
-from server import Server  # noqa: E402
-
-ROWS = int(os.environ.get("ROWS", 1_000_000))
-RUNS = int(os.environ.get("RUNS", 3))
 SORTED = min(ROWS, 200_000)
 
 # Two hashes, 64 characters, of which no two rows have the same.
@@ -51,44 +46,9 @@ CREATE TRIGGER pgcrypto_insert INSTEAD OF INSERT ON pgcrypto_view FOR EACH ROW E
 """
 
 
-class Bench:
-    def __init__(self, connection, file):
-        self.connection = connection
-        self.file = file
-
-    def run(self, *statements):
-        for statement in statements:
-            self.connection.execute(statement)
-
-    def one(self, query):
-        return self.connection.execute(query).fetchone()[0]
-
-    def milliseconds(self, statement):
-        started = time.perf_counter()
-        self.connection.execute(statement)
-        return (time.perf_counter() - started) * 1e3
-
-    def best(self, statements, before=()):
-        """The best time of each statement, in turns; `before` each of them something that isn't timed."""
-        best = [float("inf")] * len(statements)
-        for _ in range(RUNS):
-            for nth, statement in enumerate(statements):
-                self.run(*(prepare[nth] for prepare in before))
-                best[nth] = min(best[nth], self.milliseconds(statement))
-        return best
-
-
-def show(what, measured, asked=""):
-    print(f"{what:<74} {measured:>10} {asked:>12}")
-
-
-def ratio(what, ours, theirs, at_most):
-    show(what, f"{ours / theirs:.2f} x", f"<= {at_most} x")
-
-
-def write(bench):
+def write(bench, file):
     tables = ["protected", "clear_trigger", "clear", "pgcrypto_view"]
-    copies = [f"COPY {table} FROM '{bench.file}'" for table in tables]
+    copies = [f"COPY {table} FROM '{file}'" for table in tables]
     clears = [f"TRUNCATE {table.replace('view', 'table')}" for table in tables]
     protected, trigger, clear, pgcrypto = bench.best(copies, [clears])
     ratio("COPY into a protected column, against text with an empty PL/pgSQL trigger", protected, trigger, 1.6)
@@ -139,10 +99,10 @@ def sizes(bench):
         show(f"Stored bytes of a value of 64 characters in {table}", f"{size:.0f}")
 
 
-def online(bench, server):
+def online(bench, server, file):
     """Protects a full table under load, and watches the load."""
     bench.run(
-        f"COPY online FROM '{bench.file}'", "CREATE INDEX ON online (id)", "VACUUM ANALYZE online",
+        f"COPY online FROM '{file}'", "CREATE INDEX ON online (id)", "VACUUM ANALYZE online",
         "CREATE TABLE accounts (id int PRIMARY KEY, balance int)",
         "INSERT INTO accounts SELECT i, 0 FROM generate_series(1, 10000) i",
     )
@@ -187,18 +147,18 @@ def main():
     try:
         server.make_local_key("bench")
         with server.connect() as connection:
-            bench = Bench(connection, server.data / "bench.copy")
+            bench, file = Bench(connection), server.data / "bench.copy"
             for statement in TABLES.split(";\n\n"):
                 bench.run(statement)
             bench.run("SELECT cmk.protect_column('protected', 'v', tenant_column => 'tenant')",
-                      f"COPY (SELECT i, 'acme', i % 100, {VALUE} FROM generate_series(1, {ROWS}) i) TO '{bench.file}'")
-            print(f"\nprotected columns, {ROWS:,} rows, best of {RUNS}{'measured':>52} {'asked':>12}\n")
-            write(bench)
+                      f"COPY (SELECT i, 'acme', i % 100, {VALUE} FROM generate_series(1, {ROWS}) i) TO '{file}'")
+            head(f"protected columns, {ROWS:,} rows, best of {RUNS}")
+            write(bench, file)
             read(bench)
             update(bench)
             sort(bench)
             sizes(bench)
-            online(bench, server)
+            online(bench, server, file)
     finally:
         server.destroy()
 

@@ -21,4 +21,5 @@ grep -m 1 'model name' /proc/cpuinfo || true
     -v rows="${ROWS:-1000000}" -v runs="${RUNS:-9}" -f tests/bench/bench.sql
 "$VENV/bin/python" tests/bench/calls.py
 "$VENV/bin/python" tests/bench/columns.py
+"$VENV/bin/python" tests/bench/search.py
 "$VENV/bin/python" tests/bench/drills.py

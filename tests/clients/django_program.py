@@ -49,7 +49,8 @@ settings.configure(
 )  # fmt: skip
 django.setup()
 
-from django_shop.models import Customer, Purchase, Tenant  # noqa: E402 (needs the settings)
+from django_shop.look_ups import look_ups  # noqa: E402 (needs the settings)
+from django_shop.models import Customer, Purchase, Tenant  # noqa: E402
 from django_shop.office import admin  # noqa: E402
 from django_shop.reads import reads  # noqa: E402
 from django_shop.rows import customers, everything, numbers  # noqa: E402
@@ -108,6 +109,6 @@ def work():
 
 STEPS = {
     "create": create, "work": work, "tidy": tidy, "admin": in_the_office, "longer": longer,
-    "longer by hand": longer_by_hand,
+    "longer by hand": longer_by_hand, "look-ups": look_ups,
 }  # fmt: skip
 STEPS[sys.argv[-1]]()

@@ -119,4 +119,45 @@ def copies(connection):
         )
 
 
-{"create": create, "work": work}[sys.argv[-1]]()
+def look_ups():
+    """Customers by the exact number, in all the ways that such a query is sent."""
+    with connect() as connection:
+
+        def look_up(name, sql, *parameters, **options):
+            connection.execute(f"SELECT 'look-up: {name}'")
+            check(name, connection.execute(sql, parameters, binary=BINARY, **options).fetchall())
+
+        one = "SELECT number, note FROM customer WHERE tenant_id = %s AND ssn = %s"
+        alone = "SELECT number, note FROM customer WHERE ssn = %s"
+        numbers = ["900-00-1002", "900-00-1004", "900-00-1005", "nobody"]
+        for place in ("%s", "%t", "%b"):
+            look_up(f"one {place[1]}", one.replace("%s", place), "acme", "900-00-1000")
+            look_up(f"without the tenant {place[1]}", alone.replace("%s", place), "900-00-1001")
+            look_up(f"any {place[1]}", one.replace("= %s", "= 'acme'", 1).replace("%s", f"ANY({place})"), numbers)
+        look_up("of the other tenant", one, "globex", "900-00-1000")
+        look_up("reversed", "SELECT note FROM customer WHERE %s = ssn AND tenant_id = %s", "900-00-1000", "acme")
+        look_up("in", one.replace("ssn = %s", "ssn IN (%s, %s, %s, %s)"), "acme", *numbers)
+        for turn in range(8):
+            tenant, number = [("acme", "900-00-1006"), ("globex", "900-00-1007")][turn % 2]
+            look_up(f"prepared {turn}", one, tenant, number, prepare=True)
+        upsert = (
+            "INSERT INTO customer (tenant_id, number, ssn, note) VALUES (%s, %s, %s, 'new')"
+            " ON CONFLICT (tenant_id, ssn) DO UPDATE SET note = 'upserted' RETURNING number, note"
+        )
+        look_up("upsert of an old one", upsert, "acme", 5000, "900-00-1008")
+        look_up("upsert of a new one", upsert, "globex", 5000, "900-00-1008")
+        look_up("update", "UPDATE customer SET note = ssn WHERE tenant_id = %s AND ssn = %s RETURNING note", "acme",
+                "900-00-1010")  # fmt: skip
+        look_up("delete", "DELETE FROM customer WHERE tenant_id = %s AND ssn = %s RETURNING note", "acme",
+                "900-00-1012")  # fmt: skip
+        look_up("also: by its end", "SELECT number FROM customer WHERE tenant_id = %s AND ssn LIKE %s ORDER BY number",
+                "acme", "%-100_")  # fmt: skip
+        with psycopg.ClientCursor(connection) as cursor:
+            connection.execute("SELECT 'look-up: client cursor'")
+            check("client cursor", cursor.execute(one, ["globex", "900-00-1003"]).fetchall())
+        with connection.transaction(), connection.cursor("named", binary=BINARY) as cursor:
+            connection.execute("SELECT 'look-up: named cursor'")
+            check("named cursor", cursor.execute(one, ["globex", "900-00-1003"]).fetchall())
+
+
+{"create": create, "work": work, "look-ups": look_ups}[sys.argv[-1]]()

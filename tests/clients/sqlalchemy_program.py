@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, aliased
 
 from checks import check, refused
+from sqlalchemy_look_ups import look_ups
 from sqlalchemy_queries import queries
 from sqlalchemy_shop import Base, Customer, Purchase, engine, everything, note, ssn
 
@@ -163,4 +164,9 @@ def reflect():
         check("select", connection.execute(query).all())
 
 
-{"create": create, "work": work, "reflect": reflect}[sys.argv[-1]]()
+def find():
+    with Session(engine) as session:
+        look_ups(session)
+
+
+{"create": create, "work": work, "reflect": reflect, "look-ups": find}[sys.argv[-1]]()

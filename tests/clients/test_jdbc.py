@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+import look_ups
 from tcp import Port
 from twins import STATEMENTS, twins  # noqa: F401 (fixture)
 
@@ -24,6 +25,16 @@ def shop(twins, server):
 def test_statements_stay_as_they_are(shop, mode):
     shop.protect()
     shop.both(mode, at_least=40)
+    shop.protected.assert_sealed()
+
+
+@pytest.mark.parametrize("mode", STATEMENT_MODES)
+@pytest.mark.parametrize("wire_type", [None, "text"])
+def test_look_ups_use_the_index(shop, server, mode, wire_type):
+    look_ups.populate(shop)
+    look_ups.make_searchable(shop, wire_type)
+    shop.command = (*shop.command[:-1], look_ups.STATEMENTS)
+    look_ups.search(shop, server, mode, at_least=20)
     shop.protected.assert_sealed()
 
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+import look_ups
 from twins import HERE, STATEMENTS, twins  # noqa: F401 (fixture)
 
 
@@ -13,6 +14,16 @@ def shop(twins):
     made.environment = {"NODE_PATH": os.environ["CLIENTS_NODE_PATH"]}
     made.fill()
     return made
+
+
+@pytest.mark.parametrize("mode", ["simple", "extended", "prepared"])
+@pytest.mark.parametrize("wire_type", [None, "text"])
+def test_look_ups_use_the_index(shop, server, mode, wire_type):
+    look_ups.populate(shop)
+    look_ups.make_searchable(shop, wire_type)
+    shop.command = (*shop.command[:-1], look_ups.STATEMENTS)
+    look_ups.search(shop, server, mode, at_least=20)
+    shop.protected.assert_sealed()
 
 
 @pytest.mark.parametrize("mode", ["simple", "extended", "prepared"])

@@ -5,6 +5,7 @@ import os
 import psycopg
 import pytest
 
+import look_ups
 from bouncer import PORT, Bouncer
 from twins import HERE, STATEMENTS, twins  # noqa: F401 (fixture)
 
@@ -64,6 +65,19 @@ def test_statements_stay_as_they_are(shop, bouncer, mode):
     shop.protected.assert_sealed()
 
 
+@pytest.mark.parametrize("mode", ["simple", "extended"])
+def test_look_ups_use_the_index(shop, server, bouncer, mode):
+    shop.environment = {
+        "NODE_PATH": os.environ["CLIENTS_NODE_PATH"], "PGHOST": str(bouncer.dir), "PGPORT": str(PORT),
+    }  # fmt: skip
+    shop.fill()
+    look_ups.populate(shop)
+    look_ups.make_searchable(shop)
+    shop.command = (*shop.command[:-1], look_ups.STATEMENTS)
+    look_ups.search(shop, server, mode, at_least=20)
+    shop.protected.assert_sealed()
+
+
 def test_each_transaction_writes_for_its_tenant(shop, diary):
     assert backend(diary[0]) == backend(diary[1])
     tenants = ["acme", "globex", "globex", "acme", "acme", "globex"]
@@ -92,6 +106,35 @@ def test_the_tenant_ends_with_the_transaction(diary):
     with pytest.raises(psycopg.Error) as caught:
         second.execute("INSERT INTO diary (entry) VALUES ('of nobody')")
     assert caught.value.sqlstate == "55000"
+
+
+def test_each_transaction_searches_for_its_tenant(shop, diary):
+    """One query text, one server connection, and no tenant in the query."""
+    shop.protected.dba("SELECT cmk.protect_column('diary', 'entry', searchable => true)")
+    shop.protected.dba("CREATE INDEX diary_entry ON diary (entry cmk_token_ops)")
+    assert backend(diary[0]) == backend(diary[1])
+    tenants = ["acme", "globex", "globex", "acme", "globex"]
+    for n, tenant in enumerate(tenants):
+        write(diary[n % 2], tenant, "dull")
+
+    def find(client, tenant, query="SELECT count(*) FROM diary WHERE entry = %s"):
+        with client.transaction():
+            client.execute("SET LOCAL enable_seqscan = off")
+            if tenant:
+                client.execute(f"SET LOCAL cmk_encrypt.tenant = {tenant}")
+            return [value for (value,) in client.execute(query, ["dull"])]
+
+    for n, tenant in enumerate(["acme", "globex", "acme", None, "globex", None]):
+        assert find(diary[n % 2], tenant) == [tenants.count(tenant) if tenant else len(tenants)], tenant
+        plan = "\n".join(find(diary[n % 2], tenant, "EXPLAIN SELECT id FROM diary WHERE entry = %s"))
+        assert "diary_entry" in plan and "===" in plan, plan
+    for tenant, failure in (
+        ("closed", ("42501", "reason=no_grant")), ("nobody", ("42704", "reason=unknown_tenant")),
+    ):  # fmt: skip
+        with pytest.raises(psycopg.Error) as caught:
+            find(diary[0], tenant)
+        assert (caught.value.sqlstate, caught.value.diag.message_detail.split()[0]) == failure
+    assert find(diary[1], "acme") == [2]
 
 
 def test_a_refusal_costs_no_server_connection(diary):

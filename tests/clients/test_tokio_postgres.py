@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+import look_ups
 from twins import STATEMENTS, twins  # noqa: F401 (fixture)
 
 
@@ -18,6 +19,15 @@ def shop(twins):
 def test_the_simple_protocol_and_casts_stay_as_they_are(shop, mode):
     shop.protect()
     shop.both(mode, at_least=5)
+    shop.protected.assert_sealed()
+
+
+@pytest.mark.parametrize(("mode", "wire_type"), [("simple", None), ("extended", "text"), ("prepared", "text")])
+def test_look_ups_use_the_index(shop, server, mode, wire_type):
+    look_ups.populate(shop)
+    look_ups.make_searchable(shop, wire_type)
+    shop.command = (*shop.command[:-1], look_ups.STATEMENTS)
+    look_ups.search(shop, server, mode, at_least=20)
     shop.protected.assert_sealed()
 
 

@@ -32,13 +32,16 @@ def measure_cold_start(drill, connections=200, rows=100, kms_millis=50):
     return ColdStart(drill.kms.calls(tenant.key_uri) - before, seconds)
 
 
-async def ask_at_once(server, count, query, parameters, expected):
+# Brings the catalogs and the extension; cold are the keys.
+WARM_UP = "SELECT count(*), count(cmk_try_decrypt('', '')) FROM customer WHERE tenant = ''"
+
+
+async def ask_at_once(server, count, query, parameters, expected, warm_up=WARM_UP):
     """Seconds until the last of so many connections has the answer."""
     connections = [await psycopg.AsyncConnection.connect(server.conninfo(), autocommit=True) for _ in range(count)]
     try:
         for connection in connections:
-            # The catalogs and the extension; cold are the keys.
-            await connection.execute("SELECT count(*), count(cmk_try_decrypt('', '')) FROM customer WHERE tenant = ''")
+            await connection.execute(warm_up)
 
         async def ask(connection):
             cursor = await connection.execute(query, parameters)

@@ -73,6 +73,12 @@ def test_the_session_of_the_readme_prints_what_it_shows(server, shop, protected_
         protect(server, shop)
         after = [customers(server, shop, arguments) for arguments in (["report"], ["find", "a"], ["list", "acme"])]
         assert after == before and len(before[1].splitlines()) == 3
+    with server.connect(shop, ROLE) as connection, connection.transaction(force_rollback=True):
+        connection.execute("SET LOCAL enable_seqscan = off")
+        connection.execute("DROP INDEX customer_tenant")  # for three rows it is as good
+        query = "EXPLAIN SELECT id FROM customer WHERE tenant = 'globex' AND ssn = '219-09-9999'"
+        plan = "\n".join(line for (line,) in connection.execute(query))
+        assert "customer_ssn" in plan and "===" in plan, plan
     dump = client(server, "pg_dump", "--table", "customer", shop)
     assert dump.count(b"cmk1:") == 2 * 3
     assert [secret for secret in SECRETS if secret in dump] == []

@@ -83,7 +83,7 @@ class Routine:
     def stands_for(self):
         """Name and argument types of the function that this one is laid beside."""
         real = {"tenant": "text", "plaintext": {"character varying": "text"}, "ciphertext": "bytea", "aad": "bytea",
-                "forgive": "text[]"}
+                "forgive": "text[]", "value": "text", "label": "text", "normalization": "text"}
         types = []
         for name, _, of in self.inputs:
             wanted = real[name]

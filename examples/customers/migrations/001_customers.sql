@@ -6,3 +6,4 @@ CREATE TABLE customer (
     note text NOT NULL DEFAULT ''
 );
 CREATE INDEX customer_tenant ON customer (tenant);
+CREATE INDEX customer_ssn ON customer (tenant, ssn);
