@@ -8,6 +8,10 @@
 //! to a client it is ciphertext unless the session asked for plaintext ([`output`]). Clients can be
 //! told the type that is protected, not ours ([`wire`]). Whatever compares values compares
 //! plaintexts ([`compare`], [`sort`]).
+//!
+//! A searchable column's values carry tokens ([`token`]), by which an index is ordered
+//! ([`token_order`]). The planner is told how to use one ([`plan`]): it is searched for probes
+//! ([`search`]), for the tenants whose values are meant ([`reach`]).
 
 mod analyze;
 mod cast;
@@ -26,8 +30,10 @@ mod reach;
 mod recent;
 mod seal;
 pub mod seal_batch;
+mod seal_value;
 mod search;
 mod sort;
+mod sought;
 pub mod stats;
 mod stored;
 mod tags;

@@ -8,7 +8,7 @@
 use super::data_key;
 use super::tenant::lock;
 use crate::column::token_scan::{self, TokensOf};
-use crate::pg::registry::write;
+use crate::pg::registry::{read, write};
 use cmk_error::{Error, Reason, Result, quoted};
 use cmk_keyring::tenant::{IndexKeys, Tenant, TenantState, index_key_id};
 use cmk_kms::Purpose;
@@ -31,6 +31,11 @@ pub fn are_needed() -> Result<bool> {
 /// tenant's values have exactly the tokens of the current key; `index_rotation_refused` for a
 /// foreign key that compares tokens; what KMS refuses with.
 pub fn rotate(tenant: &str) -> Result<i32> {
+    // Before the lock, since that may take long. Whoever writes the tokens of an earlier step has
+    // begun before that was over.
+    if read::require_tenant(tenant)?.index_keys().is_ok() {
+        token_scan::wait_for_writers()?;
+    }
     let locked = lock(tenant, Some(TenantState::Active))?;
     let keys = match locked.index_keys() {
         Err(error) if error.reason == Reason::NoIndexKey => {
@@ -61,15 +66,20 @@ pub fn rotate(tenant: &str) -> Result<i32> {
 /// As [`lock`]; `index_rotation_open` if a value lacks it; `index_rotation_refused` for a unique
 /// index without a twin that keeps values unique under the next key.
 pub fn finish(tenant: &str) -> Result<bool> {
-    let locked = lock(tenant, Some(TenantState::Active))?;
-    let Ok(IndexKeys { current, next: Some(next), .. }) = locked.index_keys() else {
+    let expected = read::require_tenant(tenant)?.index_keys();
+    let Ok(keys @ IndexKeys { current, next: Some(next), .. }) = expected else {
         return Ok(false);
     };
     refuse_foreign_keys(tenant)?;
     refuse_lone_indexes(tenant)?;
-    let (first, next) = (index_key_id(&current), Some(index_key_id(&next)));
-    // Whoever began to write before the first step may not have known of it.
+    // Before the lock, since that may take long. Whoever began to write before the first step may
+    // not have known of it.
     token_scan::wait_for_writers()?;
+    let locked = lock(tenant, Some(TenantState::Active))?;
+    if locked.index_keys()? != keys {
+        return Err(Error::new(Reason::TenantBusy).for_tenant(tenant));
+    }
+    let (first, next) = (index_key_id(&current), Some(index_key_id(&next)));
     require(&locked, &TokensOf { first, next })?;
     data_key::retire(&locked, Purpose::Index)?;
     const PROMOTE: &str = "
@@ -120,7 +130,7 @@ fn refuse_foreign_keys(tenant: &str) -> Result<()> {
         SELECT pg_catalog.format('%I on %s', c.conname, c.conrelid::pg_catalog.regclass)
           FROM pg_catalog.pg_constraint c
          WHERE c.contype OPERATOR(pg_catalog.=) 'f'
-           AND 'pg_catalog.===(pg_catalog.cmk_text,pg_catalog.cmk_text)'::pg_catalog.regoperator::pg_catalog.oid
+           AND 'pg_catalog.===(pg_catalog.cmk_text, pg_catalog.cmk_text)'::pg_catalog.regoperator
                OPERATOR(pg_catalog.=) ANY (c.conpfeqop)
          ORDER BY 1";
     refused(tenant, first(FIND, &[])?)

@@ -4,9 +4,10 @@
 //! The classes serve sorting, grouping and joining. An index would have to be in the order of the
 //! plaintexts, and would tell it: the classes refuse to be indexed.
 
-use super::equal::{Sought, Values, are_sealed_alike, comparable};
+use super::equal::{are_sealed_alike, comparable};
 use super::kind::Kind;
 use super::open::Clear;
+use super::sought::{Sought, Values};
 use super::stored::Stored;
 use crate::pg::array;
 use crate::pg::call::Call;
@@ -167,7 +168,7 @@ fn equal(kind: Kind, call: Call) -> Result<bool> {
                 call,
                 sought,
                 None,
-                || vec![Some(sought)],
+                || Ok(vec![Some(sought)]),
                 |sought| sought.has(kind, &process, value, collation),
             );
             Ok(found? == Some(true))
@@ -185,7 +186,7 @@ fn equal(kind: Kind, call: Call) -> Result<bool> {
 
 /// `=` for what the planner knows more of: `cmk.equal(column, value, tenant)`, and
 /// `cmk.equal_any(column, values[, tenant])`.
-fn equal_to(call: Call, read: fn(Call) -> Values<'static>) -> Result<pg_sys::Datum> {
+fn equal_to(call: Call, read: fn(Call) -> Result<Values<'static>>) -> Result<pg_sys::Datum> {
     if call.is_null(0) || call.is_null(1) {
         return Ok(call.return_null());
     }
@@ -208,14 +209,14 @@ fn equal_to(call: Call, read: fn(Call) -> Values<'static>) -> Result<pg_sys::Dat
 }
 column_function!(column_equal, |call| match call.is_null(2) {
     true => Ok(call.return_null()),
-    false => equal_to(call, |call| vec![Some(call.bytes(1))]),
+    false => equal_to(call, |call| Ok(vec![Some(call.bytes(1))])),
 });
 column_function!(column_equal_any, |call| {
     if call.count() > 2 && call.is_null(2) {
         return Ok(call.return_null());
     }
     // As `= ANY`: not even null is one of no values.
-    if call.is_null(0) && !call.is_null(1) && array::elements(call.datum(1)).is_empty() {
+    if call.is_null(0) && !call.is_null(1) && array::elements(call.datum(1))?.is_empty() {
         return Ok(pg_sys::Datum::from(false));
     }
     equal_to(call, |call| array::elements(call.datum(1)))

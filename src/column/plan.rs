@@ -16,7 +16,7 @@ mod index;
 use super::catalog;
 use super::kind::Kind;
 use crate::pg::known_protection::{self, Known};
-use crate::pg::planner::{self, Column, Table};
+use crate::pg::planner::{self, Column, Condition, Table};
 use crate::pg::raw::column_function;
 use crate::pg::tree::{self, Expr, ExprType};
 use pgrx::pg_sys;
@@ -43,11 +43,12 @@ column_function!(column_plan, |call| {
     Ok(pg_sys::Datum::from(answer.unwrap_or(std::ptr::null_mut())))
 });
 
-/// A comparison of a column: `=`, or one of the functions that stand for it and for `= ANY`.
+/// A comparison of a column: `=`, `<>`, or the function that stands for `= ANY`.
 struct Comparison {
     column: Node,
     value: Node,
     collation: pg_sys::Oid,
+    is_negated: bool,
 }
 
 impl Comparison {
@@ -66,7 +67,9 @@ impl Comparison {
                 let types = [our_type, pg_sys::exprType(value)];
                 let is_any = tree::function_of_cmk(c"equal_any", &types) == Some(call.funcid);
                 let collation = call.inputcollid;
-                return (is_any && is_ours(column)).then_some(Self { column, value, collation });
+                let is_negated = false;
+                let comparison = Self { column, value, collation, is_negated };
+                return (is_any && is_ours(column)).then_some(comparison);
             }
             let operator = &*node.cast::<pg_sys::OpExpr>();
             let [a, b] = tree::arguments(operator.args)[..] else { return None };
@@ -76,8 +79,11 @@ impl Comparison {
                 _ => return None,
             };
             let equals = catalog::equals(our_type, pg_sys::exprType(value))?;
-            let is_it = operator.opno == equals || pg_sys::get_commutator(operator.opno) == equals;
-            is_it.then_some(Self { column, value, collation: operator.inputcollid })
+            let is =
+                |other| operator.opno == other || pg_sys::get_commutator(operator.opno) == other;
+            let is_negated = is(pg_sys::get_negator(equals));
+            let collation = operator.inputcollid;
+            (is(equals) || is_negated).then_some(Self { column, value, collation, is_negated })
         }
     }
 
@@ -98,7 +104,8 @@ impl Comparison {
                 arguments.push(tenant);
             }
             let function = tree::function_of_cmk(name, &types)?;
-            Some(tree::explicit_call(function, &arguments, BOOL, self.collation))
+            let is_equal = tree::explicit_call(function, &arguments, BOOL, self.collation);
+            Some(if self.is_negated { tree::not(is_equal) } else { is_equal })
         }
     }
 }
@@ -149,8 +156,9 @@ pub fn table(our_type: pg_sys::Oid, table: Table) {
         for protection in known.iter() {
             let Some(tenant) = protection.tenant else { continue };
             let tenant = Column { table: table.number, number: tenant };
-            let Some(tenant) = constant_equal_to(&equalities, tenant) else { continue };
             let column = Column { table: table.number, number: protection.column };
+            table.replace_in_joins(&|info| in_join(our_type, table, (column, tenant), info));
+            let Some(tenant) = constant_equal_to(&equalities, tenant) else { continue };
             table.replace(&|node| {
                 let comparison = Comparison::of(node, our_type)?;
                 let is_it = planner::column(comparison.column) == Some(column)
@@ -159,6 +167,28 @@ pub fn table(our_type: pg_sys::Oid, table: Table) {
                 comparison.call(Some(tenant??))
             });
         }
+    }
+}
+
+/// A comparison with a value of other tables, whose tenant is that of those.
+///
+/// # Safety
+/// A condition of a query that is being planned.
+unsafe fn in_join(
+    our_type: pg_sys::Oid,
+    table: Table,
+    (column, tenant): (Column, Column),
+    condition: Condition,
+) -> Option<Expr> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let comparison = Comparison::of(condition.clause(), our_type)?;
+        // Between sealed values it doesn't matter who searches; and they may be hashed.
+        let is_it = planner::column(comparison.column) == Some(column)
+            && pg_sys::exprType(comparison.value) != our_type;
+        let others = if is_it { table.others_in(comparison.value)? } else { return None };
+        let tenant = table.equal_in_join(tenant, condition.clause(), others)?;
+        comparison.call(Some(tree::as_text(tree::copy(tenant).cast())?))
     }
 }
 
@@ -239,9 +269,8 @@ pub fn any(our_type: pg_sys::Oid, node: *mut pg_sys::ScalarArrayOpExpr) -> Optio
         if pg_sys::exprType(column) != our_type || (*node).opno != operator {
             return None;
         }
-        let comparison = Comparison { column, value: array, collation: (*node).inputcollid };
-        let is_any = comparison.call(None)?;
-        Some(if (*node).useOr { is_any } else { tree::not(is_any) })
+        let (collation, is_negated) = ((*node).inputcollid, !(*node).useOr);
+        Comparison { column, value: array, collation, is_negated }.call(None)
     }
 }
 

@@ -13,8 +13,8 @@ use std::ffi::CStr;
 
 /// Seals the unsealed values of one column in blocks `first` to before `last` of the table itself,
 /// without its partitions and children, and those anew whose tokens are not those that they are to
-/// have. Returns how many rows that were. Rows of the tenants in `skip` stay as they are; null there
-/// stands for rows without a tenant.
+/// have. Returns how many rows that were. Rows of the tenants in `skip` stay as they are; null
+/// there stands for rows without a tenant.
 ///
 /// Unsealed rows are updated to themselves, and the trigger seals them. If the caller may set
 /// `session_replication_role`, as a superuser may, that is done as a replica does it: the sealing

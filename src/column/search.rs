@@ -5,7 +5,7 @@ use super::kind::Kind;
 use super::options::Search;
 use super::reach::{self, Reach, Skipped, TENANTS_MAX};
 use super::stored::Stored;
-use super::{catalog, open, tags};
+use super::{catalog, open, tags, token};
 use crate::pg::array;
 use crate::pg::call::Call;
 use crate::pg::datum::Bytea;
@@ -15,7 +15,7 @@ use cmk_crypto::commitment::DekId;
 use cmk_envelope::column::{ColumnTag, probe};
 use cmk_error::{Error, Reason, Result};
 use cmk_keyring::keyring::TokenFor;
-use cmk_keyring::tenant::{IndexKeys, index_key_id, read_tenant_name};
+use cmk_keyring::tenant::{index_key_id, read_tenant_name};
 use pgrx::pg_sys;
 
 /// The column that is searched.
@@ -69,17 +69,6 @@ impl Column {
     }
 }
 
-/// # Errors
-/// `unknown_tenant`, `no_index_key`, `not_installed`; what else the tenant's values can't be opened
-/// for, if there is no index key that tells.
-fn index_keys(process: &ThisProcess, tenant: &str) -> Result<IndexKeys> {
-    let keys = keyring().look_at(process, tenant, |tenant| tenant.index_keys());
-    if keys.as_ref().is_err_and(|error| error.reason == Reason::NoIndexKey) {
-        keyring().require_open(process, tenant)?;
-    }
-    keys
-}
-
 /// What finds a value that isn't sealed yet.
 fn plain(process: &ThisProcess, value: &Stored<'_>) -> Result<pg_sys::Datum> {
     match value {
@@ -105,7 +94,7 @@ column_function!(column_probe, |call| {
         return plain(&process, &value);
     }
     let tenant = read_tenant_name(call.bytes(1))?;
-    let keys = index_keys(&process, tenant)?;
+    let keys = token::index_keys(&process, tenant)?;
     let key = match slot {
         CURRENT => Some(keys.current),
         // Of a cursor, say, that was opened before, and fetched from now.
@@ -130,8 +119,9 @@ fn probes(
 ) -> Result<pg_sys::Datum> {
     let mut found = Vec::new();
     let of_tenant = |tenant: &str, found: &mut Vec<pg_sys::Datum>| {
-        let keys = index_keys(process, tenant)?;
+        let keys = token::index_keys(process, tenant)?;
         for key in [Some(keys.current), keys.other()].into_iter().flatten() {
+            found.try_reserve(values.len()).map_err(|_| Reason::OutOfMemory)?;
             for value in values {
                 found.push(column.probe(process, tenant, key, value)?);
             }
@@ -187,7 +177,7 @@ column_function!(column_probes_any, |call| {
         return Ok(call.return_null());
     }
     let column = Column::of(call, 2, 3)?;
-    let values = array::elements(call.datum(0)).into_iter().flatten();
+    let values = array::elements(call.datum(0))?.into_iter().flatten();
     let values = values.map(Stored::parse).collect::<Result<Vec<_>>>()?;
     let tenant = call.nullable_bytes(1).map(read_tenant_name).transpose()?;
     probes(&ThisProcess::of(call), &column, tenant, &values)

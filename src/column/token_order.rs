@@ -20,37 +20,53 @@ use std::cmp::Ordering;
 enum Place<'a> {
     Plain(&'a [u8]),
     Token(SearchKey),
+    /// In no index.
+    Sealed(&'a [u8]),
 }
 
 impl<'a> Place<'a> {
+    #[inline]
+    fn of(value: pg_sys::Datum, which: Which) -> Self {
+        let start = head(value, HEADER_MAX);
+        match SearchKey::of(start, which) {
+            Some(key) => Self::Token(key),
+            // SAFETY: a value of our type.
+            None => match unsafe { content(value) } {
+                sealed if looks_sealed(sealed) => Self::Sealed(sealed),
+                plain => Self::Plain(plain),
+            },
+        }
+    }
+
     /// # Errors
     /// `not_searchable`.
     #[inline]
-    fn of(value: pg_sys::Datum, which: Which) -> Result<Self> {
-        let start = head(value, HEADER_MAX);
-        match SearchKey::of(start, which) {
-            Some(key) => Ok(Self::Token(key)),
-            None if looks_sealed(start) => Err(Reason::NotSearchable.into()),
-            // SAFETY: a value of our type.
-            None => Ok(Self::Plain(unsafe { content(value) })),
+    fn in_index(value: pg_sys::Datum, which: Which) -> Result<Self> {
+        match Self::of(value, which) {
+            Self::Sealed(_) => Err(Reason::NotSearchable.into()),
+            place => Ok(place),
         }
     }
 }
 
+/// For operators, which raise nothing: a policy may hide the row.
 #[inline]
-fn order(a: pg_sys::Datum, b: pg_sys::Datum, which: Which) -> Result<Ordering> {
-    Ok(Place::of(a, which)?.cmp(&Place::of(b, which)?))
+fn order_of(call: Call, which: Which) -> Ordering {
+    Place::of(call.datum(0), which).cmp(&Place::of(call.datum(1), which))
 }
 
-fn order_of(call: Call, which: Which) -> Result<Ordering> {
-    order(call.datum(0), call.datum(1), which)
+/// # Errors
+/// `not_searchable`.
+#[inline]
+fn order(a: pg_sys::Datum, b: pg_sys::Datum, which: Which) -> Result<Ordering> {
+    Ok(Place::in_index(a, which)?.cmp(&Place::in_index(b, which)?))
 }
 
 macro_rules! comparisons {
     ($which:expr, $($name:ident: $test:expr),*) => {
         $(column_function!($name, |call| {
             let test: fn(Ordering) -> bool = $test;
-            Ok(pg_sys::Datum::from(test(order_of(call, $which)?)))
+            Ok(pg_sys::Datum::from(test(order_of(call, $which))))
         });)*
     };
 }
@@ -61,10 +77,10 @@ comparisons!(Which::First,
 comparisons!(Which::Last, column_token_next_eq: Ordering::is_eq);
 
 column_function!(column_token_cmp, |call| {
-    Ok(pg_sys::Datum::from(order_of(call, Which::First)? as i32))
+    Ok(pg_sys::Datum::from(order(call.datum(0), call.datum(1), Which::First)? as i32))
 });
 column_function!(column_token_next_cmp, |call| {
-    Ok(pg_sys::Datum::from(order_of(call, Which::Last)? as i32))
+    Ok(pg_sys::Datum::from(order(call.datum(0), call.datum(1), Which::Last)? as i32))
 });
 
 /// Sorts values for an index that is built.
@@ -76,9 +92,9 @@ impl Sorter for Sort {
     }
 
     fn abbreviate(&mut self, value: pg_sys::Datum) -> Result<u64> {
-        Ok(match Place::of(value, self.0)? {
-            Place::Plain(_) => 0,
+        Ok(match Place::in_index(value, self.0)? {
             Place::Token(key) => key.abbreviated(),
+            _ => 0,
         })
     }
 

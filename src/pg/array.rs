@@ -1,13 +1,17 @@
 //! Arrays of values of variable length.
 
 use super::datum::content;
+use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
 use std::ffi::c_char;
 
 const ALIGNMENT: c_char = pg_sys::TYPALIGN_INT as c_char;
 
 /// The elements of an array; `None` for null.
-pub fn elements<'a>(array: pg_sys::Datum) -> Vec<Option<&'a [u8]>> {
+///
+/// # Errors
+/// `out_of_memory`.
+pub fn elements<'a>(array: pg_sys::Datum) -> Result<Vec<Option<&'a [u8]>>> {
     let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
     // SAFETY: an array of such a type, as the function is declared; what is detoasted lies in the
     // current memory context. PostgreSQL returns as many elements as it says.
@@ -25,7 +29,10 @@ pub fn elements<'a>(array: pg_sys::Datum) -> Vec<Option<&'a [u8]>> {
             &mut count,
         );
         let at = |i: usize| (!*nulls.add(i)).then(|| content(*values.add(i)));
-        (0..count as usize).map(at).collect()
+        let mut elements = Vec::new();
+        elements.try_reserve_exact(count as usize).map_err(|_| Reason::OutOfMemory)?;
+        elements.extend((0..count as usize).map(at));
+        Ok(elements)
     }
 }
 

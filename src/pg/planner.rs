@@ -46,6 +46,18 @@ pub struct Rewrite {
     pub table: fn(pg_sys::Oid, Table),
 }
 
+/// A condition that is being planned.
+#[derive(Clone, Copy)]
+pub struct Condition(*mut pg_sys::RestrictInfo);
+
+impl Condition {
+    /// What has to be true.
+    pub fn clause(self) -> Node {
+        // SAFETY: the planner's own.
+        unsafe { (*self.0).clause.cast() }
+    }
+}
+
 /// A table in a query that is being planned.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -179,7 +191,7 @@ pub unsafe fn column(mut node: Node) -> Option<Column> {
         }
         let var = &*node.cast::<pg_sys::Var>();
         let is_here = var.varlevelsup == 0 && var.varattno > 0 && var.varno > 0;
-        is_here.then(|| Column { table: var.varno as u32, number: var.varattno })
+        is_here.then_some(Column { table: var.varno as u32, number: var.varattno })
     }
 }
 
@@ -248,6 +260,73 @@ impl Table {
         }
     }
 
+    /// Puts what `replace` returns in the place of the conditions that the table has in common with
+    /// others, and for which it returns something.
+    pub fn replace_in_joins(self, replace: &dyn Fn(Condition) -> Option<Expr>) {
+        // SAFETY: the planner's own list of conditions, which plans are made of later.
+        unsafe {
+            for info in PgList::<pg_sys::RestrictInfo>::from_pg((*self.rel).joininfo).iter_ptr() {
+                if let Some(replaced) = replace(Condition(info)) {
+                    (*info).clause = replaced;
+                }
+            }
+        }
+    }
+
+    /// The other tables that an expression is of; `None` if there are none, or it is of this one.
+    ///
+    /// # Safety
+    /// `node` is an expression of the query.
+    pub unsafe fn others_in(self, node: Node) -> Option<pg_sys::Relids> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let of = pg_sys::pull_varnos(self.root, node);
+            let is_of_others = !of.is_null() && !pg_sys::bms_is_member(self.number as i32, of);
+            is_of_others.then_some(of)
+        }
+    }
+
+    /// What a column of the table is equal to among columns of `others`, wherever `condition`
+    /// holds: in an equivalence class, or, of an outer join, in a condition that the same join has.
+    ///
+    /// # Safety
+    /// `condition` is one that is being planned.
+    pub unsafe fn equal_in_join(
+        self,
+        column: Column,
+        condition: Node,
+        others: pg_sys::Relids,
+    ) -> Option<Node> {
+        // SAFETY: the caller's promise; lists of the planner's own.
+        unsafe {
+            let is_it = |node: &Node| self::column(*node) == Some(column);
+            let of_others = |node: &Node| {
+                self::column(*node).is_some_and(|of| pg_sys::bms_is_member(of.table as i32, others))
+            };
+            let conditions: Vec<_> =
+                PgList::<pg_sys::RestrictInfo>::from_pg((*self.rel).joininfo).iter_ptr().collect();
+            let this = conditions.iter().find(|info| (***info).clause.cast() == condition);
+            let beside = conditions.iter().filter(|info| {
+                this.is_some_and(|this| {
+                    (***info).is_pushed_down == (**this).is_pushed_down
+                        && pg_sys::bms_equal((***info).required_relids, (**this).required_relids)
+                })
+            });
+            let equalities = beside.filter_map(|info| equality((**info).clause.cast()));
+            let pairs = equalities.flat_map(|(a, b)| [(a, b), (b, a)]);
+            let mut found = pairs.filter(|(side, other)| is_it(side) && of_others(other));
+            if let Some((_, other)) = found.next() {
+                return Some(other);
+            }
+            let classes = PgList::<pg_sys::EquivalenceClass>::from_pg((*self.root).eq_classes);
+            classes.iter_ptr().find_map(|class| {
+                let members = members(class);
+                let has_it = members.iter().any(is_it);
+                members.into_iter().find(|member| has_it && of_others(member))
+            })
+        }
+    }
+
     /// Has the plan made anew whenever a table of ours changes.
     pub fn depend_on(self, table: pg_sys::Oid) {
         // SAFETY: the planner's own list.
@@ -303,7 +382,7 @@ unsafe extern "C-unwind" fn with_replaced(node: Node, context: *mut c_void) -> N
 /// Whether an expression is the same for all rows of this query level, and can stand in two places.
 ///
 /// # Safety
-/// `node` is an expression of a query that is being planned, of which sub-selects have been planned.
+/// `node` is an expression of a query that is being planned, whose sub-selects are planned already.
 pub unsafe fn is_constant(node: Node) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
@@ -364,7 +443,7 @@ unsafe fn reads_as_it_is(node: Node) -> bool {
 ///
 /// # Safety
 /// `class` is one of the planner's.
-pub unsafe fn members(class: *mut pg_sys::EquivalenceClass) -> Vec<Node> {
+unsafe fn members(class: *mut pg_sys::EquivalenceClass) -> Vec<Node> {
     // SAFETY: the caller's promise.
     unsafe {
         if (*class).ec_has_volatile || !is_exact((*class).ec_collation) {

@@ -159,14 +159,15 @@ class World:
         self.server.execute(f"DROP DATABASE {self.dbname} WITH (FORCE)")
 
 
-def protect(dba, table, *columns, tenant="tenant_id", label=None, rewrite=None):
+def protect(dba, table, *columns, tenant="tenant_id", label=None, rewrite=None, **search):
     """Protects columns of a table. `tenant` is a column, an expression of the row, or None: the setting.
 
-    The label of a column is TABLE.COLUMN unless given, without the schema, as the tests expect it."""
+    The label of a column is TABLE.COLUMN unless given, without the schema, as the tests expect it. `search` is
+    what makes the columns searchable."""
     name = table.rpartition(".")[2]
     source = {} if tenant is None else {"tenant_expression" if "(" in tenant else "tenant_column": tenant}
     for column in columns:
-        arguments = {"label": label or f"{name}.{column}", "rewrite": rewrite, **source}
+        arguments = {"label": label or f"{name}.{column}", "rewrite": rewrite, **source, **search}
         named = "".join(f", {argument} => %s" for argument in arguments)
         dba.run(f"SELECT cmk.protect_column(%s, %s{named})", table, column, *arguments.values())
 

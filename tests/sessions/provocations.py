@@ -1,7 +1,7 @@
 """One way to each error that SQL can reach. test_errors.py runs them all and misses none.
 
-Here are those of tenants, access, registry and arguments; provocations_keys.py and provocations_columns.py add
-the others.
+Here are those of tenants, access, registry and arguments; provocations_keys.py, provocations_columns.py and
+provocations_search.py add the others.
 
 `@provokes(reason, sqlstate)`: the function does what fails. `names_tenant=False` where the error can't
 name one, because there is none or its name is what is wrong.

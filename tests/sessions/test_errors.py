@@ -5,7 +5,7 @@ import re
 import pytest
 
 from provocations import OUT_OF_REACH
-from provocations_columns import ALL
+from provocations_search import ALL
 from server import ROOT
 from stage import Stage
 from support import fails

@@ -7,18 +7,18 @@ from support import fails, unique
 
 # What is there, with {t} for the table and {n} for a name of one's own, and the line that names it.
 # {t} and {n} stand with their schema in the lines.
-SO_FAR = "contains it: no index can, so far"
+ONLY_SEARCHABLE = "contains it: drop it, or make the column searchable"
 USES = {
-    "index": ("CREATE INDEX {n} ON {t} (ssn)", f"index {{n}} {SO_FAR}"),
-    "hash index": ("CREATE INDEX {n} ON {t} USING hash (ssn)", f"index {{n}} {SO_FAR}"),
-    "second column": ("CREATE INDEX {n} ON {t} (tenant_id, ssn)", f"index {{n}} {SO_FAR}"),
-    "unique index": ("CREATE UNIQUE INDEX {n} ON {t} (ssn)", f"unique index {{n}} {SO_FAR}"),
-    "unique constraint": ("ALTER TABLE {t} ADD CONSTRAINT {n} UNIQUE (ssn)", f"unique index {{n}} {SO_FAR}"),
+    "index": ("CREATE INDEX {n} ON {t} (ssn)", f"index {{n}} {ONLY_SEARCHABLE}"),
+    "hash index": ("CREATE INDEX {n} ON {t} USING hash (ssn)", f"index {{n}} {ONLY_SEARCHABLE}"),
+    "second column": ("CREATE INDEX {n} ON {t} (tenant_id, ssn)", f"index {{n}} {ONLY_SEARCHABLE}"),
+    "unique index": ("CREATE UNIQUE INDEX {n} ON {t} (ssn)", f"unique index {{n}} {ONLY_SEARCHABLE}"),
+    "unique constraint": ("ALTER TABLE {t} ADD CONSTRAINT {n} UNIQUE (ssn)", f"unique index {{n}} {ONLY_SEARCHABLE}"),
     "primary key": (
-        "ALTER TABLE {t} DROP CONSTRAINT {t}_pkey, ADD CONSTRAINT {n} PRIMARY KEY (ssn)", f"primary key {{n}} {SO_FAR}",
+        "ALTER TABLE {t} DROP CONSTRAINT {t}_pkey, ADD CONSTRAINT {n} PRIMARY KEY (ssn)", "primary key {n} contains it: no primary key can",
     ),
     "exclusion constraint": (
-        "ALTER TABLE {t} ADD CONSTRAINT {n} EXCLUDE USING btree (ssn WITH =)", f"exclusion constraint {{n}} {SO_FAR}",
+        "ALTER TABLE {t} ADD CONSTRAINT {n} EXCLUDE USING btree (ssn WITH =)", "exclusion constraint {n} contains it: no exclusion constraint can",
     ),
     "expression": ("CREATE INDEX {n} ON {t} (lower(ssn))", "index {n} uses it in an expression or in WHERE"),
     "partial": ("CREATE INDEX {n} ON {t} (id) WHERE ssn IS NOT NULL", "index {n} uses it in an expression or in WHERE"),

@@ -70,9 +70,9 @@ def is_gone(session):
     return False
 
 
-def reconnected(server):
+def reconnected(server, dbname="postgres"):
     with contextlib.suppress(psycopg.OperationalError):
-        return Session(server.connect())
+        return Session(server.connect(dbname))
 
 
 def test_it_tells_how_far_it_is_and_can_be_cancelled(session, owner, local_tenant):

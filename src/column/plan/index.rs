@@ -8,7 +8,7 @@ use crate::column::options::Search;
 use crate::pg::planner::{self, Table};
 use crate::pg::registry::read;
 use crate::pg::tree::{self, Expr, ExprType};
-use pgrx::{PgList, pg_sys};
+use pgrx::pg_sys;
 
 /// What an index on tokens is to be searched for.
 ///
@@ -61,13 +61,16 @@ pub unsafe fn condition(request: &mut pg_sys::SupportRequestIndexCondition) -> O
             constant_equal_to(&table.equalities(), tenant)
         };
         let named = given_tenant.or_else(beside);
-        let tenant =
-            named.or_else(|| if is_join { tenant_of(request, table, known, given) } else { None });
+        let in_join = || {
+            let tenant = Column { table: table.number, number: known.tenant? };
+            table.equal_in_join(tenant, request.node, table.others_in(given)?)
+        };
+        let tenant = named.or_else(|| if is_join { in_join() } else { None });
         if tenant.is_none() && is_join {
             return None;
         }
-        // What the index finds is what the comparison is true of, unless tokens don't decide, or the
-        // comparison will not know the tenant.
+        // What the index finds is what the comparison is true of, unless tokens don't decide, or it
+        // is a join's, which may search for more than the tenant that is known here.
         request.lossy = search.rule.is_shortened || is_join;
         let tenant = match tenant {
             Some(tenant) => Some(tree::as_text(tree::copy(tenant).cast())?),
@@ -84,74 +87,6 @@ pub unsafe fn condition(request: &mut pg_sys::SupportRequestIndexCondition) -> O
             }
         };
         Some(tree::list(&[condition]).cast())
-    }
-}
-
-/// The tenant of a value of another table: that table's column that is equal to the tenant's.
-///
-/// # Safety
-/// As [`condition`].
-unsafe fn tenant_of(
-    request: &pg_sys::SupportRequestIndexCondition,
-    table: Table,
-    known: &Known,
-    given: Node,
-) -> Option<Node> {
-    let tenant = Column { table: table.number, number: known.tenant? };
-    // SAFETY: the caller's promise; lists of the planner's own.
-    unsafe {
-        let others = pg_sys::pull_varnos(request.root, given);
-        if let Some(other) = tenant_in_join(request, tenant, others) {
-            return Some(other);
-        }
-        let classes = (*request.root).eq_classes;
-        for class in PgList::<pg_sys::EquivalenceClass>::from_pg(classes).iter_ptr() {
-            let members: Vec<Node> = planner::members(class);
-            if !members.iter().any(|member| planner::column(*member) == Some(tenant)) {
-                continue;
-            }
-            let of_others = |member: &&Node| {
-                planner::column(**member)
-                    .is_some_and(|of| pg_sys::bms_is_member(of.table as i32, others))
-            };
-            if let Some(member) = members.iter().find(of_others) {
-                return Some(*member);
-            }
-        }
-        None
-    }
-}
-
-/// The same of an outer join, whose conditions are in no equivalence class: a condition that the
-/// same join has.
-///
-/// # Safety
-/// As [`condition`].
-unsafe fn tenant_in_join(
-    request: &pg_sys::SupportRequestIndexCondition,
-    tenant: Column,
-    others: pg_sys::Relids,
-) -> Option<Node> {
-    // SAFETY: the caller's promise; lists of the planner's own.
-    unsafe {
-        let conditions = (*(*request.index).rel).joininfo;
-        let conditions: Vec<_> =
-            PgList::<pg_sys::RestrictInfo>::from_pg(conditions).iter_ptr().collect();
-        let of_node = |info: &&*mut pg_sys::RestrictInfo| (***info).clause.cast() == request.node;
-        let this = *conditions.iter().find(of_node)?;
-        let is_beside = |info: &&*mut pg_sys::RestrictInfo| {
-            (***info).is_pushed_down == (*this).is_pushed_down
-                && pg_sys::bms_equal((***info).required_relids, (*this).required_relids)
-        };
-        let clauses = conditions.iter().filter(is_beside).map(|info| (**info).clause.cast());
-        let of_others = |node: &Node| {
-            planner::column(*node).is_some_and(|of| pg_sys::bms_is_member(of.table as i32, others))
-        };
-        clauses.filter_map(|clause| planner::equality(clause)).find_map(|(a, b)| {
-            let sides = [(a, b), (b, a)].into_iter();
-            let mut found = sides.filter(|(side, _)| planner::column(*side) == Some(tenant));
-            found.find_map(|(_, other)| Some(other).filter(of_others))
-        })
     }
 }
 
