@@ -26,6 +26,8 @@ APPLICATION_FUNCTIONS = {
     "cmk_decrypt_text":     "stable restricted caller",
     "cmk_try_decrypt":      "stable restricted caller",
     "cmk_try_decrypt_text": "stable restricted caller",
+    "cmk_search_token":     "stable restricted caller",
+    "cmk_search_tokens":    "stable restricted caller",
 }
 
 # In pg_catalog, of the types cmk_text, cmk_bytea and cmk_jsonb of protected columns: {kind} is what follows cmk_.
@@ -57,6 +59,17 @@ TYPE_FUNCTIONS = {
     "cmk_text_typmod_out": "immutable safe caller strict",
     "cmk_column_analyze":  "volatile restricted caller strict",
     "cmk_column_no_index": "immutable safe caller strict",
+    # Of indexes on tokens: what stands in headers
+    "cmk_token_eq":        "immutable safe caller strict",
+    "cmk_token_lt":        "immutable safe caller strict",
+    "cmk_token_le":        "immutable safe caller strict",
+    "cmk_token_ge":        "immutable safe caller strict",
+    "cmk_token_gt":        "immutable safe caller strict",
+    "cmk_token_cmp":       "immutable safe caller strict",
+    "cmk_token_sort":      "stable safe caller strict",
+    "cmk_token_next_eq":   "immutable safe caller strict",
+    "cmk_token_next_cmp":  "immutable safe caller strict",
+    "cmk_token_next_sort": "stable safe caller strict",
 }
 KINDS = ("text", "bytea", "jsonb")
 
@@ -74,6 +87,9 @@ FUNCTIONS = {
     "grant_access":         (NOBODY,  "volatile unsafe owner"),
     "revoke_access":        (NOBODY,  "volatile unsafe owner"),
     "destroy_data_keys":    (NOBODY,  "volatile unsafe owner"),
+    "rotate_index_key":      (NOBODY, "volatile unsafe owner"),
+    "finish_index_rotation": (NOBODY, "volatile unsafe owner"),
+    "cancel_index_rotation": (NOBODY, "volatile unsafe owner"),
     # As the caller, who has to be a superuser whatever was granted to them: test_copied_database.py.
     "adopt_registry":       (NOBODY,  "volatile unsafe caller strict pinned"),
     # What is known
@@ -120,6 +136,19 @@ FUNCTIONS = {
     "seal_value":           (ANYBODY, "volatile restricted caller"),
     "try_text":             (ANYBODY, "stable restricted caller strict"),
     "show":                 (ANYBODY, "volatile restricted caller strict"),
+    # What the planner makes of a comparison, and its own
+    "equal":                (ANYBODY, "stable restricted caller"),
+    "equal_any":            (ANYBODY, "stable restricted caller"),
+    "equal_columns":        (ANYBODY, "stable restricted caller strict"),
+    "probe":                (ANYBODY, "volatile restricted caller"),
+    "probes":               (ANYBODY, "volatile restricted caller"),
+    "probes_any":           (ANYBODY, "volatile restricted caller"),
+    "search_support":       (NOBODY,  "volatile safe caller strict"),
+    # Of tokens: which values lack them, numbers of tenants, whose a value is
+    "needs_sealing":        (ANYBODY, "stable restricted caller"),
+    "reseal":               (ANYBODY, "volatile restricted caller"),
+    "sealed_for":           (ANYBODY, "stable restricted caller strict"),
+    "index_key_counts":     (ANYBODY, "stable unsafe owner"),
     # For functions in PL/pgSQL: an error of ours
     "raise":                (ANYBODY, "volatile restricted caller"),
 }
@@ -128,27 +157,40 @@ FUNCTIONS = {
 # far as with the statements that are in them. See NEEDS_TABLE.
 INTERNAL_FUNCTIONS = {
     "volatile unsafe caller strict pinned": {
-        "change_column", "clear_grants", "note_files", "row_expression", "tell_failures", "tell_of_triggers",
-        "tell_remnants", "validate_sealed",
+        "change_column", "clear_grants", "drop_plain_indexes", "go_on_rotating", "has_pending", "make_indexes",
+        "note_files", "row_expression", "tell_failures", "tell_missing_indexes", "tell_of_few_values",
+        "tell_of_triggers", "tell_remnants", "validate_sealed", "wait_for_writers",
     },
     "volatile unsafe caller pinned": {
-        "change_column_politely", "clean_defaults", "make_seal_triggers", "protect_obstacles", "refuse", "run_as",
-        "seal_by_tenant", "tell_of_protection", "tenant_obstacles", "try_tenants", "write_notes",
+        "change_column_politely", "clean_defaults", "make_index_keys", "make_seal_triggers", "protect_obstacles",
+        "protection_sentence", "refuse", "run_as", "seal_by_tenant", "tell_of_indexes", "tell_of_protection",
+        "tenant_obstacles", "try_tenants", "write_notes",
     },
-    "stable unsafe caller strict pinned": {"column_problems", "columns_to_seal", "seal_obstacles"},
-    "stable unsafe caller pinned": {"dump_keys", "refuse_null", "refuse_unprotected"},
+    "stable unsafe caller strict pinned": {
+        "column_problems", "columns_to_seal", "has_tokens", "seal_obstacles", "unique_token_indexes",
+    },
+    "stable unsafe caller pinned": {
+        "dump_keys", "lone_unique_indexes", "options_obstacle", "refuse_null", "refuse_unprotected", "seal_statements",
+    },
     "stable safe caller strict pinned": {
-        "column_obstacles", "column_uses", "common_obstacles", "files_of_column", "is_protected_type", "keeps_file",
-        "plain_default", "protecting_type", "protection_note", "row_type_holders", "seal_conditions", "seal_trigger",
-        "table_tree", "unused_constraint_name", "view_grants", "view_obstacles", "view_script", "views_of_column",
+        "column_indexes", "column_obstacles", "column_uses", "common_obstacles", "files_of_column", "index_key",
+        "is_protected_type", "keeps_file", "may_rotate", "plain_default", "protecting_type", "protection_note", "row_type_holders", "seal_conditions", "seal_trigger",
+        "table_tree", "twin_statement", "unused_constraint_name", "view_grants", "view_obstacles", "view_script",
+        "views_of_column", "wanted_indexes",
     },
     "stable restricted caller strict pinned": {"checks_of_column", "default_label", "is_protected"},
-    "stable safe caller pinned": {"former_type", "protection_comment"},
-    "immutable safe caller pinned": {"concerns_tenant"},
+    "stable safe caller pinned": {
+        "former_type", "new_options", "pending_condition", "protection_comment", "sealing_expression",
+        "search_obstacles", "search_options", "token_index",
+    },
+    "immutable safe caller pinned": {"concerns_tenant", "tolerated_uses"},
 }
 
 # Who may call it needs a grant for the tenants as well, a superuser too.
-NEEDS_GRANT = {"warm", "seal_value", "try_text", "unprotect_column", "try_tenants"}
+NEEDS_GRANT = {
+    "warm", "seal_value", "try_text", "unprotect_column", "try_tenants", "equal", "equal_any", "equal_columns", "probe",
+    "probes", "probes_any", "reseal",
+}
 # Who may call it needs to own the table as well, or to be a superuser; what others get, who may only read and write.
 NEEDS_TABLE = {
     "protect_column": "not_protectable", "unprotect_column": "not_protectable", "seal_table": "not_protectable",
@@ -244,6 +286,14 @@ OPERATORS = [
     ("cmk_bytea", "||", "cmk_bytea"), ("cmk_bytea", "||", "bytea"), ("bytea", "||", "cmk_bytea"),
     ("cmk_jsonb", "||", "cmk_jsonb"), ("cmk_jsonb", "||", "jsonb"), ("jsonb", "||", "cmk_jsonb"),
 ]
+# Compare tokens, as they stand in headers, for everybody.
+TOKEN_OPERATORS = [("cmk_text", name, "cmk_text") for name in ("===", "<<<", "<<<=", ">>>=", ">>>", "====")]
+TOKEN_CLASSES = ["pg_catalog.cmk_token_ops USING btree", "pg_catalog.cmk_token_next_ops USING btree"]
+# May be asked before row-level security is: what they return and raise says nothing of the rows.
+LEAKPROOF = {
+    "cmk_text_eq", "equal_any(cmk_text,text[])", "equal_any(cmk_text,cmk_text[])", "cmk_token_eq", "cmk_token_lt",
+    "cmk_token_le", "cmk_token_ge", "cmk_token_gt", "cmk_token_cmp", "cmk_token_next_eq", "cmk_token_next_cmp",
+}
 # Each is a family, too. They sort and hash for whoever has a grant, and make an index for nobody.
 OPERATOR_CLASSES = [
     *(f"pg_catalog.cmk_{kind}_sort_ops USING btree" for kind in KINDS),

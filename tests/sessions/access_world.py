@@ -29,6 +29,7 @@ def world(server):
     dba = Session(server.connect(where))
     dba.run("CREATE EXTENSION cmk_encrypt")
     dba.run("SELECT cmk.register_tenant(name, 'local:shared') FROM unnest('{a, b}'::text[]) name")
+    dba.run("SELECT cmk.rotate_index_key('a')")
     # Where they may make what refers to objects of ours.
     dba.run("CREATE SCHEMA outside")
     dba.run("GRANT ALL ON SCHEMA outside TO PUBLIC")
@@ -81,7 +82,8 @@ VALUES = {
     "jsonb": "{}", "json": "{}", "cstring": "a", "cstring[]": "{5}", "internal": "", '"any"': "a", "cmk.grantee": "a",
     "oid": "0", "smallint": "3", "integer": "1", "bigint": "0", "interval": "1s", "name": "ssn", "pg_node_tree": "",
     "regclass": "outside.plain", "regclass[]": "{outside.plain}", "name[]": "{ssn}", "numeric": "0",
-    "cmk_internal.column_change": "(outside.plain,ssn,25,,,,,,,,)",
+    "cmk_text[]": "{a}",
+    "cmk_internal.column_change": "(outside.plain,ssn,25,,,,,,,,,,{})",
 }
 PSEUDO_TYPES = {"cstring", "internal", '"any"'}
 CONSTRAINT = "(SELECT oid FROM pg_constraint WHERE conname = 'not_valid')"
@@ -96,11 +98,13 @@ ARGUMENTS = {
     "dump_keys": "'{outside.people}'",
     "make_seal_triggers": "'{outside.plain}', '{}', 'true'",
     "note_files": "'outside.people', 3::int2, (SELECT constraint_oid FROM cmk.protections())",
+    "has_pending": "'outside.plain', 'true'",
+    "has_tokens": "'outside.people', 'ssn', 'a'",
     "refuse": "'{}'",
     "row_expression": "'outside.plain', 'tenant'",
     "run_as": "'{postgres}', '{SELECT 1}'",
-    "seal_by_tenant": "'outside.people', 3::int2, 'ssn', 'new.tenant', 0, 1, '{}'",
-    "try_tenants": "'outside.plain', 'ssn', 'tenant', 1",
+    "seal_by_tenant": "'outside.people', 3::int2, 'true', 'new.tenant', 0, 1, '{}'",
+    "try_tenants": "'outside.plain', 'ssn', 'tenant', 'a', NULL, false, 1",
     "validate_sealed": CONSTRAINT,
     "write_notes": "'outside.people', 'cmk_sealed_ssn', 'ssn', 'text'",
 }
@@ -123,8 +127,10 @@ def calls(world):
                   for place, kind in enumerate(types)]
         if name.startswith(("cmk_encrypt", "cmk_decrypt", "cmk_try_decrypt")):
             values = ("a", envelope, "", "{}")  # tenant, value, aad, forgive
-        elif name in ("sealed", "seal_value"):
-            values[-1] = None  # no options
+        elif name in ("sealed", "seal_value", "cmk_search_token", "cmk_search_tokens"):
+            values[-1] = None  # no options, no normalization
+        elif name in ("probe", "probes", "probes_any", "needs_sealing", "reseal"):
+            values[-1] = "search"
         arguments = ["NULL" if value is None else f"'{value}'" + ("" if kind in PSEUDO_TYPES else f"::{kind}")
                      for value, kind in zip(values, types)]
         if is_variadic:

@@ -76,3 +76,14 @@ def index_rotation_refused(stage):
     dba = searchable(stage, "person", "child", label="person.ssn")
     dba.run("ALTER TABLE child ADD FOREIGN KEY (ssn) REFERENCES person (ssn)")
     dba.run("SELECT cmk.rotate_index_key('a')")
+
+
+@provokes("index_key_replaced", "55000")
+def index_key_replaced(stage):
+    """A cursor is planned for the one key that there is, and reads when there are two."""
+    dba = searchable(stage, "person")
+    dba.run("SET enable_seqscan = off")
+    dba.run("BEGIN")
+    dba.run("DECLARE c CURSOR FOR SELECT FROM person WHERE tenant = 'a' AND ssn = '536-90-4399'")
+    stage.session(dbname=dba.connection.info.dbname).run("SELECT cmk.rotate_index_key('a')")
+    dba.run("FETCH ALL FROM c")

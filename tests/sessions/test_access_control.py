@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from access_control import (
-    ANYBODY, APPLICATION_FUNCTIONS, CASTS, EVENT_TRIGGERS, FUNCTIONS, GUARDED, INTERNAL_FUNCTIONS, KINDS, NEEDS_GRANT,
-    NEEDS_TABLE, NOBODY, NOT_CALLED, NOT_WRITTEN, OPENS, OPERATOR_CLASSES, OPERATORS, ROW_TYPES, SCHEMAS, TABLES,
-    TRIGGER_FUNCTIONS, TYPE_FUNCTIONS, TYPES, VIEWS, WRITES,
+    ANYBODY, APPLICATION_FUNCTIONS, CASTS, EVENT_TRIGGERS, FUNCTIONS, GUARDED, INTERNAL_FUNCTIONS, KINDS, LEAKPROOF,
+    NEEDS_GRANT, NEEDS_TABLE, NOBODY, NOT_CALLED, NOT_WRITTEN, OPENS, OPERATOR_CLASSES, OPERATORS, ROW_TYPES, SCHEMAS,
+    TABLES, TOKEN_CLASSES, TOKEN_OPERATORS, TRIGGER_FUNCTIONS, TYPE_FUNCTIONS, TYPES, VIEWS, WRITES,
 )
 from access_world import identities, may, members, outcome
 from access_world import calls, user, world  # noqa: F401 (fixtures)
@@ -37,8 +37,9 @@ def test_the_tables_name_every_object_of_the_extension_and_no_other(world):
         *(("view", f"cmk.{name}") for name in VIEWS),
         *(("type", name) for name in TYPES),
         *(("cast", f"({source} AS {target})") for source, target in CASTS),
-        *(("operator", f"pg_catalog.{name}(pg_catalog.{left},pg_catalog.{right})") for left, name, right in OPERATORS),
-        *((kind, name) for kind in ("operator class", "operator family") for name in OPERATOR_CLASSES),
+        *(("operator", f"pg_catalog.{name}(pg_catalog.{left},pg_catalog.{right})") for left, name, right in (*OPERATORS, *TOKEN_OPERATORS)),
+        *((kind, name) for kind in ("operator class", "operator family")
+          for name in (*OPERATOR_CLASSES, *TOKEN_CLASSES)),
         *(("schema", name) for name in SCHEMAS),
         *(("event trigger", name) for name in EVENT_TRIGGERS),
     }
@@ -138,7 +139,7 @@ def test_functions_run_as_the_table_says(world):
         words += ["strict"] * is_strict + ["pinned"] * (is_pinned and not is_definer)
         wanted[signature], seen[signature] = RUNS[schema][name], " ".join(words)
         assert is_pinned or (settings is None and not is_definer), signature
-        assert not is_leakproof, signature
+        assert is_leakproof is not LEAKPROOF.isdisjoint({name, signature.removeprefix("cmk.")}), signature
     assert seen == wanted
 
 
@@ -257,6 +258,18 @@ def test_operator_classes_sort_and_hash_for_who_has_a_grant_and_index_for_nobody
     table = f"CREATE TABLE outside.mine (c cmk_{kind})"
     index = f"CREATE INDEX ON outside.mine USING {method} (c {name})"
     assert tries(f"DO $$ BEGIN {table}; {index}; END $$") == "index_refused"
+
+
+@pytest.mark.parametrize("left, name, right", TOKEN_OPERATORS)
+def test_operators_on_tokens_answer_everybody(user, world, left, name, right):
+    values = [f"'{world.sealed[kind][place]}'::{kind}" for place, kind in enumerate((left, right))]
+    assert user[1](f"SELECT {values[0]} {name} {values[1]}") == "yes"
+
+
+@pytest.mark.parametrize("name", TOKEN_CLASSES)
+def test_tokens_are_indexed_by_everybody(user, name):
+    index = f"CREATE INDEX ON outside.mine (c {name.split()[0]})"
+    assert user[1](f"DO $$ BEGIN CREATE TABLE outside.mine (c cmk_text); {index}; END $$") == "yes"
 
 
 # Protected columns
