@@ -951,8 +951,13 @@ BEGIN
                 'What the planner makes of column = ANY (array) where it knows the tenant';
             COMMENT ON FUNCTION cmk.equal_any(pg_catalog.cmk_text, pg_catalog.%1$s[]) IS
                 'What the planner makes of column = ANY (array), and of column IN (list)';
+            CREATE FUNCTION cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.%1$s[])
+                RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_equal_any';
             COMMENT ON FUNCTION cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.%1$s) IS
                 'What the planner makes of = between two columns of a row';
+            COMMENT ON FUNCTION cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.%1$s[]) IS
+                'What the planner makes of = ANY between two columns of a row';
             COMMENT ON FUNCTION cmk.probe(pg_catalog.%1$s, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
                 'What finds a value in an index on tokens: by the current index key (1), by the other one in use (2), by the only one (3), as it is (0)';
             COMMENT ON FUNCTION cmk.probes(pg_catalog.%1$s, pg_catalog.text, pg_catalog.text) IS
@@ -3817,12 +3822,23 @@ LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH known AS MATERIALIZED (
         SELECT DISTINCT x.relation, x.index, x.kind, i.indnkeyatts,
+               -- The same of an index and its twin, which has none of the first tokens' class.
+               pg_catalog.array_replace(i.indclass::pg_catalog.oid[], next_ops.oid, first_ops.oid) AS classes,
+               NOT first_ops.oid OPERATOR(pg_catalog.=) ANY (i.indclass::pg_catalog.oid[]) AS is_whole,
+               i.indcollation::pg_catalog.text AS collations,
+               COALESCE(pg_catalog.to_jsonb(i) OPERATOR(pg_catalog.->>) 'indnullsnotdistinct', 'false') AS nulls_not_distinct,
                pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate,
                pg_catalog.pg_get_expr(i.indexprs, i.indrelid) AS expressions,
                (pg_catalog.string_to_array(i.indkey::pg_catalog.text, ' ')::pg_catalog.int2[])[1:i.indnkeyatts] AS keys
           FROM cmk_internal.columns_to_seal(unique_token_indexes."table") s
          CROSS JOIN LATERAL cmk_internal.column_indexes(s.relation, s."column") x
           JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) x.index::pg_catalog.oid
+          JOIN pg_catalog.pg_opclass first_ops
+            ON first_ops.opcname OPERATOR(pg_catalog.=) 'cmk_token_ops'
+           AND first_ops.opcnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+          JOIN pg_catalog.pg_opclass next_ops
+            ON next_ops.opcname OPERATOR(pg_catalog.=) 'cmk_token_next_ops'
+           AND next_ops.opcnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
          WHERE x.is_unique AND x.is_valid AND NOT x.is_attached)
     SELECT k.index,
            (SELECT pg_catalog.min(t.index::pg_catalog.oid)::pg_catalog.regclass
@@ -3830,6 +3846,10 @@ AS $$
              WHERE t.kind OPERATOR(pg_catalog.=) 'next index'
                AND t.relation OPERATOR(pg_catalog.=) k.relation
                AND t.keys OPERATOR(pg_catalog.=) k.keys
+               AND t.classes OPERATOR(pg_catalog.=) k.classes
+               AND t.collations OPERATOR(pg_catalog.=) k.collations
+               AND t.nulls_not_distinct OPERATOR(pg_catalog.=) k.nulls_not_distinct
+               AND t.is_whole
                AND COALESCE(t.predicate, '') OPERATOR(pg_catalog.=) COALESCE(k.predicate, '')
                AND COALESCE(t.expressions, '') OPERATOR(pg_catalog.=) COALESCE(k.expressions, ''))
       FROM known k
@@ -4483,6 +4503,8 @@ GRANT EXECUTE ON FUNCTION
     cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.cmk_text),
     cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.text),
     cmk.equal_columns(pg_catalog.text, pg_catalog.cmk_text),
+    cmk.equal_columns(pg_catalog.cmk_text, pg_catalog._text),
+    cmk.equal_columns(pg_catalog.cmk_text, pg_catalog._cmk_text),
     cmk.probe(pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
     cmk.probe(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
     cmk.probes(pg_catalog.text, pg_catalog.text, pg_catalog.text),

@@ -103,6 +103,8 @@ GRANT EXECUTE ON FUNCTION
     cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.cmk_text),
     cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.text),
     cmk.equal_columns(pg_catalog.text, pg_catalog.cmk_text),
+    cmk.equal_columns(pg_catalog.cmk_text, pg_catalog._text),
+    cmk.equal_columns(pg_catalog.cmk_text, pg_catalog._cmk_text),
     cmk.probe(pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
     cmk.probe(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text),
     cmk.probes(pg_catalog.text, pg_catalog.text, pg_catalog.text),

@@ -112,8 +112,13 @@ BEGIN
                 'What the planner makes of column = ANY (array) where it knows the tenant';
             COMMENT ON FUNCTION cmk.equal_any(pg_catalog.cmk_text, pg_catalog.%1$s[]) IS
                 'What the planner makes of column = ANY (array), and of column IN (list)';
+            CREATE FUNCTION cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.%1$s[])
+                RETURNS pg_catalog.bool LANGUAGE c STABLE PARALLEL RESTRICTED COST 100
+                AS 'MODULE_PATHNAME', 'column_equal_any';
             COMMENT ON FUNCTION cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.%1$s) IS
                 'What the planner makes of = between two columns of a row';
+            COMMENT ON FUNCTION cmk.equal_columns(pg_catalog.cmk_text, pg_catalog.%1$s[]) IS
+                'What the planner makes of = ANY between two columns of a row';
             COMMENT ON FUNCTION cmk.probe(pg_catalog.%1$s, pg_catalog.text, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
                 'What finds a value in an index on tokens: by the current index key (1), by the other one in use (2), by the only one (3), as it is (0)';
             COMMENT ON FUNCTION cmk.probes(pg_catalog.%1$s, pg_catalog.text, pg_catalog.text) IS

@@ -46,7 +46,7 @@ pub fn rotate(tenant: &str) -> Result<i32> {
     if keys.next.is_some() {
         return Err(Error::new(Reason::IndexRotationOpen).for_tenant(tenant));
     }
-    refuse_foreign_keys(tenant)?;
+    refuse_obstacles(tenant, FOREIGN_KEYS)?;
     require(&locked, &TokensOf { first: index_key_id(&keys.current), next: None })?;
     let version = locked.next_version()?;
     // Headers name an index key by four bytes: by those of no other of the tenant.
@@ -70,8 +70,8 @@ pub fn finish(tenant: &str) -> Result<bool> {
     let Ok(keys @ IndexKeys { current, next: Some(next), .. }) = expected else {
         return Ok(false);
     };
-    refuse_foreign_keys(tenant)?;
-    refuse_lone_indexes(tenant)?;
+    refuse_obstacles(tenant, FOREIGN_KEYS)?;
+    refuse_obstacles(tenant, LONE_INDEXES)?;
     // Before the lock, since that may take long. Whoever began to write before the first step may
     // not have known of it.
     token_scan::wait_for_writers()?;
@@ -125,24 +125,33 @@ fn refused(tenant: &str, found: Option<String>) -> Result<()> {
     }
 }
 
-fn refuse_foreign_keys(tenant: &str) -> Result<()> {
-    const FIND: &str = "
-        SELECT pg_catalog.format('%I on %s', c.conname, c.conrelid::pg_catalog.regclass)
-          FROM pg_catalog.pg_constraint c
-         WHERE c.contype OPERATOR(pg_catalog.=) 'f'
-           AND 'pg_catalog.===(pg_catalog.cmk_text, pg_catalog.cmk_text)'::pg_catalog.regoperator
-               OPERATOR(pg_catalog.=) ANY (c.conpfeqop)
-         ORDER BY 1";
-    refused(tenant, first(FIND, &[])?)
+/// What can't stay as it is while the tenant's values get other tokens: foreign keys that compare
+/// tokens, and, before searches go by the next key, unique indexes on tokens without a twin on the
+/// same columns by the tokens of that key. Only those of tables that hold values of the tenant.
+fn refuse_obstacles(tenant: &str, query: &str) -> Result<()> {
+    let tables = token_scan::tables_of(tenant)?;
+    refused(tenant, first(query, &[tables.into()])?)
 }
 
-/// A unique index on tokens has to have a twin, on the same columns, by the tokens of the next key.
-fn refuse_lone_indexes(tenant: &str) -> Result<()> {
-    refused(tenant, first(LONE_INDEXES, &[])?)
-}
+const FOREIGN_KEYS: &str = "
+    SELECT pg_catalog.format('%I on %s', c.conname, c.conrelid::pg_catalog.regclass)
+      FROM pg_catalog.pg_constraint c
+     CROSS JOIN LATERAL (SELECT t.relation FROM cmk_internal.table_tree(c.conrelid) t
+                         UNION SELECT t.relation FROM cmk_internal.table_tree(c.confrelid) t) t
+     WHERE c.contype OPERATOR(pg_catalog.=) 'f'
+       AND t.relation::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1)
+       AND 'pg_catalog.===(pg_catalog.cmk_text, pg_catalog.cmk_text)'::pg_catalog.regoperator
+           OPERATOR(pg_catalog.=) ANY (c.conpfeqop)
+     ORDER BY 1";
 
 const LONE_INDEXES: &str = "
-    SELECT i.index::pg_catalog.text FROM cmk_internal.lone_unique_indexes() i (index) ORDER BY 1";
+    SELECT i.index::pg_catalog.text
+      FROM cmk_internal.lone_unique_indexes() i (index)
+      JOIN pg_catalog.pg_index x
+        ON x.indexrelid OPERATOR(pg_catalog.=) i.index::pg_catalog.oid
+     CROSS JOIN LATERAL cmk_internal.table_tree(x.indrelid) t
+     WHERE t.relation::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1)
+     ORDER BY 1";
 
 fn first(query: &str, arguments: &[DatumWithOid<'_>]) -> Result<Option<String>> {
     let found = Spi::connect(|client| {

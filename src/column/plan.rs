@@ -71,6 +71,9 @@ impl Comparison {
                 let comparison = Self { column, value, collation, is_negated };
                 return (is_any && is_ours(column)).then_some(comparison);
             }
+            if (*node).type_ != pg_sys::NodeTag::T_OpExpr {
+                return None;
+            }
             let operator = &*node.cast::<pg_sys::OpExpr>();
             let [a, b] = tree::arguments(operator.args)[..] else { return None };
             let (column, value) = match (is_ours(a) && planner::column(a).is_some(), is_ours(b)) {
@@ -121,8 +124,8 @@ unsafe fn known(table: Table, number: pg_sys::AttrNumber) -> Option<(Rc<[Known]>
     Some((known, found))
 }
 
-/// Two columns of one row are compared by a function that isn't LEAKPROOF: opening both may fail,
-/// which tells of a row that a security barrier hides.
+/// What is compared with another column of its row, is compared by a function that isn't LEAKPROOF:
+/// opening both may fail, which tells of a row that a security barrier hides.
 ///
 /// # Safety
 /// A request of the planner's.
@@ -131,11 +134,11 @@ unsafe fn simplify(request: &pg_sys::SupportRequestSimplify) -> Option<Node> {
     unsafe {
         let call = &*request.fcall;
         let [a, b] = tree::arguments(call.args)[..] else { return None };
-        let (of_a, of_b) = (planner::column(a)?, planner::column(b)?);
-        let types = [pg_sys::exprType(a), pg_sys::exprType(b)];
-        if of_a.table != of_b.table {
+        let tables = |node| pg_sys::pull_varnos(request.root, node);
+        if !pg_sys::bms_overlap(tables(a), tables(b)) {
             return None;
         }
+        let types = [pg_sys::exprType(a), pg_sys::exprType(b)];
         let function = tree::function_of_cmk(c"equal_columns", &types)?;
         let arguments = [a.cast(), b.cast()];
         Some(tree::explicit_call(function, &arguments, BOOL, call.inputcollid).cast())
@@ -241,6 +244,15 @@ unsafe fn selectivity(request: &mut pg_sys::SupportRequestSelectivity) -> Option
                 any,
                 request.is_join,
                 request.varRelid,
+                request.jointype,
+                request.sjinfo,
+            )
+        } else if request.is_join {
+            pg_sys::join_selectivity(
+                request.root,
+                operator,
+                tree::list(&[column, value]),
+                request.inputcollid,
                 request.jointype,
                 request.sjinfo,
             )

@@ -3,7 +3,7 @@
 //!
 //! Never what rows say: so a search tells nothing of rows that row security hides.
 
-use super::tags;
+use super::{tags, token};
 use crate::pg::identity::current_role;
 use crate::pg::process::{ThisProcess, keyring};
 use crate::pg::registry::{invalidation, read};
@@ -49,11 +49,10 @@ impl Reach {
             };
         };
         // Whatever rows there are: an index scan fails for the same.
-        let key = keyring().look_at(process, &name, |tenant| Ok(tenant.index_keys().ok()))?;
-        match key {
-            None => keyring().require_open(process, &name)?,
-            Some(keys) => {
-                let (key, none) = ((keys.current, TokenFor::Searching), tags::of_column(b""));
+        match token::index_keys(process, &name, TokenFor::Searching) {
+            Err(error) if error.reason == Reason::NoIndexKey => {}
+            keys => {
+                let (key, none) = ((keys?.current, TokenFor::Searching), tags::of_column(b""));
                 keyring().token(process, &name, key, none, b"")?;
             }
         }

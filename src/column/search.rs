@@ -94,7 +94,7 @@ column_function!(column_probe, |call| {
         return plain(&process, &value);
     }
     let tenant = read_tenant_name(call.bytes(1))?;
-    let keys = token::index_keys(&process, tenant)?;
+    let keys = token::index_keys(&process, tenant, TokenFor::Searching)?;
     let key = match slot {
         CURRENT => Some(keys.current),
         // Of a cursor, say, that was opened before, and fetched from now.
@@ -119,7 +119,7 @@ fn probes(
 ) -> Result<pg_sys::Datum> {
     let mut found = Vec::new();
     let of_tenant = |tenant: &str, found: &mut Vec<pg_sys::Datum>| {
-        let keys = token::index_keys(process, tenant)?;
+        let keys = token::index_keys(process, tenant, TokenFor::Searching)?;
         for key in [Some(keys.current), keys.other()].into_iter().flatten() {
             found.try_reserve(values.len()).map_err(|_| Reason::OutOfMemory)?;
             for value in values {

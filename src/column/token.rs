@@ -6,21 +6,21 @@ use super::tenants;
 use crate::pg::process::{ThisProcess, keyring};
 use cmk_crypto::commitment::DekId;
 use cmk_envelope::column::{ColumnTag, Header, Token, Tokens};
-use cmk_error::{Error, Reason, Result};
+use cmk_error::{Reason, Result};
 use cmk_keyring::keyring::TokenFor;
-use cmk_keyring::tenant::{IndexKeys, Tenant, index_key_id};
+use cmk_keyring::tenant::{IndexKeys, index_key_id};
 
-/// The index keys of a tenant that is active.
+/// The index keys of a tenant, to make tokens for that purpose.
 ///
 /// # Errors
-/// `unknown_tenant`, `no_index_key`, `data_keys_missing`, `not_installed`; what a tenant in another
-/// state is refused with.
-pub fn index_keys(process: &ThisProcess, tenant: &str) -> Result<IndexKeys> {
-    let keys = |tenant: &Tenant| {
-        tenant.state.require_active().map_err(|of| Error::new(of).for_tenant(&tenant.name))?;
-        tenant.index_keys()
-    };
-    keyring().look_at(process, tenant, keys)
+/// `unknown_tenant`, `not_installed`; of a tenant without an index key what else it is refused for,
+/// else `no_index_key`.
+pub fn index_keys(process: &ThisProcess, tenant: &str, purpose: TokenFor) -> Result<IndexKeys> {
+    let keys = keyring().look_at(process, tenant, |tenant| tenant.index_keys());
+    if keys.as_ref().is_err_and(|error| error.reason == Reason::NoIndexKey) {
+        keyring().require(process, tenant, purpose)?;
+    }
+    keys
 }
 
 /// The tokens of a value that is sealed: under the tenant's current index key, and under the next
@@ -35,7 +35,7 @@ pub fn to_seal(
     search: &Search,
     clear: &[u8],
 ) -> Result<Tokens> {
-    let keys = index_keys(process, tenant)?;
+    let keys = index_keys(process, tenant, TokenFor::Sealing)?;
     let normalized = search.rule.normalization.apply(clear)?;
     let token = |id: DekId| {
         let key = (id, TokenFor::Sealing);
@@ -57,7 +57,7 @@ pub fn to_look_up(
     column: ColumnTag,
     normalized: &[u8],
 ) -> Result<Vec<Token>> {
-    let keys = index_keys(process, tenant)?;
+    let keys = index_keys(process, tenant, TokenFor::Either)?;
     let keys = [Some(keys.current), keys.other()].into_iter().flatten();
     let token = |id| {
         let key = (id, TokenFor::Either);

@@ -87,6 +87,18 @@ pub fn find_other(tenant: &str, tokens: &TokensOf) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// The tables with a searchable column that hold a value of the tenant.
+///
+/// # Errors
+/// `registry_unusable`.
+pub fn tables_of(tenant: &str) -> Result<Vec<pg_sys::Oid>> {
+    let tenant = tags::of_tenant(tenant.as_bytes());
+    let is_its = |value| header_of(value).is_some_and(|header| header.tenant == tenant);
+    let columns = columns()?.into_iter();
+    let with_values = columns.filter(|it| table_scan::any(it.table, it.number, is_its));
+    Ok(with_values.map(|column| column.table).collect())
+}
+
 /// Waits until everybody who writes to a table with a searchable column is done. Who begins
 /// meanwhile isn't waited for.
 ///

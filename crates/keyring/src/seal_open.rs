@@ -128,14 +128,15 @@ impl Keyring {
         }
     }
 
-    /// Checks everything that opening a value of the tenant would.
+    /// Checks everything that making a token for that purpose would, of a tenant that may have no
+    /// index key: by the data key that seals now.
     ///
     /// # Errors
     /// See the module's header.
-    pub fn require_open(&self, process: &impl Process, tenant: &str) -> Result<()> {
+    pub fn require(&self, process: &impl Process, tenant: &str, purpose: TokenFor) -> Result<()> {
         let current = |tenant: &Tenant| Ok(tenant.current_data_key()?.commitment.dek_id());
         let current = self.look_at(process, tenant, current)?;
-        self.with_key(process, tenant, Wanted::Open(current), |_, _, _| Ok(()))
+        self.with_key(process, tenant, Wanted::Token(current, purpose), |_, _, _| Ok(()))
     }
 
     /// The token of a normalized plaintext in a column, under one of the tenant's index keys, and

@@ -146,15 +146,17 @@ fn warming_fetches_index_keys_too() {
 }
 
 #[test]
-fn opening_is_checked_without_a_value() {
-    let (keyring, process, _) = acme();
-    keyring.require_open(&process, "acme").unwrap();
+fn what_a_token_takes_is_checked_without_an_index_key() {
+    let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme"]));
+    let require =
+        |tenant, purpose| keyring.require(&process, tenant, purpose).map_err(|error| error.reason);
+    assert_eq!(require("acme", TokenFor::Searching), Ok(()));
+    assert_eq!(process.calls.get(), 1);
     process.grant.set(Grant { encrypt: true, decrypt: false });
-    process.change("acme", |_| ());
-    let refused = keyring.require_open(&process, "acme").unwrap_err();
-    assert_eq!(refused.reason, Reason::NoGrant);
-    let unknown = keyring.require_open(&process, "bolt").unwrap_err();
-    assert_eq!(unknown.reason, Reason::UnknownTenant);
+    process.change("acme", |tenant| tenant.state = TenantState::Suspended);
+    assert_eq!(require("acme", TokenFor::Searching), Err(Reason::NoGrant));
+    assert_eq!(require("acme", TokenFor::Sealing), Err(Reason::TenantSuspended));
+    assert_eq!(require("bolt", TokenFor::Either), Err(Reason::UnknownTenant));
 }
 
 #[test]
