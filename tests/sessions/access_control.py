@@ -186,6 +186,12 @@ INTERNAL_FUNCTIONS = {
     "immutable safe caller pinned": {"concerns_tenant", "tolerated_uses"},
 }
 
+# Overloads that run otherwise than their name says.
+OVERLOADS = {
+    "cmk.equal_columns(cmk_text,text[])":     "stable restricted caller",
+    "cmk.equal_columns(cmk_text,cmk_text[])": "stable restricted caller",
+}
+
 # Who may call it needs a grant for the tenants as well, a superuser too.
 NEEDS_GRANT = {
     "warm", "seal_value", "try_text", "unprotect_column", "try_tenants", "equal", "equal_any", "equal_columns", "probe",

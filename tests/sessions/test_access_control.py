@@ -10,8 +10,8 @@ import pytest
 
 from access_control import (
     ANYBODY, APPLICATION_FUNCTIONS, CASTS, EVENT_TRIGGERS, FUNCTIONS, GUARDED, INTERNAL_FUNCTIONS, KINDS, LEAKPROOF,
-    NEEDS_GRANT, NEEDS_TABLE, NOBODY, NOT_CALLED, NOT_WRITTEN, OPENS, OPERATOR_CLASSES, OPERATORS, ROW_TYPES, SCHEMAS,
-    TABLES, TOKEN_CLASSES, TOKEN_OPERATORS, TRIGGER_FUNCTIONS, TYPE_FUNCTIONS, TYPES, VIEWS, WRITES,
+    NEEDS_GRANT, NEEDS_TABLE, NOBODY, NOT_CALLED, NOT_WRITTEN, OPENS, OPERATOR_CLASSES, OPERATORS, OVERLOADS, ROW_TYPES,
+    SCHEMAS, TABLES, TOKEN_CLASSES, TOKEN_OPERATORS, TRIGGER_FUNCTIONS, TYPE_FUNCTIONS, TYPES, VIEWS, WRITES,
 )
 from access_world import identities, may, members, outcome
 from access_world import calls, user, world  # noqa: F401 (fixtures)
@@ -137,7 +137,8 @@ def test_functions_run_as_the_table_says(world):
         # Whatever else is set with it
         is_pinned = PINNED in (settings or ())
         words += ["strict"] * is_strict + ["pinned"] * (is_pinned and not is_definer)
-        wanted[signature], seen[signature] = RUNS[schema][name], " ".join(words)
+        wanted[signature] = OVERLOADS.get(signature, RUNS[schema][name])
+        seen[signature] = " ".join(words)
         assert is_pinned or (settings is None and not is_definer), signature
         assert is_leakproof is not LEAKPROOF.isdisjoint({name, signature.removeprefix("cmk.")}), signature
     assert seen == wanted

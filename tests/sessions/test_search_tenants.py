@@ -75,6 +75,28 @@ def test_with_set_local_the_setting_ends_with_the_transaction(user, many):
     assert ids(user, f"SELECT id FROM {many} WHERE ssn = 'value 7' AND tenant_id <> 'dark'") == [ACME(7), BOLT(7)]
 
 
+def test_the_setting_counts_for_each_row_as_it_is_then(user, many):
+    sql = (f"SELECT set_config('cmk_encrypt.tenant', tenant_id, false), ssn = 'value 7' FROM {many}"
+           f" WHERE id IN ({ACME(7)}, {BOLT(7)}) ORDER BY id")
+    assert user.all(sql) == [("acme", True), ("bolt", True)]
+    user.run("SET cmk_encrypt.tenant = acme")
+    assert user.all(f"SELECT ssn = 'value 7' FROM {many} WHERE id IN ({ACME(7)}, {BOLT(7)}) ORDER BY id") == [
+        (True,), (False,)]
+
+
+def test_what_a_cursor_found_out_is_not_for_another_role(world, server, user, many):
+    other = unique("other")
+    server.execute(f"CREATE ROLE {other}")
+    server.execute(f"GRANT {other} TO {world.roles['app']}")
+    for seen in ("id, ssn = 'value 7'", "id, ssn IN ('value 7', 'x')"):
+        with user.connection.transaction(force_rollback=True):
+            user.run(f"DECLARE c CURSOR FOR SELECT {seen} FROM {many} WHERE id IN ({ACME(7)}, {BOLT(7)}) ORDER BY id")
+            assert user.all("FETCH 1 FROM c") == [(ACME(7), True)]
+            user.run(f"SET LOCAL ROLE {other}")
+            with fails("42501", "no_grant"):
+                user.run("FETCH 1 FROM c")
+
+
 # A restriction beside it
 
 TENANTS = {
