@@ -225,3 +225,15 @@ pub unsafe fn walk_query(query: *mut pg_sys::Query, walker: Walker, context: *mu
         ended
     }
 }
+
+/// The number of a column's table in the query's range table.
+#[cfg(feature = "pg14")]
+pub fn table_of(column: &pg_sys::Var) -> u32 {
+    column.varno
+}
+
+/// The same.
+#[cfg(not(feature = "pg14"))]
+pub fn table_of(column: &pg_sys::Var) -> u32 {
+    column.varno as u32
+}

@@ -191,7 +191,7 @@ pub unsafe fn column(mut node: Node) -> Option<Column> {
         }
         let var = &*node.cast::<pg_sys::Var>();
         let is_here = var.varlevelsup == 0 && var.varattno > 0 && var.varno > 0;
-        is_here.then_some(Column { table: var.varno as u32, number: var.varattno })
+        is_here.then_some(Column { table: compat::table_of(var), number: var.varattno })
     }
 }
 
