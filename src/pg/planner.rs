@@ -370,6 +370,8 @@ unsafe extern "C-unwind" fn with_replaced(node: Node, context: *mut c_void) -> N
         let replace = *context.cast::<Replace<'_>>();
         match tag(node) {
             None => node,
+            // What a sub-select is compared with has to stay what it is.
+            Some(pg_sys::NodeTag::T_SubPlan | pg_sys::NodeTag::T_AlternativeSubPlan) => node,
             Some(pg_sys::NodeTag::T_OpExpr | pg_sys::NodeTag::T_FuncExpr) => match replace(node) {
                 Some(replaced) => replaced.cast(),
                 None => compat::mutate_expression(node, with_replaced, context),
