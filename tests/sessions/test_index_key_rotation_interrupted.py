@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from columns import Client, dba, opened, reader  # noqa: F401 (fixtures)
+from columns import Client, dba, opened  # noqa: F401 (fixtures)
 from rotation import SHAPE, Load, Rotation, make_rotation, rotation  # noqa: F401 (fixtures)
 from searching import SearchWorld, world  # noqa: F401 (fixtures)
 from server import until
