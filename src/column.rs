@@ -25,6 +25,7 @@ mod modifier;
 mod open;
 mod options;
 pub mod output;
+mod plaintext;
 pub mod plan;
 mod reach;
 mod recent;

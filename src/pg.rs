@@ -6,6 +6,7 @@ mod background;
 pub mod brake;
 pub mod call;
 pub mod clock;
+pub mod collation;
 pub mod compat;
 pub mod cpu;
 pub mod datum;

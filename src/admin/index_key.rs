@@ -15,15 +15,6 @@ use cmk_kms::Purpose;
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::Spi;
 
-/// Whether the database has a searchable column.
-///
-/// # Errors
-/// `registry_unusable`.
-pub fn are_needed() -> Result<bool> {
-    first("SELECT p.label FROM cmk.protections() p WHERE p.options IS NOT NULL", &[])
-        .map(|found| found.is_some())
-}
-
 /// Makes a tenant's next index key, or its first. Returns its version.
 ///
 /// # Errors

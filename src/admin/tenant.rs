@@ -3,7 +3,8 @@
 //! `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two
 //! DBAs at once one wins and the other hears `tenant_busy`.
 
-use super::{data_key, index_key};
+use super::data_key;
+use crate::column::token_scan;
 use crate::pg::brake::{self, Target};
 use crate::pg::process::{THIS_PROCESS, keyring};
 use crate::pg::registry::tables::TENANT;
@@ -45,7 +46,7 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     let make = || keyring().make_data_key(&THIS_PROCESS, &registered, Purpose::Values);
     let made = activate.then(make).transpose().map_err(named)?;
     let make_index_key = || data_key::make(&registered, Purpose::Index);
-    let needs_index_key = activate && index_key::are_needed()?;
+    let needs_index_key = activate && token_scan::has_searchable_column()?;
     let index_key = needs_index_key.then(make_index_key).transpose()?;
     const INSERT: &str = "
         INSERT INTO cmk.tenant (tenant, key_uri, options, epoch)
@@ -98,7 +99,7 @@ pub fn alter_options(tenant: &str, options: &str) -> Result<()> {
 pub fn activate(tenant: &str) -> Result<TenantState> {
     let locked = lock(tenant, Some(TenantState::Pending))?;
     let version = data_key::add(&locked, Purpose::Values)?;
-    if index_key::are_needed()? {
+    if token_scan::has_searchable_column()? {
         let made = data_key::make(&locked, Purpose::Index)?;
         data_key::put(&locked, version + 1, Purpose::Index, &made)?;
     }

@@ -1,10 +1,10 @@
 //! Whether values of two rows are equal, and what is compared, sorted and hashed of a value: its
 //! plaintext, normalized as its column says.
 
-use super::compare::is_deterministic;
 use super::kind::Kind;
 use super::open::{Clear, open};
 use super::stored::Stored;
+use crate::pg::collation::is_deterministic;
 use crate::pg::datum::Bytea;
 use crate::pg::process::ThisProcess;
 use cmk_envelope::column::{ColumnEnvelope, Normalization, Token};

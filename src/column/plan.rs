@@ -16,7 +16,8 @@ mod index;
 use super::catalog;
 use super::kind::Kind;
 use crate::pg::known_protection::{self, Known};
-use crate::pg::planner::{self, Column, Condition, Table};
+use crate::pg::planner::expression::{self, Column};
+use crate::pg::planner::{Condition, Table};
 use crate::pg::raw::column_function;
 use crate::pg::tree::{self, Expr, ExprType};
 use pgrx::pg_sys;
@@ -76,7 +77,8 @@ impl Comparison {
             }
             let operator = &*node.cast::<pg_sys::OpExpr>();
             let [a, b] = tree::arguments(operator.args)[..] else { return None };
-            let (column, value) = match (is_ours(a) && planner::column(a).is_some(), is_ours(b)) {
+            let (column, value) = match (is_ours(a) && expression::column(a).is_some(), is_ours(b))
+            {
                 (true, _) => (a, b),
                 (false, true) => (b, a),
                 _ => return None,
@@ -164,7 +166,7 @@ pub fn table(our_type: pg_sys::Oid, table: Table) {
             let Some(tenant) = constant_equal_to(&equalities, tenant) else { continue };
             table.replace(&|node| {
                 let comparison = Comparison::of(node, our_type)?;
-                let is_it = planner::column(comparison.column) == Some(column)
+                let is_it = expression::column(comparison.column) == Some(column)
                     && !pg_sys::contain_var_clause(comparison.value);
                 let tenant = is_it.then(|| tree::as_text(tree::copy(tenant).cast()));
                 comparison.call(Some(tenant??))
@@ -187,7 +189,7 @@ unsafe fn in_join(
     unsafe {
         let comparison = Comparison::of(condition.clause(), our_type)?;
         // Between sealed values it doesn't matter who searches; and they may be hashed.
-        let is_it = planner::column(comparison.column) == Some(column)
+        let is_it = expression::column(comparison.column) == Some(column)
             && pg_sys::exprType(comparison.value) != our_type;
         let others = if is_it { table.others_in(comparison.value)? } else { return None };
         let tenant = table.equal_in_join(tenant, condition.clause(), others)?;
@@ -207,12 +209,12 @@ unsafe fn constant_equal_to(equalities: &[(Node, Node)], column: Column) -> Opti
             for (side, other) in [(*a, *b), (*b, *a)] {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    if planner::column(side) != Some(column) {
+                    if expression::column(side) != Some(column) {
                         continue;
                     }
-                    match planner::column(other) {
+                    match expression::column(other) {
                         Some(other) if !columns.contains(&other) => columns.push(other),
-                        None if planner::is_constant(other) => return Some(other),
+                        None if expression::is_constant(other) => return Some(other),
                         _ => {}
                     }
                 }

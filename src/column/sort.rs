@@ -7,11 +7,11 @@
 //! ([`Memo`]). Both are bounded by `work_mem`, and zeroed when they go, as is all memory of the
 //! library.
 
-use super::compare::is_deterministic;
 use super::equal::{comparable, open_comparable};
 use super::kind::Kind;
 use super::stored::Stored;
 use crate::pg::call::Call;
+use crate::pg::collation::is_deterministic;
 use crate::pg::datum::content;
 use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;

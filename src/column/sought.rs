@@ -5,7 +5,6 @@
 //! don't decide, are opened. Which tenants' values are looked at, [`reach`](super::reach) says:
 //! those of others are equal to nothing.
 
-use super::compare::is_deterministic;
 use super::equal::{are_sealed_alike, normalization};
 use super::kind::Kind;
 use super::open::open;
@@ -13,6 +12,7 @@ use super::reach::{Reach, Skipped};
 use super::stored::Stored;
 use super::{tags, tenants};
 use crate::pg::call::Call;
+use crate::pg::collation::is_deterministic;
 use crate::pg::process::{ThisProcess, keyring};
 use crate::pg::protected_row::kept;
 use crate::pg::settings::values::column_tenant;

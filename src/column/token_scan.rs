@@ -31,6 +31,16 @@ struct Column {
     name: String,
 }
 
+/// Whether the database has a searchable column, be there rows or not.
+///
+/// # Errors
+/// `registry_unusable`.
+pub fn has_searchable_column() -> Result<bool> {
+    const QUERY: &str = "SELECT FROM cmk.protections() p WHERE p.options IS NOT NULL";
+    let found = Spi::connect(|client| client.select(QUERY, Some(1), &[]).map(|rows| rows.len()));
+    found.map(|rows| rows > 0).map_err(|_| Reason::RegistryUnusable.into())
+}
+
 /// The searchable columns of all tables that hold rows.
 ///
 /// # Errors

@@ -2,10 +2,10 @@
 
 use super::{Column, Known, Node, constant_equal_to, known};
 use crate::column::catalog;
-use crate::column::compare::is_deterministic;
 use crate::column::kind::Kind;
 use crate::column::options::Search;
-use crate::pg::planner::{self, Table};
+use crate::pg::collation::is_deterministic;
+use crate::pg::planner::{Table, expression};
 use crate::pg::registry::read;
 use crate::pg::tree::{self, Expr, ExprType};
 use pgrx::pg_sys;
@@ -52,7 +52,7 @@ pub unsafe fn condition(request: &mut pg_sys::SupportRequestIndexCondition) -> O
             }
         }
         let table = Table::of(request);
-        let (known, at) = known(table, planner::column(column)?.number)?;
+        let (known, at) = known(table, expression::column(column)?.number)?;
         let known = &known[at];
         let search = Search::parse(known.options.as_deref().map(str::as_bytes)).ok()??;
         let is_join = pg_sys::contain_var_clause(given);
