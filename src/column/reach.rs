@@ -93,13 +93,16 @@ pub fn setting() -> Result<Option<String>> {
     name.map(|name| read_tenant_name(name.as_bytes()).map(str::to_owned)).transpose()
 }
 
-/// True of a tenant that is dark for a reason of its own. Not of a KMS that fails: then nobody
-/// could tell which values are missing.
+/// True of a tenant that is dark for a reason of its own, or that a grant names and the registry
+/// doesn't have. Not of a KMS that fails: then nobody could tell which values are missing.
 fn is_away(error: &Error) -> bool {
     error.reason.key_state() == Some(KeyState::Revoked)
         || matches!(
             error.reason,
-            Reason::TenantPending | Reason::TenantSuspended | Reason::TenantShredded
+            Reason::TenantPending
+                | Reason::TenantSuspended
+                | Reason::TenantShredded
+                | Reason::UnknownTenant
         )
 }
 

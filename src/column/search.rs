@@ -15,7 +15,7 @@ use cmk_crypto::commitment::DekId;
 use cmk_envelope::column::{ColumnTag, probe};
 use cmk_error::{Error, Reason, Result};
 use cmk_keyring::keyring::TokenFor;
-use cmk_keyring::tenant::{index_key_id, read_tenant_name};
+use cmk_keyring::tenant::{IndexKeys, index_key_id, read_tenant_name};
 use pgrx::pg_sys;
 
 /// The column that is searched.
@@ -118,8 +118,7 @@ fn probes(
     values: &[Stored<'_>],
 ) -> Result<pg_sys::Datum> {
     let mut found = Vec::new();
-    let of_tenant = |tenant: &str, found: &mut Vec<pg_sys::Datum>| {
-        let keys = token::index_keys(process, tenant, TokenFor::Searching)?;
+    let of_tenant = |tenant: &str, keys: IndexKeys, found: &mut Vec<pg_sys::Datum>| {
         for key in [Some(keys.current), keys.other()].into_iter().flatten() {
             found.try_reserve(values.len()).map_err(|_| Reason::OutOfMemory)?;
             for value in values {
@@ -133,7 +132,10 @@ fn probes(
         None => reach::setting()?,
     };
     match one {
-        Some(tenant) => of_tenant(&tenant, &mut found)?,
+        Some(tenant) => {
+            let keys = token::index_keys(process, &tenant, TokenFor::Searching)?;
+            of_tenant(&tenant, keys, &mut found)?;
+        }
         None => {
             let tenants = reach::granted()?;
             match tenants.len() {
@@ -144,14 +146,14 @@ fn probes(
             let mut skipped = Skipped::default();
             for tenant in tenants.iter() {
                 let before = found.len();
-                match of_tenant(tenant, &mut found) {
-                    // It has no values with tokens.
-                    Err(error) if error.reason == Reason::NoIndexKey => {}
-                    Err(error) => {
-                        Reach::Granted.leave_out(tenant, error, &mut skipped)?;
-                        found.truncate(before);
-                    }
-                    Ok(()) => {}
+                let keys = keyring().look_at(process, tenant, |tenant| tenant.index_keys());
+                // Without one, it has no values with tokens.
+                if keys.as_ref().is_err_and(|error| error.reason == Reason::NoIndexKey) {
+                    continue;
+                }
+                if let Err(error) = keys.and_then(|keys| of_tenant(tenant, keys, &mut found)) {
+                    Reach::Granted.leave_out(tenant, error, &mut skipped)?;
+                    found.truncate(before);
                 }
             }
         }

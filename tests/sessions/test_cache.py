@@ -127,7 +127,9 @@ def test_use_does_not_prolong_the_life_of_a_cached_key(server, app, kms, tenant)
         before, began = kms.calls(made.key_uri), time.monotonic()
         while time.monotonic() - began < 2.5:
             app.decrypt(made, envelope)
-        assert 2 <= kms.calls(made.key_uri) - before <= 3
+        # A busy machine may let the last one take long.
+        seconds = time.monotonic() - began
+        assert 2 <= kms.calls(made.key_uri) - before <= seconds + 1
 
 
 @pytest.fixture
