@@ -117,6 +117,20 @@ def test_by_grants_a_tenant_whose_key_is_revoked_is_left_out_with_one_warning(wo
 
 
 @pytest.mark.parametrize("scan", SCANS)
+def test_by_grants_a_tenant_without_an_index_key_is_neither_asked_for_nor_mentioned(world, far, scan):
+    table, arn, role, pending = far[0], world.kms.key(), unique("role"), unique("pending")
+    world.server.execute(f"CREATE ROLE {role} LOGIN")
+    world.dba.run("SELECT cmk.register_tenant(%s, %s, activate => false)", pending, arn)
+    for name in (pending, "late", "acme"):
+        grant(world.dba, name, role)
+    session = world.connect(role)
+    heard = hear(session)
+    with scanning(session, scan):
+        assert ids(session, f"SELECT id FROM {table} WHERE ssn = 'x'") == [3]
+    assert (heard, world.kms.calls(arn)) == ([], 0)
+
+
+@pytest.mark.parametrize("scan", SCANS)
 @pytest.mark.parametrize("fault, sqlstate", [({"kind": "status", "status": 500}, "58000"),
                                              ({"kind": "throttle"}, "53000")], ids=["fails", "throttles"])
 def test_by_grants_a_kms_that_fails_is_an_error_and_never_an_empty_result(world, far, scan, fault, sqlstate):
