@@ -220,7 +220,9 @@ def test_a_subscriber_that_has_the_registry_finds_at_each_step(make_server, kms_
     def copied():
         rows = "SELECT id, cmk.envelope(ssn) FROM {} ORDER BY id".format(rotation.table)
         keys = "SELECT dek_id, state FROM cmk.data_key ORDER BY 1"
-        return all(world.dba.all(sql) == there.all(sql) for sql in (rows, keys))
+        tenants = "SELECT tenant, epoch FROM cmk.tenant ORDER BY 1"
+        grants = "SELECT id FROM cmk.access ORDER BY 1"
+        return all(world.dba.all(sql) == there.all(sql) for sql in (rows, keys, tenants, grants))
 
     try:
         for _, step, _ in [("nothing", lambda: None, []), *rotation.steps()]:
