@@ -8,6 +8,7 @@
 use super::data_key;
 use super::tenant::lock;
 use crate::column::token_scan::{self, TokensOf};
+use crate::pg::guard::permitted;
 use crate::pg::registry::{read, write};
 use cmk_error::{Error, Reason, Result, quoted};
 use cmk_keyring::tenant::{IndexKeys, Tenant, TenantState, index_key_id};
@@ -37,7 +38,7 @@ pub fn rotate(tenant: &str) -> Result<i32> {
     if keys.next.is_some() {
         return Err(Error::new(Reason::IndexRotationOpen).for_tenant(tenant));
     }
-    refuse_obstacles(tenant, FOREIGN_KEYS)?;
+    refuse_obstacles(tenant, &[FOREIGN_KEYS])?;
     require(&locked, &TokensOf { first: index_key_id(&keys.current), next: None })?;
     let version = locked.next_version()?;
     // Headers name an index key by four bytes: by those of no other of the tenant.
@@ -61,8 +62,7 @@ pub fn finish(tenant: &str) -> Result<bool> {
     let Ok(keys @ IndexKeys { current, next: Some(next), .. }) = expected else {
         return Ok(false);
     };
-    refuse_obstacles(tenant, FOREIGN_KEYS)?;
-    refuse_obstacles(tenant, LONE_INDEXES)?;
+    refuse_obstacles(tenant, &[FOREIGN_KEYS, LONE_INDEXES])?;
     // Before the lock, since that may take long. Whoever began to write before the first step may
     // not have known of it.
     token_scan::wait_for_writers()?;
@@ -91,7 +91,7 @@ pub fn cancel(tenant: &str) -> Result<bool> {
         UPDATE cmk.data_key SET state = 'destroyed', wrapped = NULL
          WHERE tenant OPERATOR(pg_catalog.=) $1 AND purpose OPERATOR(pg_catalog.=) 'index'
            AND state OPERATOR(pg_catalog.=) 'next'";
-    crate::pg::guard::permitted(|| write::execute(CANCEL, &[tenant.into()])).map(|rows| rows > 0)
+    permitted(|| write::execute(CANCEL, &[tenant.into()])).map(|rows| rows > 0)
 }
 
 /// # Errors
@@ -106,22 +106,19 @@ fn require(tenant: &Tenant, tokens: &TokensOf) -> Result<()> {
     }
 }
 
-fn refused(tenant: &str, found: Option<String>) -> Result<()> {
-    match found {
-        None => Ok(()),
-        Some(found) => {
+/// Refuses what can't stay as it is while the tenant's values get other tokens: foreign keys that
+/// compare tokens, and, before searches go by the next key, unique indexes on tokens without a twin
+/// on the same columns by the tokens of that key. Only those of tables that hold values of the
+/// tenant.
+fn refuse_obstacles(tenant: &str, queries: &[&str]) -> Result<()> {
+    let tables = token_scan::tables_of(tenant)?;
+    for query in queries {
+        if let Some(found) = first(query, &[tables.clone().into()])? {
             let error = Error::new(Reason::IndexRotationRefused).for_tenant(tenant);
-            Err(error.with_info(format!("obstacle={}", quoted(&found))))
+            return Err(error.with_info(format!("obstacle={}", quoted(&found))));
         }
     }
-}
-
-/// What can't stay as it is while the tenant's values get other tokens: foreign keys that compare
-/// tokens, and, before searches go by the next key, unique indexes on tokens without a twin on the
-/// same columns by the tokens of that key. Only those of tables that hold values of the tenant.
-fn refuse_obstacles(tenant: &str, query: &str) -> Result<()> {
-    let tables = token_scan::tables_of(tenant)?;
-    refused(tenant, first(query, &[tables.into()])?)
+    Ok(())
 }
 
 const FOREIGN_KEYS: &str = "
