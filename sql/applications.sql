@@ -21,6 +21,7 @@ DECLARE
     types pg_catalog.text;
     arguments pg_catalog.text;
     body pg_catalog.text;
+    cost CONSTANT pg_catalog.int4 := 200;
 BEGIN
     FOR f IN SELECT * FROM (VALUES
         ('cmk_encrypt', 'plaintext', '{bytea}'::pg_catalog.text[], 'bytea', 'VOLATILE', 'cmk_encrypt', '{-}'::pg_catalog.text[],
@@ -29,6 +30,10 @@ BEGIN
          'Seals a text under the current data key of a tenant; aad must be given again to decrypt'),
         ('cmk_encrypt_text', 'plaintext', '{text, varchar}', 'bytea', 'VOLATILE', 'cmk_encrypt_text', '{-}',
          'Seals a text under the current data key of a tenant; aad must be given again to decrypt'),
+        ('cmk_encrypt_nested', 'plaintext', '{bytea}', 'bytea', 'VOLATILE', 'cmk_encrypt_nested', '{-}',
+         'As cmk_encrypt, also of a value that is an envelope already'),
+        ('cmk_encrypt_nested', 'plaintext', '{text, varchar}', 'bytea', 'VOLATILE', 'cmk_encrypt_nested_text', '{-}',
+         'As cmk_encrypt, also of a value that is an envelope already'),
         ('cmk_decrypt', 'ciphertext', '{bytea, text}', 'bytea', 'STABLE', 'cmk_decrypt', '{-}',
          'Opens a value that cmk_encrypt sealed for the same tenant with the same aad'),
         ('cmk_decrypt_text', 'ciphertext', '{bytea, text}', 'text', 'STABLE', 'cmk_decrypt_text', '{-}',
@@ -60,9 +65,11 @@ BEGIN
                     CASE WHEN forgive_type OPERATOR(pg_catalog.=) '_text' THEN ' DEFAULT NULL' ELSE '' END);
             END IF;
             body := CASE WHEN is_real
-                THEN pg_catalog.format($c$LANGUAGE c COST 1 AS 'MODULE_PATHNAME', '%s_wrapper'$c$, f.symbol)
-                ELSE pg_catalog.format($sql$LANGUAGE sql COST 1 AS 'SELECT pg_catalog.%I($1, $2%s, $3::pg_catalog.bytea%s)'$sql$,
-                    f.name,
+                THEN pg_catalog.format($c$LANGUAGE c COST %s %s AS 'MODULE_PATHNAME', '%s_wrapper'$c$,
+                    cost, CASE WHEN f.volatility OPERATOR(pg_catalog.=) 'STABLE' THEN 'SUPPORT cmk_internal.defer' ELSE '' END,
+                    f.symbol)
+                ELSE pg_catalog.format($sql$LANGUAGE sql COST %s AS 'SELECT pg_catalog.%I($1, $2%s, $3::pg_catalog.bytea%s)'$sql$,
+                    cost, f.name,
                     CASE WHEN f.value_name OPERATOR(pg_catalog.=) 'ciphertext' THEN '::pg_catalog.bytea' ELSE '' END,
                     CASE WHEN forgive_type OPERATOR(pg_catalog.<>) '-' THEN ', $4::pg_catalog._text' ELSE '' END)
                 END;

@@ -10,13 +10,16 @@ CREATE FUNCTION cmk.drop_guard() RETURNS pg_catalog.event_trigger
 
 -- ALWAYS: also when a restore or logical replication writes the rows; the latter fires row triggers
 -- only. The guards keep out roles that may write any table (pg_write_all_data) and so could grant
--- themselves access, or forge or forestall what the monitor tells.
+-- themselves access, or forge or forestall what the monitor tells and counts. Of the audit trail
+-- nothing is changed or deleted by anybody, its owner included.
 DO $$
 DECLARE
     guarded pg_catalog.text;
     registry CONSTANT pg_catalog.text[] := '{tenant, data_key, access, home}';
+    told CONSTANT pg_catalog.text[] := 
+        '{data_key_use, key_event, audit_event, audit_chain, reencrypt_job, reencrypt_failure}';
 BEGIN
-    FOREACH guarded IN ARRAY pg_catalog.array_append(registry, 'key_event') LOOP
+    FOREACH guarded IN ARRAY registry OPERATOR(pg_catalog.||) told LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON cmk.%1$I
                 FOR EACH STATEMENT EXECUTE FUNCTION cmk.registry_guard();

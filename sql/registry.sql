@@ -18,6 +18,12 @@ $$;
 
 CREATE SCHEMA cmk;
 
+-- Everybody may call what is in here, as it does nothing that its caller could not do, but nobody
+-- has to: cmk.protect_column(), cmk.seal_table() and their kin do, and what the planner makes of
+-- calls.
+CREATE SCHEMA cmk_internal;
+COMMENT ON SCHEMA cmk_internal IS 'Parts of the functions of cmk_encrypt; not for calling';
+
 -- The role that a grant is to: its oid, and the name by which dumps and replication find it
 -- elsewhere. Input of a name that no role has is accepted and stands for nobody. src/pg/grantee.rs
 -- says more.
@@ -67,7 +73,19 @@ CREATE TABLE cmk.tenant (
     changed_at   pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     -- The highest version that a data key of the tenant ever had: a number is never given twice,
     -- and a restore that lost data keys shows.
-    last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0)
+    last_version pg_catalog.int4 NOT NULL DEFAULT 0 CHECK (last_version OPERATOR(pg_catalog.>=) 0),
+    -- Null of one that was suspended before this column was there: then changed_at is no earlier.
+    suspended_at pg_catalog.timestamptz,
+    -- What cmk.shred_tenant() returned.
+    certificate  pg_catalog.jsonb,
+    -- Null: the server's settings. 0: never.
+    rotate_after pg_catalog.interval CHECK (rotate_after OPERATOR(pg_catalog.>=) '0'),
+    rotate_after_values pg_catalog.int8 CHECK (rotate_after_values OPERATOR(pg_catalog.>=) 0),
+    -- The key that the tenant is being moved to.
+    next_key_uri pg_catalog.text COLLATE pg_catalog."C",
+    next_options pg_catalog.jsonb
+                 CHECK (pg_catalog.jsonb_typeof(next_options) OPERATOR(pg_catalog.=) 'object'),
+    CHECK ((next_key_uri IS NULL) OPERATOR(pg_catalog.=) (next_options IS NULL))
 );
 
 CREATE TABLE cmk.data_key (
@@ -91,10 +109,23 @@ CREATE TABLE cmk.data_key (
     -- are here.
     wrapped_by  pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
     created_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    -- The same data key as the key that the tenant is being moved to wrapped it. Proven to unwrap,
+    -- and not in force.
+    next_wrapped    pg_catalog.bytea
+                CHECK (pg_catalog.octet_length(next_wrapped) OPERATOR(pg_catalog.>=) 1
+                       AND pg_catalog.octet_length(next_wrapped) OPERATOR(pg_catalog.<=) 6144),
+    next_wrapped_by pg_catalog.text COLLATE pg_catalog."C",
     PRIMARY KEY (tenant, version),
+    CHECK ((next_wrapped IS NULL) OPERATOR(pg_catalog.=) (next_wrapped_by IS NULL)),
+    -- A data key is destroyed when all of its wrappings are.
+    CHECK (state OPERATOR(pg_catalog.<>) 'destroyed' OR next_wrapped IS NULL),
     CHECK ((state OPERATOR(pg_catalog.=) 'destroyed') OPERATOR(pg_catalog.=) (wrapped IS NULL)),
     CHECK (state OPERATOR(pg_catalog.<>) 'next' OR purpose OPERATOR(pg_catalog.=) 'index')
 );
+
+-- ANALYZE would keep samples of wrapped data keys, also of those that are destroyed later.
+ALTER TABLE cmk.data_key ALTER COLUMN wrapped SET STATISTICS 0,
+    ALTER COLUMN next_wrapped SET STATISTICS 0;
 
 CREATE UNIQUE INDEX data_key_one_current ON cmk.data_key (tenant, purpose)
     WHERE state OPERATOR(pg_catalog.=) 'current';
@@ -105,6 +136,19 @@ CREATE UNIQUE INDEX data_key_one_next ON cmk.data_key (tenant, purpose)
 CREATE INDEX data_key_other_index_keys ON cmk.data_key (tenant)
     WHERE purpose OPERATOR(pg_catalog.=) 'index' AND state OPERATOR(pg_catalog.=) ANY ('{next, retired}');
 
+-- How many values each data key has sealed, at least, as far as the monitor gathered it. Not
+-- announced to sessions. A data key may have several rows, which add up: the monitor of a
+-- subscriber writes its own beside those of the publisher.
+CREATE TABLE cmk.data_key_use (
+    id          pg_catalog.uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    tenant      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    version     pg_catalog.int4 NOT NULL,
+    sealed      pg_catalog.int8 NOT NULL CHECK (sealed OPERATOR(pg_catalog.>=) 0),
+    counted_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()
+) WITH (fillfactor = 50);
+
+CREATE INDEX data_key_use_tenant_version ON cmk.data_key_use (tenant, version);
+
 CREATE TABLE cmk.access (
     tenant      pg_catalog.text COLLATE pg_catalog."C",
     role        cmk.grantee NOT NULL,
@@ -113,6 +157,8 @@ CREATE TABLE cmk.access (
     granted_at  pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     -- Without a primary key, a publication of all tables would forbid every revocation.
     id          pg_catalog.uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    -- It counts while cmk_encrypt.tenant names the tenant.
+    bound       pg_catalog.bool NOT NULL DEFAULT false,
     CHECK (encrypt OR decrypt)
 );
 
@@ -132,21 +178,106 @@ CREATE TABLE cmk.key_event (
 
 CREATE INDEX key_event_tenant_at ON cmk.key_event (tenant, at);
 
+-- What administrators did: a chain of events for each tenant and each database that wrote it down.
+-- Written by src/pg/audit/write.rs when a transaction commits; crates/audit has the hash. Text that
+-- was hashed is kept as it was: json, not jsonb.
+CREATE TABLE cmk.audit_event (
+    -- '*', which no tenant can be named: every tenant.
+    tenant           pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    origin           pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    number           pg_catalog.int8 NOT NULL CHECK (number OPERATOR(pg_catalog.>=) 1),
+    at               pg_catalog.timestamptz NOT NULL,
+    session_role     pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    acting_role      pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    client_address   pg_catalog.text COLLATE pg_catalog."C",
+    application_name pg_catalog.text COLLATE pg_catalog."C",
+    database         pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    transaction      pg_catalog.xid8 NOT NULL,
+    act              pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    data_key         pg_catalog.int4,
+    before           pg_catalog.json,
+    after            pg_catalog.json,
+    kms_request_ids  pg_catalog.text[] COLLATE pg_catalog."C" NOT NULL DEFAULT '{}',
+    previous_hash    pg_catalog.bytea NOT NULL
+                     CHECK (pg_catalog.octet_length(previous_hash) OPERATOR(pg_catalog.=) 32),
+    hash             pg_catalog.bytea NOT NULL
+                     CHECK (pg_catalog.octet_length(hash) OPERATOR(pg_catalog.=) 32),
+    PRIMARY KEY (tenant, origin, number)
+);
+
+CREATE INDEX audit_event_at ON cmk.audit_event (at);
+
+-- The last event of each chain: that its end was cut off shows here.
+CREATE TABLE cmk.audit_chain (
+    tenant           pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    origin           pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+    number           pg_catalog.int8 NOT NULL,
+    hash             pg_catalog.bytea NOT NULL,
+    at               pg_catalog.timestamptz NOT NULL,
+    PRIMARY KEY (tenant, origin)
+);
+
+-- What is known of re-encryptions: of each column of each table that it last ran on, how far it
+-- got, and rows that it could not do. This is about this server's tables, by their oids, and no
+-- dump carries it: what is left to do stands in the values.
+CREATE TABLE cmk.reencrypt_job (
+    relation      pg_catalog.oid NOT NULL,
+    attnum        pg_catalog.int2 NOT NULL,
+    -- running, unless its session is gone: done, incomplete (rows are left), failed.
+    state         pg_catalog.text COLLATE pg_catalog."C" NOT NULL
+                  CHECK (state OPERATOR(pg_catalog.=) ANY ('{running, done, incomplete, failed}')),
+    only_tenant   pg_catalog.text COLLATE pg_catalog."C",
+    run_by        pg_catalog.name NOT NULL,
+    pass          pg_catalog.int4 NOT NULL DEFAULT 1,
+    blocks_done   pg_catalog.int8 NOT NULL DEFAULT 0,
+    blocks        pg_catalog.int8 NOT NULL DEFAULT 0,
+    rows_done     pg_catalog.int8 NOT NULL DEFAULT 0,
+    rows_estimate pg_catalog.int8 NOT NULL DEFAULT 0,
+    failed_rows   pg_catalog.int8 NOT NULL DEFAULT 0,
+    -- Whether its beginning is an event; of a table without a value of any tenant's it is not.
+    is_audited    pg_catalog.bool NOT NULL DEFAULT false,
+    -- Values under older data keys that the last look found, by data key; null before that.
+    left_over     pg_catalog.jsonb,
+    last_error    pg_catalog.text,
+    started       pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    updated       pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (relation, attnum)
+);
+
+CREATE TABLE cmk.reencrypt_failure (
+    id        pg_catalog.uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    relation  pg_catalog.oid NOT NULL,
+    attnum    pg_catalog.int2 NOT NULL,
+    -- Of the row: its primary key. {"tenant": …} stands for all rows of that tenant.
+    key       pg_catalog.jsonb NOT NULL,
+    reason    pg_catalog.text NOT NULL,
+    at        pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+
+CREATE INDEX reencrypt_failure_job ON cmk.reencrypt_failure (relation, attnum);
+
 -- The database that this registry belongs to. CREATE DATABASE ... TEMPLATE copies the row, and so
 -- is noticed; a dump leaves it out. A subscriber may get its publisher's row beside its own, so
 -- there is no key.
 CREATE TABLE cmk.home (
-    database    pg_catalog.oid NOT NULL
+    database    pg_catalog.oid NOT NULL,
+    -- PostgreSQL asks whoever reads a view for the right to call its functions. So those behind
+    -- cmk.status and the like are everybody's, and answer only to this word, which the views read
+    -- with the rights of their owner.
+    pass        pg_catalog.uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
 );
 ALTER TABLE cmk.home REPLICA IDENTITY FULL;
-INSERT INTO cmk.home
+INSERT INTO cmk.home (database)
     SELECT d.oid FROM pg_catalog.pg_database d
      WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
 
 -- One statement each: they all update the same row of pg_extension.
 SELECT pg_catalog.pg_extension_config_dump('cmk.tenant', '');
 SELECT pg_catalog.pg_extension_config_dump('cmk.data_key', '');
+SELECT pg_catalog.pg_extension_config_dump('cmk.data_key_use', '');
 SELECT pg_catalog.pg_extension_config_dump('cmk.key_event', '');
+SELECT pg_catalog.pg_extension_config_dump('cmk.audit_event', '');
+SELECT pg_catalog.pg_extension_config_dump('cmk.audit_chain', '');
 -- Not the grants of dropped roles, nor those that came for a role which wasn't there and is
 -- somebody else by now: where they are restored, that name would get them.
 SELECT pg_catalog.pg_extension_config_dump('cmk.access', $$

@@ -16,27 +16,91 @@ AS $$
 $$;
 
 CREATE VIEW cmk.tenants AS
-    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at
+    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at,
+           t.suspended_at, t.next_key_uri,
+           CASE WHEN t.next_key_uri IS NOT NULL THEN counted.rewrapped END AS rewrapped,
+           CASE WHEN t.next_key_uri IS NOT NULL
+                THEN counted.wrapped OPERATOR(pg_catalog.-) counted.rewrapped END AS remaining
       FROM cmk.tenant t
       LEFT JOIN cmk.data_key current
              ON current.tenant OPERATOR(pg_catalog.=) t.tenant
             AND current.state OPERATOR(pg_catalog.=) 'current'
             AND current.purpose OPERATOR(pg_catalog.=) 'values'
-     CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys
+     CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys,
+                                pg_catalog.count(k.wrapped) AS wrapped,
+                                pg_catalog.count(*) FILTER (WHERE k.next_wrapped_by OPERATOR(pg_catalog.=) t.next_key_uri)
+                                    AS rewrapped
                            FROM cmk.data_key k
                           WHERE k.tenant OPERATOR(pg_catalog.=) t.tenant) counted;
 
+-- The functions behind these views answer to the word in cmk.home alone: see there. With the
+-- default estimate of a thousand rows each, PostgreSQL would compile a look at the views (jit).
+ALTER FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.uuid) ROWS 1;
+ALTER FUNCTION cmk.server_facts(pg_catalog.uuid) ROWS 1;
+ALTER FUNCTION cmk.backend_cache_stats(pg_catalog.uuid) ROWS 1;
+ALTER FUNCTION cmk.key_copies(pg_catalog.text) ROWS 1;
+
+CREATE VIEW cmk.server AS
+    SELECT f.preloaded, f.keyring_worker, f.monitor_configured, f.watched,
+           pg_catalog.make_interval(secs => f.cache_ttl) AS cache_ttl,
+           pg_catalog.make_interval(secs => f.promised_bound) AS promised_bound,
+           f.tenants_forgotten, f.dropped_for_room,
+           f.hits, f.misses, f.kms_calls, f.kms_failures, f.waits, f.refused
+      FROM cmk.server_facts((SELECT h.pass FROM cmk.home h LIMIT 1)) f;
+
+-- What KMS said last stands in memory, which a restart empties. Where a monitor watches, what it
+-- wrote down then goes on, until KMS is asked again. Of the time before a tenant became active,
+-- whatever was known is past: KMS made a data key since.
 CREATE VIEW cmk.status AS
-    SELECT t.tenant, t.state AS tenant_state, s.key_state, s.reason, s.info,
-           pg_catalog.to_timestamp(s.since) AS since,
+    SELECT t.tenant, t.state AS tenant_state, k.key_state, k.reason, k.info, k.since,
            pg_catalog.to_timestamp(s.last_success) AS last_success,
            pg_catalog.to_timestamp(s.last_failure) AS last_failure,
            s.hits, s.misses, s.kms_calls, s.kms_failures, s.waits, s.refused,
-           s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide
-      FROM cmk.tenant t CROSS JOIN LATERAL cmk.key_status(t.tenant) s;
+           s.p50_ms, s.p95_ms, s.p99_ms, s.holders, s.server_wide,
+           CASE WHEN t.state OPERATOR(pg_catalog.=) 'active' THEN k.dark_since
+                WHEN t.state OPERATOR(pg_catalog.<>) 'pending' THEN LEAST(t.changed_at, k.dark_since)
+                END AS dark_since,
+           w.watched, s.warnings, k.from_history,
+           pg_catalog.make_interval(secs => s.worst_case) AS worst_case
+      FROM cmk.server_facts((SELECT h.pass FROM cmk.home h LIMIT 1)) w
+     CROSS JOIN cmk.tenant t
+     CROSS JOIN LATERAL cmk.key_status(t.tenant, (SELECT h.pass FROM cmk.home h LIMIT 1)) s
+      LEFT JOIN cmk.data_key first_key
+             ON first_key.tenant OPERATOR(pg_catalog.=) t.tenant
+            AND first_key.version OPERATOR(pg_catalog.=) 1
+     CROSS JOIN LATERAL (
+        SELECT s.key_state IS NOT NULL
+               AND NOT COALESCE(pg_catalog.to_timestamp(GREATEST(s.last_success, s.last_failure))
+                                OPERATOR(pg_catalog.<) first_key.created_at, false) AS is_known) now
+      LEFT JOIN LATERAL (
+        SELECT e.event, e.reason, e.info, e.at
+          FROM cmk.key_event e
+         WHERE w.monitor_configured
+           AND (NOT now.is_known OR s.is_first AND s.key_state OPERATOR(pg_catalog.<>) 'usable')
+           AND e.tenant OPERATOR(pg_catalog.=) t.tenant
+           AND e.at OPERATOR(pg_catalog.>=) first_key.created_at
+           AND e.event OPERATOR(pg_catalog.=) ANY ('{usable, revoked, unreachable, throttled, misconfigured}')
+         ORDER BY e.at DESC LIMIT 1) past ON true
+     CROSS JOIN LATERAL (
+        SELECT s.key_state, s.reason, s.info, false AS from_history,
+               CASE WHEN past.event OPERATOR(pg_catalog.=) s.key_state
+                    THEN LEAST(pg_catalog.to_timestamp(s.since), past.at)
+                    ELSE pg_catalog.to_timestamp(s.since) END AS since,
+               CASE WHEN past.event OPERATOR(pg_catalog.=) s.key_state
+                    THEN LEAST(pg_catalog.to_timestamp(s.dark_since), dark.since)
+                    ELSE pg_catalog.to_timestamp(s.dark_since) END AS dark_since
+          FROM (SELECT CASE WHEN past.event OPERATOR(pg_catalog.=) 'revoked' THEN past.at
+                            ELSE GREATEST(past.at, pg_catalog.pg_postmaster_start_time()) END AS since) dark
+         WHERE now.is_known
+        UNION ALL
+        SELECT past.event, past.reason, past.info, past.event IS NOT NULL, past.at,
+               CASE WHEN past.event OPERATOR(pg_catalog.=) 'revoked' THEN past.at
+                    WHEN past.event OPERATOR(pg_catalog.<>) 'usable'
+                     AND s.holders OPERATOR(pg_catalog.=) 0
+                    THEN GREATEST(past.at, pg_catalog.pg_postmaster_start_time()) END
+         WHERE NOT now.is_known) k;
 
--- An STS session of an assumed role outlives the role's withdrawal by up to 15 minutes. Not STRICT,
--- so that a NULL is an error, as is a tenant that isn't registered.
+-- Not STRICT, so that a NULL is an error, as is a tenant that isn't registered.
 CREATE FUNCTION cmk.revocation_bound(
     tenant pg_catalog.text,
     OUT dark_within pg_catalog.interval, OUT copies_until pg_catalog.timestamptz,
@@ -44,12 +108,10 @@ CREATE FUNCTION cmk.revocation_bound(
     OUT server_wide pg_catalog.bool)
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_catalog.make_interval(secs => c.lives_on),
+    SELECT pg_catalog.make_interval(secs => CASE WHEN c.is_dark THEN 0 ELSE c.lives_on END),
            pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => c.lives_on),
            c.holders,
-           GREATEST(pg_catalog.make_interval(secs => c.ttl), pg_catalog.make_interval(secs => c.lives_on))
-           OPERATOR(pg_catalog.+)
-           CASE WHEN c.assumed_role THEN '15 min'::pg_catalog.interval ELSE '0'::pg_catalog.interval END,
+           GREATEST(pg_catalog.make_interval(secs => c.worst_case), pg_catalog.make_interval(secs => c.lives_on)),
            c.server_wide
       FROM cmk.key_copies(revocation_bound.tenant) c
 $$;
@@ -59,6 +121,7 @@ CREATE VIEW cmk.cache AS
            pg_catalog.make_interval(secs => age_seconds) AS age,
            pg_catalog.make_interval(secs => expires_in_seconds) AS expires_in,
            hits
-      FROM cmk.backend_cache();
+      FROM cmk.backend_cache((SELECT h.pass FROM cmk.home h LIMIT 1));
 
-CREATE VIEW cmk.cache_stats AS SELECT * FROM cmk.backend_cache_stats();
+CREATE VIEW cmk.cache_stats AS
+    SELECT * FROM cmk.backend_cache_stats((SELECT h.pass FROM cmk.home h LIMIT 1));

@@ -13,15 +13,18 @@
 //! ([`token_order`]). The planner is told how to use one ([`plan`]): it is searched for probes
 //! ([`search`]), for the tenants whose values are meant ([`reach`]).
 
+pub mod already_sealed;
 mod analyze;
 mod cast;
 mod catalog;
 mod check;
 mod compare;
+pub mod data_key_scan;
 mod equal;
 mod input;
 mod kind;
 mod modifier;
+mod newest;
 mod open;
 mod options;
 pub mod output;
@@ -29,6 +32,7 @@ mod plaintext;
 pub mod plan;
 mod reach;
 mod recent;
+mod reencrypt;
 mod seal;
 pub mod seal_batch;
 mod seal_value;

@@ -11,19 +11,24 @@ mod sql;
 
 pgrx::pg_module_magic!();
 pgrx::extension_sql_file!("../sql/registry.sql", name = "registry", bootstrap);
-pgrx::extension_sql_file!("../sql/applications.sql", name = "applications");
-pgrx::extension_sql_file!("../sql/columns/types.sql", name = "types");
+pgrx::extension_sql_file!("../sql/planning.sql", name = "planning");
+pgrx::extension_sql_file!(
+    "../sql/applications.sql",
+    name = "applications",
+    requires = ["planning"]
+);
+pgrx::extension_sql_file!("../sql/columns/types.sql", name = "types", requires = ["planning"]);
 pgrx::extension_sql_file!("../sql/columns/operators.sql", name = "operators", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/sealing.sql", name = "sealing", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/search.sql", name = "search", requires = ["operators"]);
 pgrx::extension_sql_file!("../sql/columns/tokens.sql", name = "tokens", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/columns/wire.sql", name = "wire", requires = ["types"]);
 pgrx::extension_sql_file!("../sql/guards.sql", name = "guards");
-pgrx::extension_sql_file!("../sql/check.sql", name = "check");
 pgrx::extension_sql_file!(
     "../sql/views.sql",
     name = "views",
-    requires = [envelope_header, key_status, key_copies, backend_cache, backend_cache_stats]
+    requires =
+        [envelope_header, key_status, key_copies, server_facts, backend_cache, backend_cache_stats]
 );
 pgrx::extension_sql_file!(
     "../sql/protect/names.sql",
@@ -101,9 +106,54 @@ pgrx::extension_sql_file!(
     requires = ["protect", "views"]
 );
 pgrx::extension_sql_file!(
+    "../sql/check.sql",
+    name = "check",
+    requires = ["protect_lint", "protect_keys"]
+);
+pgrx::extension_sql_file!(
     "../sql/protect/comments.sql",
     name = "protect_comments",
     requires = ["protect_rotation", "protect_lint", "protect_keys"]
+);
+pgrx::extension_sql_file!(
+    "../sql/audit.sql",
+    name = "audit",
+    requires = ["protect_names", verify_audit, raise]
+);
+pgrx::extension_sql_file!(
+    "../sql/reencrypt/values.sql",
+    name = "reencrypt_values",
+    requires = ["protect_names"]
+);
+pgrx::extension_sql_file!(
+    "../sql/reencrypt/jobs.sql",
+    name = "reencrypt_jobs",
+    requires = ["audit", "reencrypt_values"]
+);
+pgrx::extension_sql_file!(
+    "../sql/reencrypt/targets.sql",
+    name = "reencrypt_targets",
+    requires = ["reencrypt_values", "protect"]
+);
+pgrx::extension_sql_file!(
+    "../sql/reencrypt/batch.sql",
+    name = "reencrypt_batch",
+    requires = ["reencrypt_targets"]
+);
+pgrx::extension_sql_file!(
+    "../sql/reencrypt/reencrypt.sql",
+    name = "reencrypt",
+    requires = ["reencrypt_batch", "reencrypt_jobs"]
+);
+pgrx::extension_sql_file!(
+    "../sql/reencrypt/usage.sql",
+    name = "reencrypt_usage",
+    requires = ["reencrypt_values"]
+);
+pgrx::extension_sql_file!(
+    "../sql/reencrypt/comments.sql",
+    name = "reencrypt_comments",
+    requires = ["reencrypt", "reencrypt_usage", retire_keys]
 );
 pgrx::extension_sql_file!("../sql/finalize.sql", name = "finalize", finalize);
 
@@ -122,6 +172,7 @@ pub extern "C-unwind" fn _PG_init() {
     let (begin, any, table) = (column::plan::our_type, column::plan::any, column::plan::table);
     pg::planner::install(pg::planner::Rewrite { begin, any, table });
     pg::known_protection::register_callback();
+    pg::monitor::install(admin::rotation::BY_MONITOR);
 }
 
 /// What `cargo pgrx test` asks for.

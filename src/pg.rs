@@ -1,7 +1,9 @@
 //! Glue to PostgreSQL. `sql` declares functions, `admin` calls SPI; everything that is unsafe about
 //! the server is here, and so is what the keyring asks of a backend.
 
+mod actor;
 pub mod array;
+pub mod audit;
 mod background;
 pub mod brake;
 pub mod call;
@@ -10,6 +12,7 @@ pub mod collation;
 pub mod compat;
 pub mod cpu;
 pub mod datum;
+mod descriptors;
 pub mod destination;
 pub mod elog;
 pub mod error_context;
@@ -20,16 +23,23 @@ pub mod guard;
 pub mod holders;
 pub mod identity;
 pub mod interrupt;
+pub mod job_lock;
 mod keyring_worker;
+mod kms_trail;
 pub mod known_protection;
-mod monitor;
+pub mod latest;
+mod log_limit;
+pub mod monitor;
+mod object_lock;
 pub mod planner;
 pub mod process;
 pub mod protected_row;
 pub mod protection;
-mod providers;
+pub mod providers;
 pub mod raw;
 pub mod registry;
+pub mod relation;
+mod renewer;
 pub mod report;
 pub mod running;
 pub mod scratch;
@@ -37,8 +47,10 @@ pub mod settings;
 pub mod shared_memory;
 pub mod sort_support;
 pub mod statement;
+pub mod statement_number;
+pub mod statistics;
 pub mod table_scan;
-mod transaction;
+pub mod transaction;
 pub mod tree;
 mod undumpable;
 

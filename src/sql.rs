@@ -7,19 +7,26 @@
 // pgrx keeps an error's code, detail and hint only if it is returned as its own, large, type.
 #![allow(clippy::result_large_err)]
 
+mod audit;
 #[cfg(feature = "bench")]
 mod bench;
+mod cache;
 mod column;
 mod encrypt;
 mod grant;
+mod identity;
 mod index_key;
 mod inspect;
 mod maintenance;
+mod onboarding;
+mod retire;
+mod rewrap;
 mod status;
 mod tenant;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 mod token;
+mod verify;
 
 /// Tells pgrx of the schema that `sql/registry.sql` creates.
 #[pgrx::pg_schema]

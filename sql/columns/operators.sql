@@ -26,7 +26,7 @@ BEGIN
         LOOP
             EXECUTE pg_catalog.format($sql$
                 CREATE FUNCTION pg_catalog.cmk_%1$s_%2$s(pg_catalog.cmk_%1$s, pg_catalog.cmk_%1$s)
-                    RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                    RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
                     AS 'MODULE_PATHNAME', 'column_%1$s_%2$s';
                 CREATE OPERATOR pg_catalog.%3$s (FUNCTION = pg_catalog.cmk_%1$s_%2$s,
                     LEFTARG = pg_catalog.cmk_%1$s, RIGHTARG = pg_catalog.cmk_%1$s, %4$s);
@@ -36,15 +36,15 @@ BEGIN
         END LOOP;
         EXECUTE pg_catalog.format($sql$
             CREATE FUNCTION pg_catalog.cmk_%1$s_cmp(pg_catalog.cmk_%1$s, pg_catalog.cmk_%1$s)
-                RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
                 AS 'MODULE_PATHNAME', 'column_%1$s_cmp';
             CREATE FUNCTION pg_catalog.cmk_%1$s_sort(pg_catalog.internal) RETURNS pg_catalog.void
                 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'column_%1$s_sort';
             CREATE FUNCTION pg_catalog.cmk_%1$s_hash(pg_catalog.cmk_%1$s) RETURNS pg_catalog.int4
-                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
                 AS 'MODULE_PATHNAME', 'column_%1$s_hash';
             CREATE FUNCTION pg_catalog.cmk_%1$s_hash(pg_catalog.cmk_%1$s, pg_catalog.int8)
-                RETURNS pg_catalog.int8 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                RETURNS pg_catalog.int8 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
                 AS 'MODULE_PATHNAME', 'column_%1$s_hash_extended';
             CREATE OPERATOR CLASS pg_catalog.cmk_%1$s_sort_ops DEFAULT FOR TYPE pg_catalog.cmk_%1$s
                 USING btree AS
@@ -77,10 +77,10 @@ BEGIN
     LOOP
         EXECUTE pg_catalog.format($sql$
             CREATE FUNCTION pg_catalog.cmk_text_%1$s(pg_catalog.cmk_text, pg_catalog.text)
-                RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
                 AS 'MODULE_PATHNAME', 'column_text_%1$s';
             CREATE FUNCTION pg_catalog.cmk_text_%1$s(pg_catalog.text, pg_catalog.cmk_text)
-                RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                RETURNS pg_catalog.bool LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
                 AS 'MODULE_PATHNAME', 'column_text_%1$s';
             CREATE OPERATOR pg_catalog.%2$s (FUNCTION = pg_catalog.cmk_text_%1$s,
                 LEFTARG = pg_catalog.cmk_text, RIGHTARG = pg_catalog.text,
@@ -124,10 +124,10 @@ END
 $$;
 
 CREATE FUNCTION pg_catalog.cmk_text_cmp(pg_catalog.cmk_text, pg_catalog.text)
-    RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
     AS 'MODULE_PATHNAME', 'column_text_cmp';
 CREATE FUNCTION pg_catalog.cmk_text_cmp(pg_catalog.text, pg_catalog.cmk_text)
-    RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    RETURNS pg_catalog.int4 LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
     AS 'MODULE_PATHNAME', 'column_text_cmp';
 ALTER OPERATOR FAMILY pg_catalog.cmk_text_sort_ops USING btree ADD
     OPERATOR 3 pg_catalog.= (pg_catalog.cmk_text, pg_catalog.text),

@@ -22,7 +22,7 @@ BEGIN
                 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_envelope';
             CREATE FUNCTION cmk.seal_value(value pg_catalog.%1$s, tenant pg_catalog.text,
                     label pg_catalog.text, options pg_catalog.text DEFAULT NULL)
-                RETURNS pg_catalog.cmk_%1$s LANGUAGE c VOLATILE PARALLEL RESTRICTED
+                RETURNS pg_catalog.cmk_%1$s LANGUAGE c VOLATILE PARALLEL RESTRICTED COST 200
                 AS 'MODULE_PATHNAME', 'column_%1$s_seal_value';
             COMMENT ON FUNCTION cmk.sealed(pg_catalog.cmk_%1$s, pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
                 'CHECK constraint of a protected column: the value is sealed, for this tenant and this column';
@@ -38,7 +38,8 @@ END
 $$;
 
 CREATE FUNCTION cmk.try_text(value pg_catalog.cmk_text) RETURNS pg_catalog.text
-    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100 AS 'MODULE_PATHNAME', 'column_try_text';
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
+    AS 'MODULE_PATHNAME', 'column_try_text';
 COMMENT ON FUNCTION cmk.seal() IS 'The trigger that seals the values of protected columns';
 COMMENT ON FUNCTION cmk.seals(pg_catalog.text, "any") IS
     'Names a protected column''s label and its tenant in the condition of the sealing trigger';

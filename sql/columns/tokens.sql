@@ -1,8 +1,8 @@
 -- Tokens for an index of an application's own: the same that a searchable column of that label has.
 -- For every combination of types that somebody could lay beside it, as sql/applications.sql says.
 --
--- STABLE, so that an index can be used. The planner may then run it to estimate what it will find:
--- in a sub-select, (SELECT cmk_search_token(…)), it does not.
+-- STABLE, so that an index can be used. The planner does not run it to estimate what it will find:
+-- see sql/planning.sql.
 DO $$
 DECLARE
     f pg_catalog.record;
@@ -23,7 +23,8 @@ BEGIN
                     EXECUTE pg_catalog.format($sql$
                         CREATE FUNCTION pg_catalog.%1$s(tenant pg_catalog.%2$s, value pg_catalog.%3$s,
                                 label pg_catalog.%4$s, normalization pg_catalog.text DEFAULT NULL)
-                            RETURNS pg_catalog.%5$s LANGUAGE c STABLE PARALLEL RESTRICTED COST 100
+                            RETURNS pg_catalog.%5$s LANGUAGE c STABLE PARALLEL RESTRICTED COST 200
+                            SUPPORT cmk_internal.defer
                             AS 'MODULE_PATHNAME', '%1$s_wrapper';
                         COMMENT ON FUNCTION pg_catalog.%1$s(pg_catalog.%2$s, pg_catalog.%3$s, pg_catalog.%4$s, pg_catalog.text) IS %6$L;
                         $sql$, f.name, tenant_type, value_type, label_type, f.result, f.comment);

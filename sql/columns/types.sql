@@ -42,7 +42,7 @@ BEGIN
                 ANALYZE = pg_catalog.cmk_column_analyze,
                 INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = external%3$s);
             CREATE FUNCTION pg_catalog.%2$s(pg_catalog.cmk_%1$s) RETURNS pg_catalog.%2$s
-                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+                LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
                 AS 'MODULE_PATHNAME', 'column_%1$s_reveal';
             CREATE CAST (pg_catalog.cmk_%1$s AS pg_catalog.%2$s)
                 WITH FUNCTION pg_catalog.%2$s(pg_catalog.cmk_%1$s) AS IMPLICIT;
@@ -63,10 +63,27 @@ $$;
 CREATE CAST (pg_catalog.text AS pg_catalog.cmk_text) WITHOUT FUNCTION AS ASSIGNMENT;
 CREATE CAST (pg_catalog.varchar AS pg_catalog.cmk_text) WITHOUT FUNCTION AS ASSIGNMENT;
 CREATE FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) RETURNS pg_catalog.varchar
-    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
     AS 'MODULE_PATHNAME', 'column_text_reveal';
 CREATE CAST (pg_catalog.cmk_text AS pg_catalog.varchar)
     WITH FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) AS IMPLICIT;
+
+-- Without casts of their own these would be printed and read: ciphertext where that is printed, and
+-- blanks that a char(n) is filled up with.
+CREATE FUNCTION pg_catalog.bpchar(pg_catalog.cmk_text) RETURNS pg_catalog.bpchar
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
+    AS 'MODULE_PATHNAME', 'column_text_reveal';
+CREATE CAST (pg_catalog.cmk_text AS pg_catalog.bpchar)
+    WITH FUNCTION pg_catalog.bpchar(pg_catalog.cmk_text) AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.name(pg_catalog.cmk_text) RETURNS pg_catalog.name
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED COST 200 SET search_path = pg_catalog, pg_temp
+    AS 'SELECT pg_catalog.name(pg_catalog.text($1))';
+CREATE CAST (pg_catalog.cmk_text AS pg_catalog.name)
+    WITH FUNCTION pg_catalog.name(pg_catalog.cmk_text) AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.cmk_text(pg_catalog.bpchar) RETURNS pg_catalog.cmk_text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_bpchar_conceal';
+CREATE CAST (pg_catalog.bpchar AS pg_catalog.cmk_text)
+    WITH FUNCTION pg_catalog.cmk_text(pg_catalog.bpchar) AS ASSIGNMENT;
 
 -- A bytea or jsonb may begin with any byte, so a mark goes before it until it is sealed.
 CREATE FUNCTION pg_catalog.cmk_bytea(pg_catalog.bytea) RETURNS pg_catalog.cmk_bytea
@@ -83,7 +100,7 @@ CREATE CAST (pg_catalog.json AS pg_catalog.cmk_jsonb)
     WITH FUNCTION pg_catalog.cmk_jsonb(pg_catalog.json) AS ASSIGNMENT;
 -- What row_to_json() calls. Not implicit, because json has operators of the same names as jsonb.
 CREATE FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) RETURNS pg_catalog.json
-    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
     AS 'MODULE_PATHNAME', 'column_json_reveal';
 CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.json)
     WITH FUNCTION pg_catalog.json(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
@@ -91,16 +108,32 @@ CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.json)
 -- As text, too, they are opened: without these casts they would be printed, and so be ciphertext
 -- where ciphertext is printed.
 CREATE FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) RETURNS pg_catalog.text
-    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
     AS 'MODULE_PATHNAME', 'column_bytea_text';
 CREATE CAST (pg_catalog.cmk_bytea AS pg_catalog.text)
     WITH FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) AS ASSIGNMENT;
 CREATE FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) RETURNS pg_catalog.text
-    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
     AS 'MODULE_PATHNAME', 'column_jsonb_text';
 CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.text)
     WITH FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
 
+CREATE FUNCTION pg_catalog.varchar(pg_catalog.cmk_bytea) RETURNS pg_catalog.varchar
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
+    AS 'MODULE_PATHNAME', 'column_bytea_text';
+CREATE CAST (pg_catalog.cmk_bytea AS pg_catalog.varchar)
+    WITH FUNCTION pg_catalog.varchar(pg_catalog.cmk_bytea) AS ASSIGNMENT;
+CREATE FUNCTION pg_catalog.varchar(pg_catalog.cmk_jsonb) RETURNS pg_catalog.varchar
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 200 SUPPORT cmk_internal.defer
+    AS 'MODULE_PATHNAME', 'column_jsonb_text';
+CREATE CAST (pg_catalog.cmk_jsonb AS pg_catalog.varchar)
+    WITH FUNCTION pg_catalog.varchar(pg_catalog.cmk_jsonb) AS ASSIGNMENT;
+
+COMMENT ON FUNCTION pg_catalog.bpchar(pg_catalog.cmk_text) IS 'Opens a value of a protected column';
+COMMENT ON FUNCTION pg_catalog.name(pg_catalog.cmk_text) IS 'Opens a value of a protected column';
+COMMENT ON FUNCTION pg_catalog.cmk_text(pg_catalog.bpchar) IS 'A value that is not sealed yet';
+COMMENT ON FUNCTION pg_catalog.varchar(pg_catalog.cmk_bytea) IS 'Opens a value of a protected column';
+COMMENT ON FUNCTION pg_catalog.varchar(pg_catalog.cmk_jsonb) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.text(pg_catalog.cmk_bytea) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.text(pg_catalog.cmk_jsonb) IS 'Opens a value of a protected column';
 COMMENT ON FUNCTION pg_catalog.varchar(pg_catalog.cmk_text) IS 'Opens a value of a protected column';

@@ -255,13 +255,15 @@ BEGIN
 END
 $$;
 
--- Raises an error that names all obstacles, if there are any.
-CREATE FUNCTION cmk_internal.refuse(obstacles pg_catalog.text[]) RETURNS pg_catalog.void
+-- Raises an error that names all obstacles, if there are any. A null is none.
+CREATE FUNCTION cmk_internal.refuse(
+    obstacles pg_catalog.text[], reason pg_catalog.text DEFAULT 'not_protectable') RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    obstacles := pg_catalog.array_remove(obstacles, NULL);
     IF pg_catalog.cardinality(obstacles) OPERATOR(pg_catalog.>) 0 THEN
-        PERFORM cmk.raise('not_protectable', pg_catalog.format(E'obstacles=%s\n%s',
+        PERFORM cmk.raise(refuse.reason, pg_catalog.format(E'obstacles=%s\n%s',
             pg_catalog.cardinality(obstacles), pg_catalog.array_to_string(obstacles, E'\n')));
     END IF;
 END
@@ -277,8 +279,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     before CONSTANT pg_catalog.text := pg_catalog.current_setting('lock_timeout');
-    milliseconds CONSTANT pg_catalog.int8 := GREATEST(1,
-        pg_catalog.date_part('epoch', COALESCE(lock_timeout, '2s')) OPERATOR(pg_catalog.*) 1000);
+    milliseconds CONSTANT pg_catalog.int8 := LEAST(2147483647, GREATEST(1,
+        pg_catalog.date_part('epoch', COALESCE(lock_timeout, '2s')) OPERATOR(pg_catalog.*) 1000));
 BEGIN
     FOR attempt IN 1 .. GREATEST(1, COALESCE(lock_attempts, 10)) LOOP
         BEGIN

@@ -27,6 +27,8 @@ COMMENT ON FUNCTION cmk_internal.default_label(pg_catalog.regclass, pg_catalog.n
     'The label of a column for which none is given';
 COMMENT ON FUNCTION cmk_internal.drop_plain_indexes(pg_catalog.regclass, pg_catalog.name) IS
     'Drops the indexes of plaintext that indexes of tokens take the place of';
+COMMENT ON FUNCTION cmk_internal.sealed_values(pg_catalog.oid, pg_catalog.int2) IS
+    'Under which data keys the values of a protected column are, with tokens of which index keys';
 COMMENT ON FUNCTION cmk_internal.dump_keys(pg_catalog._regclass) IS
     'What cmk.dump_keys_needed() tells';
 COMMENT ON FUNCTION cmk_internal.files_of_column(pg_catalog.regclass, pg_catalog.int2) IS
@@ -55,6 +57,16 @@ COMMENT ON FUNCTION cmk_internal.make_indexes(pg_catalog.jsonb) IS
     'Makes the indexes that a searchable column is to have';
 COMMENT ON FUNCTION cmk_internal.make_seal_triggers(pg_catalog._regclass, pg_catalog.jsonb, pg_catalog.text) IS
     'Makes the sealing triggers of a table and its children';
+COMMENT ON FUNCTION cmk_internal.expression_obstacle(pg_catalog.regclass, pg_catalog.text) IS
+    'Why a table with partitions or children cannot be rewritten with a tenant expression';
+COMMENT ON FUNCTION cmk_internal.index_columns(pg_catalog.regclass) IS
+    'The key columns of an index without expression or WHERE';
+COMMENT ON FUNCTION cmk_internal.label_in_trigger(pg_catalog.regclass) IS
+    'The label of the column whose constraint is gone, as far as the trigger tells';
+COMMENT ON FUNCTION cmk_internal.label_obstacle(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
+    'Why a column cannot be protected under a label: its values were sealed under another';
+COMMENT ON FUNCTION cmk_internal.missing_uniques(pg_catalog.regclass, pg_catalog.name) IS
+    'The unique indexes that went when a column became searchable and were not made again';
 COMMENT ON FUNCTION cmk_internal.may_rotate(pg_catalog.text) IS
     'Whether the caller may call a function around the rotation of index keys';
 COMMENT ON FUNCTION cmk_internal.new_options(pg_catalog.text, pg_catalog.bool, pg_catalog.text, pg_catalog.int4) IS
@@ -71,14 +83,16 @@ COMMENT ON FUNCTION cmk_internal.protect_obstacles(pg_catalog.regclass, pg_catal
     'What forbids to protect a column, a line each';
 COMMENT ON FUNCTION cmk_internal.protecting_type(pg_catalog.oid, pg_catalog.int4) IS
     'The type that protects values of a type';
-COMMENT ON FUNCTION cmk_internal.protection_comment(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog._text) IS
+COMMENT ON FUNCTION cmk_internal.protection_comment(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog._text, pg_catalog._text) IS
     'The statement that writes what cmk_internal.protection_note() reads';
 COMMENT ON FUNCTION cmk_internal.protection_note(pg_catalog.oid) IS
-    'What the comment on our constraint tells: the former type, and where plaintext may be left';
+    'What the comment on our constraint tells: the former type, where plaintext may be left, and what indexes are to be made again';
 COMMENT ON FUNCTION cmk_internal.protection_sentence(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool, pg_catalog.bool) IS
     'What cmk.protect_column() says at its end';
-COMMENT ON FUNCTION cmk_internal.refuse(pg_catalog._text) IS
+COMMENT ON FUNCTION cmk_internal.refuse(pg_catalog._text, pg_catalog.text) IS
     'Raises not_protectable, if there are obstacles';
+COMMENT ON FUNCTION cmk_internal.refuse_pause(pg_catalog.numeric) IS
+    'Raises pause for one that no batch job can take';
 COMMENT ON FUNCTION cmk_internal.refuse_null(pg_catalog.text, pg_catalog.text) IS
     'Raises null_argument, if the value is null';
 COMMENT ON FUNCTION cmk_internal.refuse_unprotected(pg_catalog.regclass, pg_catalog.name) IS
@@ -99,6 +113,8 @@ COMMENT ON FUNCTION cmk_internal.seal_by_tenant(pg_catalog.regclass, pg_catalog.
     'Seals some blocks of a table tenant by tenant, and goes past those that cannot be sealed';
 COMMENT ON FUNCTION cmk_internal.seal_conditions(pg_catalog.regclass) IS
     'The labels and tenants in the condition of a sealing trigger';
+COMMENT ON FUNCTION cmk_internal.is_in_foreign_key(pg_catalog.regclass, pg_catalog.int2) IS
+    'Whether a column of the table itself is part of a foreign key, on either side';
 COMMENT ON FUNCTION cmk_internal.seal_obstacles(pg_catalog.regclass) IS
     'What forbids to seal a table, a line each';
 COMMENT ON FUNCTION cmk_internal.seal_trigger(pg_catalog.regclass, pg_catalog._text) IS
@@ -149,6 +165,6 @@ COMMENT ON FUNCTION cmk_internal.wait_for_writers(pg_catalog.regclass) IS
     'Waits for the transactions that are writing to a table, before its twins of unique indexes go';
 COMMENT ON FUNCTION cmk_internal.wanted_indexes(pg_catalog.regclass, pg_catalog.name, pg_catalog.bool) IS
     'The indexes that a searchable column is to have, and has not';
-COMMENT ON FUNCTION cmk_internal.write_notes(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text) IS
+COMMENT ON FUNCTION cmk_internal.write_notes(pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.text, pg_catalog.jsonb) IS
     'Comments on the constraint of a column that is protected now';
 COMMENT ON TYPE cmk_internal.column_change IS 'What cmk_internal.change_column() does';

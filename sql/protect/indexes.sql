@@ -111,6 +111,61 @@ AS $$
        AND key.number OPERATOR(pg_catalog.=) index_key.number
 $$;
 
+-- The key columns of an index without expression or WHERE, as SQL; null of others, and of one with
+-- another protected column in it.
+CREATE FUNCTION cmk_internal.index_columns(index pg_catalog.regclass) RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+    SELECT CASE WHEN i.indpred IS NULL AND i.indexprs IS NULL THEN
+           (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY k.number)
+              FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k (attnum, number)
+              JOIN pg_catalog.pg_attribute a
+                ON a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) k.attnum
+             WHERE k.number OPERATOR(pg_catalog.<=) i.indnkeyatts
+            HAVING pg_catalog.count(*) FILTER (WHERE cmk_internal.is_protected_type(a.atttypid)) OPERATOR(pg_catalog.<=) 1) END
+      FROM pg_catalog.pg_index i
+     WHERE i.indexrelid OPERATOR(pg_catalog.=) index_columns.index::pg_catalog.oid
+$$;
+
+-- The unique indexes of a table, without its partitions and children, that went when the column
+-- became searchable and were not made again, as the note on our constraint tells, and the
+-- statements that make them.
+CREATE FUNCTION cmk_internal.missing_uniques(
+    relation pg_catalog.regclass, "column" pg_catalog.name,
+    OUT columns pg_catalog.text, OUT statement pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+    SELECT u.columns,
+           pg_catalog.format('CREATE UNIQUE INDEX %sON %s (%s)',
+               CASE WHEN c.relkind OPERATOR(pg_catalog.<>) 'p' THEN 'CONCURRENTLY ' END, missing_uniques.relation,
+               (SELECT pg_catalog.string_agg(
+                           pg_catalog.concat(k.name, CASE WHEN k.name OPERATOR(pg_catalog.=) pg_catalog.quote_ident(missing_uniques."column")
+                                                          THEN ' pg_catalog.cmk_token_ops' END), ', ' ORDER BY k.number)
+                  FROM pg_catalog.unnest(pg_catalog.string_to_array(u.columns, ', ')) WITH ORDINALITY k (name, number)))
+      FROM pg_catalog.pg_class c
+      JOIN cmk.protections() p ON p.relation OPERATOR(pg_catalog.=) c.oid
+      JOIN pg_catalog.pg_attribute a
+        ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+       AND a.attnum OPERATOR(pg_catalog.=) p.attnum
+       AND a.attname OPERATOR(pg_catalog.=) missing_uniques."column"
+     CROSS JOIN LATERAL cmk_internal.protection_note(p.constraint_oid) n
+     CROSS JOIN LATERAL pg_catalog.unnest(n.uniques) u (columns)
+     WHERE c.oid OPERATOR(pg_catalog.=) missing_uniques.relation::pg_catalog.oid AND p.options IS NOT NULL
+       -- What is in a comment has to be columns of this table.
+       AND NOT EXISTS (SELECT FROM pg_catalog.unnest(pg_catalog.string_to_array(u.columns, ', ')) k (name)
+                        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute other
+                                           WHERE other.attrelid OPERATOR(pg_catalog.=) c.oid
+                                             AND other.attnum OPERATOR(pg_catalog.>) 0
+                                             AND pg_catalog.quote_ident(other.attname) OPERATOR(pg_catalog.=) k.name))
+       AND NOT EXISTS (SELECT FROM cmk_internal.column_indexes(missing_uniques.relation, missing_uniques."column") x
+                        WHERE x.relation OPERATOR(pg_catalog.=) missing_uniques.relation
+                          AND x.kind OPERATOR(pg_catalog.=) 'token index' AND x.is_unique AND x.is_valid
+                          AND cmk_internal.index_columns(x.index) OPERATOR(pg_catalog.=) u.columns)
+$$;
+
 -- The statement that makes such an index again, with the column by its tokens. What CREATE INDEX
 -- says of other columns and of the index stays, but that a hash index becomes a btree index, as all
 -- indexes of tokens are, and that no protected column is included. is_next: by the tokens under the

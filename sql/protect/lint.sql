@@ -63,6 +63,14 @@ AS $$
                         WHERE x.relation OPERATOR(pg_catalog.=) place.relation
                           AND x.kind OPERATOR(pg_catalog.=) 'token index' AND x.is_valid)
     UNION ALL
+    -- Asked only where the note says so.
+    SELECT pg_catalog.format('unique_index_missing: %s (%s)', place.relation, u.columns)
+      FROM place
+     CROSS JOIN LATERAL cmk_internal.protection_note(place.constraint_oid) n
+     CROSS JOIN LATERAL cmk_internal.missing_uniques(
+               CASE WHEN n.uniques OPERATOR(pg_catalog.<>) '{}'::pg_catalog.text[] THEN place.relation END,
+               column_problems."column") u
+    UNION ALL
     SELECT pg_catalog.format('unique_shortened: %s', x.index)
       FROM place
       JOIN index x ON x.relation OPERATOR(pg_catalog.=) place.relation
@@ -96,6 +104,27 @@ AS $$
      CROSS JOIN LATERAL cmk_internal.protection_note(place.constraint_oid) n
      CROSS JOIN LATERAL cmk_internal.files_of_column(place.relation, place.attnum) f
      WHERE f.file OPERATOR(pg_catalog.=) ANY (n.files)
+    UNION ALL
+    SELECT pg_catalog.format('check_validated: %I on %s', o.conname, place.relation)
+      FROM place
+      JOIN pg_catalog.pg_constraint o
+        ON o.conrelid OPERATOR(pg_catalog.=) place.relation::pg_catalog.oid
+       AND o.contype OPERATOR(pg_catalog.=) 'c' AND o.conislocal AND o.convalidated
+       AND place.attnum OPERATOR(pg_catalog.=) ANY (o.conkey)
+       AND o.oid OPERATOR(pg_catalog.<>) place.constraint_oid
+    UNION ALL
+    SELECT DISTINCT pg_catalog.format('plaintext_generated: %s.%I', place.relation, g.attname)
+      FROM place
+      JOIN pg_catalog.pg_depend d
+        ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+       AND d.refobjid OPERATOR(pg_catalog.=) place.relation::pg_catalog.oid
+       AND d.refobjsubid OPERATOR(pg_catalog.=) place.attnum
+       AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+      JOIN pg_catalog.pg_attrdef e ON e.oid OPERATOR(pg_catalog.=) d.objid
+      JOIN pg_catalog.pg_attribute g
+        ON g.attrelid OPERATOR(pg_catalog.=) e.adrelid AND g.attnum OPERATOR(pg_catalog.=) e.adnum
+       AND g.attgenerated OPERATOR(pg_catalog.=) 's'
+       AND NOT cmk_internal.is_protected_type(g.atttypid)
     UNION ALL
     SELECT DISTINCT pg_catalog.format('extended_statistics: %s', pg_catalog.format('%I.%I', n.nspname, s.stxname))
       FROM place

@@ -1,11 +1,6 @@
 -- How protection is written in the catalogs: what the functions around protected columns share.
 -- Nothing here changes anything, and it reads what everybody may read.
 
--- Everybody may call what is in here, as it does nothing that its caller could not do, but nobody
--- has to: cmk.protect_column(), cmk.seal_table() and their kin do.
-CREATE SCHEMA cmk_internal;
-COMMENT ON SCHEMA cmk_internal IS 'Parts of the functions of cmk_encrypt that protect columns; not for calling';
-
 -- A table with its partitions and inheritance children, parents before children.
 CREATE FUNCTION cmk_internal.table_tree(
     "table" pg_catalog.regclass, OUT relation pg_catalog.regclass, OUT depth pg_catalog.int4)
@@ -44,23 +39,28 @@ AS $$
      WHERE known.theirs::pg_catalog.regtype::pg_catalog.oid OPERATOR(pg_catalog.=) protecting_type.type
 $$;
 
--- What the comment on our constraint tells: the type before protection, and the files in which
--- plaintext may be left. A comment may come from anywhere, so no more than a type's name is taken.
+-- What the comment on our constraint tells: the type before protection, the files in which
+-- plaintext may be left, and the columns of unique indexes that went and are to be made again, by
+-- tokens. A comment may come from anywhere, so no more than a type's name and names of columns are
+-- taken.
 CREATE FUNCTION cmk_internal.protection_note(
-    constraint_oid pg_catalog.oid, OUT former pg_catalog.text, OUT files pg_catalog.text[])
+    constraint_oid pg_catalog.oid, OUT former pg_catalog.text, OUT files pg_catalog.text[],
+    OUT uniques pg_catalog.text[])
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog."substring"(note.text,
                'was of type (text|character varying|character|bytea|jsonb|json)(?:\(\d+\))?\.'),
            COALESCE(pg_catalog.string_to_array(
-               pg_catalog."substring"(note.text, 'may be left in files ([\d, ]+)'), ', '), '{}')
+               pg_catalog."substring"(note.text, 'may be left in files ([\d, ]+)'), ', '), '{}'),
+           ARRAY(SELECT m.match[1]
+                   FROM pg_catalog.regexp_matches(note.text, 'A unique index on \(((?:[^()"]|"(?:[^"]|"")*")+)\) is to be made again\.', 'g') m (match))
       FROM pg_catalog.obj_description(protection_note.constraint_oid, 'pg_constraint') AS note (text)
 $$;
 
 -- The statement that writes such a comment. No files: nothing is left.
 CREATE FUNCTION cmk_internal.protection_comment(
     relation pg_catalog.regclass, constraint_name pg_catalog.name, former pg_catalog.text,
-    files pg_catalog.text[]) RETURNS pg_catalog.text
+    files pg_catalog.text[], uniques pg_catalog.text[]) RETURNS pg_catalog.text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.format('COMMENT ON CONSTRAINT %I ON %s IS %L',
@@ -71,7 +71,43 @@ AS $$
                  THEN pg_catalog.format('It was of type %s.', protection_comment.former) END,
             CASE WHEN pg_catalog.cardinality(protection_comment.files) OPERATOR(pg_catalog.>) 0
                  THEN pg_catalog.format('Plaintext may be left in files %s, until VACUUM FULL.',
-                          pg_catalog.array_to_string(protection_comment.files, ', ')) END))
+                          pg_catalog.array_to_string(protection_comment.files, ', ')) END,
+            (SELECT pg_catalog.string_agg(pg_catalog.format('A unique index on (%s) is to be made again.', u.columns), ' ')
+               FROM pg_catalog.unnest(protection_comment.uniques) u (columns))))
+$$;
+
+-- Comments on our constraint, in the table and its children: what the type was, in which files
+-- plaintext may be left, none where all values were sealed while the table was rewritten, and which
+-- unique indexes are to be made again.
+CREATE FUNCTION cmk_internal.write_notes(
+    "table" pg_catalog.regclass, check_name pg_catalog.name, "column" pg_catalog.name,
+    former pg_catalog.text, wanted pg_catalog.jsonb)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    statement pg_catalog.text;
+BEGIN
+    FOR statement IN
+        SELECT cmk_internal.protection_comment(t.relation, check_name, former, CASE WHEN NOT c.convalidated
+                   THEN ARRAY(SELECT f.file FROM cmk_internal.files_of_column(t.relation, a.attnum) f) END,
+               ARRAY(SELECT w.columns
+                       FROM pg_catalog.jsonb_to_recordset(wanted) w (
+                                relation pg_catalog.regclass, is_unique pg_catalog.bool, columns pg_catalog.text)
+                      WHERE w.is_unique AND w.columns IS NOT NULL
+                        AND w.relation OPERATOR(pg_catalog.=) t.relation
+                      ORDER BY w.columns))
+          FROM cmk_internal.table_tree("table") t
+          JOIN pg_catalog.pg_constraint c
+            ON c.conrelid OPERATOR(pg_catalog.=) t.relation
+           AND c.conname OPERATOR(pg_catalog.=) check_name
+          JOIN pg_catalog.pg_attribute a
+            ON a.attrelid OPERATOR(pg_catalog.=) t.relation
+           AND a.attname OPERATOR(pg_catalog.=) "column"
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
 $$;
 
 -- The files in which plaintext of a column stays behind when the column is sealed row by row: the
@@ -130,7 +166,7 @@ AS $$
 DECLARE
     closing CONSTANT pg_catalog.text := ' OR true)) EXECUTE FUNCTION cmk.seal()';
     -- A label, and a tenant with literals and names that may contain anything.
-    first_column CONSTANT pg_catalog.text := '^cmk\.seals\((E?''(?:[^'']|'''')*'')::text, ((?:[^''"]|''(?:[^'']|'''')*''|"(?:[^"]|"")*")*?)\)(?: AND (cmk\.seals\(E?''.*))?$';
+    first_column CONSTANT pg_catalog.text := '^cmk\.seals\((E?''(?:[^'']|'''')*'')::text,\s+((?:[^''"]|''(?:[^'']|'''')*''|"(?:[^"]|"")*")*?)\)(?: AND (cmk\.seals\(E?''.*))?$';
     opening pg_catalog.text;
     printed pg_catalog.text;
     item pg_catalog.record;
@@ -171,6 +207,42 @@ BEGIN
         RETURN NEXT;
         printed := parts[3];
     END LOOP;
+END
+$$;
+
+-- The label that a column of ours has whose constraint is gone, as far as the trigger tells: the
+-- one that no constraint of the table has.
+CREATE FUNCTION cmk_internal.label_in_trigger(relation pg_catalog.regclass) RETURNS pg_catalog.text
+LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) 1 THEN pg_catalog.min(s.label) END
+      FROM cmk_internal.seal_conditions(label_in_trigger.relation) s
+     WHERE NOT EXISTS (SELECT FROM cmk.protections() p
+                        WHERE p.relation OPERATOR(pg_catalog.=) label_in_trigger.relation::pg_catalog.oid
+                          AND p.label OPERATOR(pg_catalog.=) s.label)
+$$;
+
+-- Under another label no search would find the values that there are. Why a column of ours cannot
+-- get this one, or null: by a value of it, if there is a sealed one.
+CREATE FUNCTION cmk_internal.label_obstacle(
+    "table" pg_catalog.regclass, "column" pg_catalog.name, label pg_catalog.text) RETURNS pg_catalog.text
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET row_security = off
+AS $$
+DECLARE
+    detail pg_catalog.text;
+BEGIN
+    EXECUTE pg_catalog.format(
+        'SELECT cmk.sealed(t.value, %1$L, NULL::pg_catalog.text, NULL::pg_catalog.text) FROM (SELECT %2$I AS value FROM %3$s WHERE cmk.is_sealed(%2$I) LIMIT 1) t',
+        label, "column", "table");
+    RETURN NULL;
+EXCEPTION WHEN check_violation THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    -- Tokens of another kind, say, are no matter here.
+    IF NOT pg_catalog.starts_with(detail, 'reason=foreign_envelope') THEN
+        RETURN NULL;
+    END IF;
+    RETURN pg_catalog.format('its values were sealed under another label than %L: pass the label that the column had', label);
 END
 $$;
 

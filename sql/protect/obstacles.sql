@@ -105,7 +105,7 @@ BEGIN
             expression);
         printed := pg_catalog."substring"(
             pg_catalog.pg_get_viewdef('pg_temp."~cmk_view"'::pg_catalog.regclass),
-            '^\s*SELECT (.*) AS "~cmk"\s+FROM');
+            '^\s*SELECT\s+(.*)\s+AS "~cmk"\s+FROM');
         RAISE EXCEPTION USING ERRCODE = 'CMKRB';
     EXCEPTION WHEN SQLSTATE 'CMKRB' THEN
         RETURN pg_catalog.replace(printed, '"~cmk_new".', 'new.');

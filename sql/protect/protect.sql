@@ -100,6 +100,9 @@ BEGIN
         "table", "column", tenant_column, tenant_expression, rewrite, views, label,
         searchable, normalization, token_bits) o (line));
     PERFORM cmk_internal.refuse(obstacles);
+    IF rewrite IS DISTINCT FROM false THEN
+        PERFORM cmk_internal.refuse(ARRAY[cmk_internal.expression_obstacle("table", tenant_expression)]);
+    END IF;
 
     SELECT a.attnum, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
            cmk_internal.protecting_type(a.atttypid, a.atttypmod) AS target, cmk_internal.keeps_file(a.atttypid) AS keeps_file
@@ -116,7 +119,12 @@ BEGIN
     changes := existing.conname IS NOT NULL
                AND COALESCE(existing.options, '') OPERATOR(pg_catalog.<>) COALESCE(options, '');
     target := CASE WHEN changes THEN pg_catalog.concat('pg_catalog.', subject.type) ELSE subject.target END;
-    label := COALESCE(existing.label, label, cmk_internal.default_label("table", "column"));
+    label := COALESCE(existing.label, label,
+                      CASE WHEN subject.target IS NULL THEN cmk_internal.label_in_trigger("table") END,
+                      cmk_internal.default_label("table", "column"));
+    IF subject.target IS NULL AND existing.conname IS NULL THEN
+        PERFORM cmk_internal.refuse(ARRAY[cmk_internal.label_obstacle("table", "column", label)]);
+    END IF;
 
     IF existing.tenant IS NOT NULL THEN
         SELECT a.attname INTO tenant_column
@@ -185,8 +193,8 @@ BEGIN
         PERFORM cmk_internal.try_tenants("table", "column", tenant, label, options, changes, 9223372036854775806);
     END IF;
     IF changes AND rewrite IS NOT TRUE AND bytes OPERATOR(pg_catalog.>) 0 THEN
-        PERFORM cmk_internal.refuse(pg_catalog.array_remove(ARRAY[
-            cmk_internal.options_obstacle("table", "column", label, existing.options, options)], NULL));
+        PERFORM cmk_internal.refuse(ARRAY[
+            cmk_internal.options_obstacle("table", "column", label, existing.options, options)]);
     END IF;
     IF options IS NOT NULL AND (changes OR existing.conname IS NULL) THEN
         PERFORM cmk_internal.tell_of_few_values("table", "column");
@@ -217,8 +225,10 @@ BEGIN
     IF existing.conname IS NULL OR changes AND rewrite THEN
         PERFORM cmk_internal.write_notes("table", check_name, "column",
                                 CASE WHEN changes THEN existing.former
-                                     WHEN subject.target IS NOT NULL THEN subject.type END);
+                                     WHEN subject.target IS NOT NULL THEN subject.type END,
+                                CASE WHEN outcome.made THEN '[]' ELSE outcome.wanted END);
     END IF;
+    PERFORM cmk_internal.audit_column("table", "column", 'protect_column');
     PERFORM cmk_internal.tell_of_protection("table", "column", tenant_column);
     PERFORM cmk_internal.tell_of_indexes("table", tenant_column, outcome.wanted, outcome.made);
     RETURN cmk_internal.protection_sentence("table", "column", label, outcome.wanted, outcome.made,
@@ -228,24 +238,49 @@ $$;
 
 -- The new value of a column whose table is rewritten. Of a column that was protected before, sealed
 -- values get the tokens of these options. No tenant: all values are sealed.
+--
+-- ALTER TABLE ... USING looks at the wrong column in partitions and children whose columns have
+-- other numbers, if the expression says IS NULL, IS TRUE or the like: so this one does not.
 CREATE FUNCTION cmk_internal.sealing_expression(
     "column" pg_catalog.name, target pg_catalog.text, tenant pg_catalog.text,
     label pg_catalog.text, options pg_catalog.text, is_protected pg_catalog.bool) RETURNS pg_catalog.text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_catalog.concat(
-        'CASE ',
-        CASE WHEN sealing_expression.is_protected
-             THEN pg_catalog.format('WHEN cmk.is_sealed(%1$I) THEN cmk.reseal(%1$I, %2$L, %3$L) ',
-                 sealing_expression."column", sealing_expression.label, sealing_expression.options) END,
-        CASE WHEN sealing_expression.tenant IS NOT NULL
-             THEN pg_catalog.format('WHEN %1$I IS NOT NULL THEN cmk.seal_value(%1$I::%2$s, %3$s, %4$L, %5$L::pg_catalog.text) ',
-                 sealing_expression."column",
-                 CASE WHEN sealing_expression.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_bytea' THEN 'pg_catalog.bytea'
-                      WHEN sealing_expression.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_jsonb' THEN 'pg_catalog.jsonb'
-                      ELSE 'pg_catalog.text' END,
-                 sealing_expression.tenant, sealing_expression.label, sealing_expression.options) END,
-        'END')
+    SELECT CASE WHEN sealing_expression.is_protected
+                THEN pg_catalog.format('CASE WHEN cmk.is_sealed(%1$I) THEN cmk.reseal(%1$I, %2$L, %3$L) ELSE %4$s END',
+                         sealing_expression."column", sealing_expression.label, sealing_expression.options,
+                         COALESCE(fresh.value, 'NULL'))
+                ELSE fresh.value END
+      FROM (SELECT CASE WHEN sealing_expression.tenant IS NOT NULL
+                        THEN pg_catalog.format('cmk.seal_value(%1$I::%2$s, %3$s, %4$L, %5$L::pg_catalog.text)',
+                                 sealing_expression."column",
+                                 CASE WHEN sealing_expression.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_bytea' THEN 'pg_catalog.bytea'
+                                      WHEN sealing_expression.target OPERATOR(pg_catalog.=) 'pg_catalog.cmk_jsonb' THEN 'pg_catalog.jsonb'
+                                      ELSE 'pg_catalog.text' END,
+                                 sealing_expression.tenant, sealing_expression.label, sealing_expression.options) END) fresh (value)
+$$;
+
+-- The same of a tenant's expression, which may say anything.
+CREATE FUNCTION cmk_internal.expression_obstacle("table" pg_catalog.regclass, tenant_expression pg_catalog.text)
+RETURNS pg_catalog.text
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'the tenant expression says IS NULL, IS TRUE or the like, which ALTER TABLE gets wrong in partitions and children: use COALESCE, NULLIF or IS DISTINCT FROM, or rewrite => false'
+     WHERE (SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 1 FROM cmk_internal.table_tree(expression_obstacle."table"))
+       AND cmk_internal.row_expression(expression_obstacle."table", expression_obstacle.tenant_expression)
+           OPERATOR(pg_catalog.~) '\mIS (NOT )?(NULL|TRUE|FALSE|UNKNOWN)\M'
+$$;
+
+-- How long to sleep after a batch, in times of what the batch took: no more than a thousand.
+CREATE FUNCTION cmk_internal.refuse_pause(pause pg_catalog.numeric) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- NaN is greater than any number.
+    IF pause OPERATOR(pg_catalog.>) 1000 THEN
+        PERFORM cmk.raise('pause');
+    END IF;
+END
 $$;
 
 CREATE FUNCTION cmk_internal.refuse_null(value pg_catalog.text, argument pg_catalog.text) RETURNS pg_catalog.void
@@ -255,31 +290,5 @@ BEGIN
     IF value IS NULL THEN
         PERFORM cmk.raise('null_argument', pg_catalog.concat('argument=', argument));
     END IF;
-END
-$$;
-
--- Comments on our constraint, in the table and its children: what the type was, and in which files
--- plaintext may be left. None where all values were sealed while the table was rewritten.
-CREATE FUNCTION cmk_internal.write_notes(
-    "table" pg_catalog.regclass, check_name pg_catalog.name, "column" pg_catalog.name, former pg_catalog.text)
-RETURNS pg_catalog.void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    statement pg_catalog.text;
-BEGIN
-    FOR statement IN
-        SELECT cmk_internal.protection_comment(t.relation, check_name, former, CASE WHEN NOT c.convalidated
-                   THEN ARRAY(SELECT f.file FROM cmk_internal.files_of_column(t.relation, a.attnum) f) END)
-          FROM cmk_internal.table_tree("table") t
-          JOIN pg_catalog.pg_constraint c
-            ON c.conrelid OPERATOR(pg_catalog.=) t.relation
-           AND c.conname OPERATOR(pg_catalog.=) check_name
-          JOIN pg_catalog.pg_attribute a
-            ON a.attrelid OPERATOR(pg_catalog.=) t.relation
-           AND a.attname OPERATOR(pg_catalog.=) "column"
-    LOOP
-        EXECUTE statement;
-    END LOOP;
 END
 $$;

@@ -6,13 +6,14 @@
 CREATE FUNCTION cmk_internal.wanted_indexes(
     "table" pg_catalog.regclass, "column" pg_catalog.name, concurrently pg_catalog.bool,
     OUT relation pg_catalog.regclass, OUT name pg_catalog.name, OUT constraint_name pg_catalog.name,
-    OUT is_unique pg_catalog.bool, OUT keys pg_catalog.int2[], OUT statement pg_catalog.text,
-    OUT comment pg_catalog.text)
+    OUT is_unique pg_catalog.bool, OUT keys pg_catalog.int2[], OUT columns pg_catalog.text,
+    OUT statement pg_catalog.text, OUT comment pg_catalog.text)
 RETURNS SETOF pg_catalog.record
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT x.relation, c.relname, o.conname, x.is_unique,
            (pg_catalog.string_to_array(i.indkey::pg_catalog.text, ' ')::pg_catalog.int2[])[1:i.indnkeyatts],
+           cmk_internal.index_columns(x.index),
            cmk_internal.token_index(x.index, wanted_indexes."column", c.relname, wanted_indexes.concurrently, false),
            COALESCE(pg_catalog.obj_description(o.oid, 'pg_constraint'), pg_catalog.obj_description(c.oid, 'pg_class'))
       FROM cmk_internal.column_indexes(wanted_indexes."table", wanted_indexes."column") x
@@ -24,7 +25,7 @@ AS $$
             AND o.contype OPERATOR(pg_catalog.=) 'u'
      WHERE x.kind OPERATOR(pg_catalog.=) 'plain index' AND NOT x.is_attached
     UNION ALL
-    SELECT t.relation, NULL, NULL, false, '{}',
+    SELECT t.relation, NULL, NULL, false, '{}', NULL,
            pg_catalog.format('CREATE INDEX %sON %s (%I pg_catalog.cmk_token_ops)',
                CASE WHEN wanted_indexes.concurrently AND c.relkind OPERATOR(pg_catalog.<>) 'p' THEN 'CONCURRENTLY ' END,
                t.relation, wanted_indexes."column"),

@@ -8,10 +8,20 @@ DECLARE
     item pg_catalog.record;
 BEGIN
     FOR item IN
+        SELECT u.statement, s.relation, u.columns
+          FROM cmk_internal.columns_to_seal("table") s
+         CROSS JOIN LATERAL cmk_internal.missing_uniques(s.relation, s."column") u
+         ORDER BY u.statement
+    LOOP
+        RAISE WARNING 'until the unique index of % on (%) is made again, duplicates are not refused', item.relation, item.columns
+            USING HINT = pg_catalog.concat(item.statement, ';');
+    END LOOP;
+    FOR item IN
         SELECT DISTINCT w.statement, w.relation, s."column"
           FROM cmk_internal.columns_to_seal("table") s
          CROSS JOIN LATERAL cmk_internal.wanted_indexes("table", s."column", true) w
          WHERE s.searchable
+           AND NOT EXISTS (SELECT FROM cmk_internal.missing_uniques(w.relation, s."column"))
          ORDER BY w.statement
     LOOP
         RAISE NOTICE 'without an index of tokens, searching % of % reads all of it',
@@ -26,7 +36,7 @@ $$;
 CREATE FUNCTION cmk_internal.unique_token_indexes(
     "table" pg_catalog.regclass, OUT index pg_catalog.regclass, OUT twin pg_catalog.regclass)
 RETURNS SETOF pg_catalog.record
-LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
     WITH known AS MATERIALIZED (
         SELECT DISTINCT x.relation, x.index, x.kind, i.indnkeyatts,

@@ -42,6 +42,19 @@ BEGIN
 END
 $$;
 
+-- Whether a column of the table itself is part of a foreign key, on either side.
+CREATE FUNCTION cmk_internal.is_in_foreign_key(relation pg_catalog.regclass, attnum pg_catalog.int2) RETURNS pg_catalog.bool
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_constraint c
+         WHERE c.contype OPERATOR(pg_catalog.=) 'f'
+           AND (c.conrelid OPERATOR(pg_catalog.=) is_in_foreign_key.relation::pg_catalog.oid
+                AND is_in_foreign_key.attnum OPERATOR(pg_catalog.=) ANY (c.conkey)
+                OR c.confrelid OPERATOR(pg_catalog.=) is_in_foreign_key.relation::pg_catalog.oid
+                AND is_in_foreign_key.attnum OPERATOR(pg_catalog.=) ANY (c.confkey)))
+$$;
+
 CREATE FUNCTION cmk_internal.seal_obstacles("table" pg_catalog.regclass) RETURNS SETOF pg_catalog.text
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -60,6 +73,13 @@ AS $$
     SELECT DISTINCT pg_catalog.format('the trigger of %s does not seal column %I: call cmk.protect_column() again', s.relation, s."column")
       FROM cmk_internal.columns_to_seal(seal_obstacles."table") s
      WHERE NOT cmk_internal.is_protected(s.relation, s."column")
+    UNION ALL
+    -- Sealed values match no unsealed ones, so the two sides would not match meanwhile; and of
+    -- values that are sealed for different tenants, never again.
+    SELECT DISTINCT pg_catalog.format('column %I of %s is part of a foreign key: drop that, and add it again when all is sealed', s."column", s.relation)
+      FROM cmk_internal.columns_to_seal(seal_obstacles."table") s
+     WHERE cmk_internal.is_in_foreign_key(s.relation, s.attnum)
+       AND cmk_internal.has_pending(s.relation, s.pending)
 $$;
 
 -- Notes which files the plaintext is in while it is sealed, unless that is known. They are others
@@ -73,7 +93,7 @@ DECLARE
         SELECT f.file FROM cmk_internal.files_of_column(note_files.relation, note_files.attnum) f);
     statement pg_catalog.text;
 BEGIN
-    SELECT cmk_internal.protection_comment(note_files.relation, c.conname, n.former, current_files) INTO statement
+    SELECT cmk_internal.protection_comment(note_files.relation, c.conname, n.former, current_files, n.uniques) INTO statement
       FROM pg_catalog.pg_constraint c
      CROSS JOIN LATERAL cmk_internal.protection_note(c.oid) n
      WHERE c.oid OPERATOR(pg_catalog.=) note_files.constraint_oid
@@ -162,6 +182,7 @@ DECLARE
     error pg_catalog.text;
 BEGIN
     PERFORM cmk_internal.refuse_null("table"::pg_catalog.text, 'table');
+    PERFORM cmk_internal.refuse_pause(pause);
     obstacles := ARRAY(SELECT o.line FROM cmk_internal.seal_obstacles("table") o (line));
     PERFORM cmk_internal.refuse(obstacles);
     PERFORM cmk_internal.tell_of_triggers("table");
@@ -265,11 +286,15 @@ DECLARE
     detail pg_catalog.text;
     item pg_catalog.record;
 BEGIN
-    SELECT c.conname, c.conrelid::pg_catalog.regclass AS relation INTO item
+    SELECT c.conname, c.conrelid::pg_catalog.regclass AS relation, a.attname INTO item
       FROM pg_catalog.pg_constraint c
-     WHERE c.oid OPERATOR(pg_catalog.=) constraint_oid AND NOT c.convalidated;
+      JOIN cmk.protections() p ON p.constraint_oid OPERATOR(pg_catalog.=) c.oid
+      JOIN pg_catalog.pg_attribute a
+        ON a.attrelid OPERATOR(pg_catalog.=) p.relation AND a.attnum OPERATOR(pg_catalog.=) p.attnum
+     WHERE c.oid OPERATOR(pg_catalog.=) validate_sealed.constraint_oid AND NOT c.convalidated;
     IF FOUND THEN
         EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', item.relation, item.conname);
+        PERFORM cmk_internal.audit_column(item.relation, item.attname, 'seal_table');
     END IF;
 EXCEPTION WHEN check_violation THEN
     GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;

@@ -55,7 +55,7 @@ BEGIN
     PERFORM cmk_internal.refuse_unprotected("table", "column");
     obstacles := ARRAY(SELECT o.line FROM cmk_internal.common_obstacles("table", "column", views, tolerated) o (line));
     PERFORM cmk_internal.refuse(obstacles);
-    SELECT a.atttypid, p.label, p.options,
+    SELECT a.atttypid, COALESCE(p.label, cmk_internal.label_in_trigger("table")) AS label, p.options,
            cmk_internal.former_type(a.atttypid, a.atttypmod, n.former) AS target
       INTO subject
       FROM pg_catalog.pg_attribute a
@@ -75,6 +75,7 @@ BEGIN
             false, subject.label, subject.options, NULL, NULL,
             tolerated)::cmk_internal.column_change,
         lock_timeout, lock_attempts);
+    PERFORM cmk_internal.audit_column("table", "column", 'unprotect_column');
     RETURN pg_catalog.format('%I of %s holds plaintext again, in a column of type %s', "column", "table",
         (SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
           WHERE a.attrelid OPERATOR(pg_catalog.=) "table" AND a.attname OPERATOR(pg_catalog.=) "column"));

@@ -1,12 +1,14 @@
 //! Data keys: made, rotated, destroyed on purpose.
 
+use super::audit::{Act, record};
 use crate::pg::guard;
 use crate::pg::process::{THIS_PROCESS, keyring};
 use crate::pg::registry::write;
 use cmk_error::{Reason, Result};
-use cmk_keyring::tenant::Tenant;
+use cmk_keyring::tenant::{DataKey, DataKeyState, Tenant};
 use cmk_keyring::unwrap::WrappedDataKey;
 use cmk_kms::Purpose;
+use serde_json::json;
 
 /// The only way to what DROP EXTENSION, DELETE and TRUNCATE are refused for. Returns how many data
 /// keys there were.
@@ -18,7 +20,23 @@ pub fn destroy_all(database: &str) -> Result<usize> {
     if write::execute(CURRENT, &[database.into()])? == 0 {
         return Err(Reason::DatabaseName.into());
     }
-    guard::permitted(|| write::execute("DELETE FROM cmk.data_key", &[]))
+    let destroyed = guard::permitted(|| write::execute("DELETE FROM cmk.data_key", &[]))?;
+    let (act, after) = ("destroy_data_keys", Some(json!({ "data_keys_destroyed": destroyed })));
+    record(&Act { act, tenant: None, data_key: None, before: None, after });
+    Ok(destroyed)
+}
+
+/// An event: `version` is the current data key of that purpose from now on.
+pub(super) fn record_change(act: &'static str, tenant: &Tenant, purpose: Purpose, version: i32) {
+    let current = |key: &DataKey| key.purpose == purpose && key.state == DataKeyState::Current;
+    let before = tenant.data_keys.iter().find(|key| current(key));
+    record(&Act {
+        act,
+        tenant: Some(&tenant.name),
+        data_key: Some(version),
+        before: before.map(|key| json!({ "current": key.version })),
+        after: Some(json!({ "current": version })),
+    });
 }
 
 /// Has KMS make a data key, and stores it as the current one of its purpose. Returns its version.

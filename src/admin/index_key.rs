@@ -5,16 +5,19 @@
 //! second, they carry the new one's only, and searches go by either. So at no moment are there
 //! values that one index could not tell apart: [`finish`] asks for the index that does by then.
 
+use super::audit::{Act, record};
 use super::data_key;
 use super::tenant::lock;
 use crate::column::token_scan::{self, TokensOf};
 use crate::pg::guard::permitted;
+use crate::pg::latest;
 use crate::pg::registry::{read, write};
 use cmk_error::{Error, Reason, Result, quoted};
-use cmk_keyring::tenant::{IndexKeys, Tenant, TenantState, index_key_id};
+use cmk_keyring::tenant::{DataKey, DataKeyState, IndexKeys, Tenant, TenantState, index_key_id};
 use cmk_kms::Purpose;
 use pgrx::datum::DatumWithOid;
-use pgrx::spi::Spi;
+use serde_json::json;
+use std::ffi::CStr;
 
 /// Makes a tenant's next index key, or its first. Returns its version.
 ///
@@ -31,7 +34,9 @@ pub fn rotate(tenant: &str) -> Result<i32> {
     let locked = lock(tenant, Some(TenantState::Active))?;
     let keys = match locked.index_keys() {
         Err(error) if error.reason == Reason::NoIndexKey => {
-            return data_key::add(&locked, Purpose::Index);
+            let version = data_key::add(&locked, Purpose::Index)?;
+            data_key::record_change("rotate_index_key", &locked, Purpose::Index, version);
+            return Ok(version);
         }
         keys => keys?,
     };
@@ -49,6 +54,9 @@ pub fn rotate(tenant: &str) -> Result<i32> {
         }
     };
     data_key::insert(&locked, version, Purpose::Index, "next", &made)?;
+    let after = Some(json!({ "next": version }));
+    let (act, data_key) = ("rotate_index_key", Some(version));
+    record(&Act { act, tenant: Some(tenant), data_key, before: None, after });
     Ok(version)
 }
 
@@ -78,6 +86,15 @@ pub fn finish(tenant: &str) -> Result<bool> {
          WHERE tenant OPERATOR(pg_catalog.=) $1 AND purpose OPERATOR(pg_catalog.=) 'index'
            AND state OPERATOR(pg_catalog.=) 'next'";
     write::one(PROMOTE, &[tenant.into()])?;
+    let before = index_key(&locked, DataKeyState::Current);
+    let after = index_key(&locked, DataKeyState::Next);
+    record(&Act {
+        act: "finish_index_rotation",
+        tenant: Some(tenant),
+        data_key: after,
+        before: Some(json!({ "current": before, "next": after })),
+        after: Some(json!({ "current": after })),
+    });
     Ok(true)
 }
 
@@ -86,12 +103,30 @@ pub fn finish(tenant: &str) -> Result<bool> {
 /// # Errors
 /// As [`lock`].
 pub fn cancel(tenant: &str) -> Result<bool> {
-    lock(tenant, None)?;
+    let locked = lock(tenant, None)?;
     const CANCEL: &str = "
-        UPDATE cmk.data_key SET state = 'destroyed', wrapped = NULL
+        UPDATE cmk.data_key
+           SET state = 'destroyed', wrapped = NULL, next_wrapped = NULL, next_wrapped_by = NULL
          WHERE tenant OPERATOR(pg_catalog.=) $1 AND purpose OPERATOR(pg_catalog.=) 'index'
            AND state OPERATOR(pg_catalog.=) 'next'";
-    permitted(|| write::execute(CANCEL, &[tenant.into()])).map(|rows| rows > 0)
+    let is_cancelled = permitted(|| write::execute(CANCEL, &[tenant.into()]))? > 0;
+    if is_cancelled {
+        let next = index_key(&locked, DataKeyState::Next);
+        record(&Act {
+            act: "cancel_index_rotation",
+            tenant: Some(tenant),
+            data_key: next,
+            before: Some(json!({ "next": next })),
+            after: None,
+        });
+    }
+    Ok(is_cancelled)
+}
+
+/// The version of the tenant's index key in that state.
+fn index_key(tenant: &Tenant, state: DataKeyState) -> Option<i32> {
+    let is_it = |key: &&DataKey| key.purpose == Purpose::Index && key.state == state;
+    tenant.data_keys.iter().find(is_it).map(|key| key.version)
 }
 
 /// # Errors
@@ -110,7 +145,7 @@ fn require(tenant: &Tenant, tokens: &TokensOf) -> Result<()> {
 /// compare tokens, and, before searches go by the next key, unique indexes on tokens without a twin
 /// on the same columns by the tokens of that key. Only those of tables that hold values of the
 /// tenant.
-fn refuse_obstacles(tenant: &str, queries: &[&str]) -> Result<()> {
+fn refuse_obstacles(tenant: &str, queries: &[&CStr]) -> Result<()> {
     let tables = token_scan::tables_of(tenant)?;
     for query in queries {
         if let Some(found) = first(query, &[tables.clone().into()])? {
@@ -121,7 +156,7 @@ fn refuse_obstacles(tenant: &str, queries: &[&str]) -> Result<()> {
     Ok(())
 }
 
-const FOREIGN_KEYS: &str = "
+const FOREIGN_KEYS: &CStr = c"
     SELECT pg_catalog.format('%I on %s', c.conname, c.conrelid::pg_catalog.regclass)
       FROM pg_catalog.pg_constraint c
      CROSS JOIN LATERAL (SELECT t.relation FROM cmk_internal.table_tree(c.conrelid) t
@@ -132,7 +167,7 @@ const FOREIGN_KEYS: &str = "
            OPERATOR(pg_catalog.=) ANY (c.conpfeqop)
      ORDER BY 1";
 
-const LONE_INDEXES: &str = "
+const LONE_INDEXES: &CStr = c"
     SELECT i.index::pg_catalog.text
       FROM cmk_internal.lone_unique_indexes() i (index)
       JOIN pg_catalog.pg_index x
@@ -141,10 +176,9 @@ const LONE_INDEXES: &str = "
      WHERE t.relation::pg_catalog.oid OPERATOR(pg_catalog.=) ANY ($1)
      ORDER BY 1";
 
-fn first(query: &str, arguments: &[DatumWithOid<'_>]) -> Result<Option<String>> {
-    let found = Spi::connect(|client| {
-        let mut rows = client.select(query, Some(1), arguments)?;
-        rows.next().map_or(Ok(None), |row| row.get::<String>(1))
-    });
-    found.map_err(|_: pgrx::spi::Error| Reason::RegistryUnusable.into())
+/// As things are now: the transaction may have begun before.
+fn first(query: &CStr, arguments: &[DatumWithOid<'_>]) -> Result<Option<String>> {
+    // SAFETY: each of the queries returns one text.
+    let lines = latest::select(query, arguments, |rows, row| unsafe { rows.get(row, 1) })?;
+    Ok(lines.into_iter().flatten().next())
 }

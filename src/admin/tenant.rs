@@ -3,7 +3,8 @@
 //! `activate` and `rotate` skip a locked tenant instead of queueing behind a KMS call, so of two
 //! DBAs at once one wins and the other hears `tenant_busy`.
 
-use super::data_key;
+use super::audit::{Act, record};
+use super::{data_key, verify};
 use crate::column::token_scan;
 use crate::pg::brake::{self, Target};
 use crate::pg::process::{THIS_PROCESS, keyring};
@@ -13,6 +14,7 @@ use cmk_error::{Error, Reason, Result};
 use cmk_keyring::tenant::{Tenant, TenantState, check_tenant_name, check_tenant_name_length};
 use cmk_kms::{CustomerKey, Purpose};
 use pgrx::datum::DatumWithOid;
+use serde_json::{Value, json};
 
 /// Registers a tenant and, if it is to be active, makes its first data key, and an index key if the
 /// database has a searchable column. Returns its state.
@@ -45,6 +47,7 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
     // Before the first change of the registry, so that all processes know what KMS says.
     let make = || keyring().make_data_key(&THIS_PROCESS, &registered, Purpose::Values);
     let made = activate.then(make).transpose().map_err(named)?;
+    made.as_ref().map_or(Ok(()), |made| verify::require_binding(&registered, made))?;
     let make_index_key = || data_key::make(&registered, Purpose::Index);
     let needs_index_key = activate && token_scan::has_searchable_column()?;
     let index_key = needs_index_key.then(make_index_key).transpose()?;
@@ -58,13 +61,52 @@ pub fn register(tenant: &str, key_uri: &str, options: &str, activate: bool) -> R
         let reason = if exists { Reason::TenantExists } else { Reason::RegistryWrite };
         return Err(named(reason.into()));
     }
-    let Some(made) = made else { return Ok(TenantState::Pending) };
+    let Some(made) = made else {
+        record_registration(&registered, None)?;
+        return Ok(TenantState::Pending);
+    };
     data_key::put(&registered, 1, Purpose::Values, &made)?;
-    if let Some(index_key) = index_key {
-        data_key::put(&registered, 2, Purpose::Index, &index_key)?;
+    if let Some(index_key) = &index_key {
+        data_key::put(&registered, 2, Purpose::Index, index_key)?;
     }
     set_state(tenant, TenantState::Pending, TenantState::Active)?;
+    record_registration(&registered, Some(index_key.is_some()))?;
     Ok(TenantState::Active)
+}
+
+/// `made`: data keys were made, an index key among them or not.
+fn record_registration(tenant: &Tenant, made: Option<bool>) -> Result<()> {
+    let state = if made.is_some() { TenantState::Active } else { TenantState::Pending };
+    let mut after = json!({
+        "state": state.name(),
+        "key_uri": tenant.customer_key.uri(),
+        "options": options_of(&tenant.customer_key),
+    });
+    if made == Some(true) {
+        after["index_key"] = 2.into();
+    }
+    let (act, after) = ("register_tenant", Some(after));
+    let data_key = made.map(|_| 1);
+    record(&Act { act, tenant: Some(&tenant.name), data_key, before: None, after });
+    Ok(())
+}
+
+pub(super) fn options_of(key: &CustomerKey) -> Value {
+    serde_json::from_str(key.options()).unwrap_or_default()
+}
+
+/// An event about the tenant's state.
+fn record_state(
+    act: &'static str,
+    tenant: &str,
+    before: TenantState,
+    after: TenantState,
+    data_key: Option<i32>,
+) -> Result<()> {
+    let state = |state: TenantState| Some(json!({ "state": state.name() }));
+    let (before, after) = (state(before), state(after));
+    record(&Act { act, tenant: Some(tenant), data_key, before, after });
+    Ok(())
 }
 
 /// Changes the options of a tenant's key. KMS has to unwrap the current data key that way before
@@ -89,7 +131,15 @@ pub fn alter_options(tenant: &str, options: &str) -> Result<()> {
            SET options = $2::pg_catalog.text::pg_catalog.jsonb, epoch = $3,
                changed_at = pg_catalog.now()
          WHERE tenant OPERATOR(pg_catalog.=) $1";
-    write::one(UPDATE, &[tenant.into(), key.options().into(), epoch.into()])
+    write::one(UPDATE, &[tenant.into(), key.options().into(), epoch.into()])?;
+    record(&Act {
+        act: "alter_tenant_options",
+        tenant: Some(tenant),
+        data_key: None,
+        before: Some(json!({ "options": options_of(&registered.customer_key) })),
+        after: Some(json!({ "options": options_of(&key) })),
+    });
+    Ok(())
 }
 
 /// Makes the first data key of a pending tenant. Returns its new state.
@@ -98,13 +148,18 @@ pub fn alter_options(tenant: &str, options: &str) -> Result<()> {
 /// As [`lock`]; what KMS refuses with.
 pub fn activate(tenant: &str) -> Result<TenantState> {
     let locked = lock(tenant, Some(TenantState::Pending))?;
-    let version = data_key::add(&locked, Purpose::Values)?;
+    let version = locked.next_version()?;
+    let made = data_key::make(&locked, Purpose::Values)?;
+    verify::require_binding(&locked, &made)?;
+    data_key::put(&locked, version, Purpose::Values, &made)?;
     if token_scan::has_searchable_column()? {
         let made = data_key::make(&locked, Purpose::Index)?;
         data_key::put(&locked, version + 1, Purpose::Index, &made)?;
     }
-    set_state(tenant, TenantState::Pending, TenantState::Active)?;
-    Ok(TenantState::Active)
+    let (from, to) = (TenantState::Pending, TenantState::Active);
+    set_state(tenant, from, to)?;
+    record_state("activate_tenant", tenant, from, to, Some(version))?;
+    Ok(to)
 }
 
 /// Takes effect in every session at once where it has to wait for other changes of the tenant: this
@@ -117,11 +172,10 @@ pub fn suspend(tenant: &str) -> Result<()> {
     check_tenant_name_length(tenant)?;
     let arguments = [tenant.into()];
     brake::suspend(tenant, &row_of_tenant(&arguments))?;
-    // What others are about to commit is what counts: a resumption, perhaps.
-    const LOCK: &str =
-        "SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE";
-    write::execute(LOCK, &arguments)?;
-    set_state(tenant, TenantState::Active, TenantState::Suspended)
+    wait_for_row(tenant)?;
+    let (from, to) = (TenantState::Active, TenantState::Suspended);
+    set_state(tenant, from, to)?;
+    record_state("suspend_tenant", tenant, from, to, None)
 }
 
 /// New values are sealed under a new data key; the old one goes on opening old values. Returns the
@@ -130,7 +184,10 @@ pub fn suspend(tenant: &str) -> Result<()> {
 /// # Errors
 /// As [`lock`]; what KMS refuses with.
 pub fn rotate(tenant: &str) -> Result<i32> {
-    data_key::add(&lock(tenant, Some(TenantState::Active))?, Purpose::Values)
+    let locked = lock(tenant, Some(TenantState::Active))?;
+    let version = data_key::add(&locked, Purpose::Values)?;
+    data_key::record_change("rotate_tenant", &locked, Purpose::Values, version);
+    Ok(version)
 }
 
 /// Lifts a suspension.
@@ -138,21 +195,35 @@ pub fn rotate(tenant: &str) -> Result<i32> {
 /// # Errors
 /// `unknown_tenant`, `tenant_state_conflict`, `read_only`, `registry_write`.
 pub fn resume(tenant: &str) -> Result<()> {
-    set_state(tenant, TenantState::Suspended, TenantState::Active)
+    wait_for_row(tenant)?;
+    let (from, to) = (TenantState::Suspended, TenantState::Active);
+    set_state(tenant, from, to)?;
+    record_state("resume_tenant", tenant, from, to, None)
 }
 
 /// From commit on, no process uses a data key of this tenant without asking KMS again.
 ///
 /// # Errors
-/// `unknown_tenant`, `read_only`, `registry_write`, `not_installed`.
+/// `unknown_tenant`, `read_only`, `registry_write`, `not_installed`; `tenant_busy` of one that was
+/// registered just now.
 pub fn evict(tenant: &str) -> Result<()> {
-    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
     let arguments = [tenant.into()];
     brake::evict(Some(tenant), &row_of_tenant(&arguments))?;
-    match write::execute(UPDATE, &[tenant.into(), new_epoch()?.into()])? {
-        0 => read::require_registered(tenant).and(Err(Reason::RegistryWrite.into())),
-        _ => Ok(()),
+    if !wait_for_row(tenant)? {
+        read::require_registered(tenant)?;
+        return Err(Error::new(Reason::TenantBusy).for_tenant(tenant));
     }
+    evict_copies(tenant)?;
+    record_eviction("evict", Some(tenant))
+}
+
+/// From commit on, no copy of a data key that a process has is used: the tenant's row is locked.
+///
+/// # Errors
+/// `registry_write`, `read_only`.
+pub(super) fn evict_copies(tenant: &str) -> Result<()> {
+    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $2 WHERE tenant OPERATOR(pg_catalog.=) $1";
+    write::one(UPDATE, &[tenant.into(), new_epoch()?.into()])
 }
 
 /// [`evict`] for every tenant of this database.
@@ -161,30 +232,43 @@ pub fn evict(tenant: &str) -> Result<()> {
 /// `read_only`, `registry_write`, `not_installed`.
 pub fn evict_all() -> Result<()> {
     let (table, lock) = (TENANT.name, "FOR NO KEY UPDATE");
-    let target = Target { table, rows: "cmk.tenant", arguments: &[], lock };
+    let target = Target { table, rows: "cmk.tenant", arguments: &[], lock, is_whole: true };
     brake::evict(None, &target)?;
-    // Returns the rows that a trigger of somebody else swallowed.
-    const UPDATE: &str = "
-        WITH evicted AS (UPDATE cmk.tenant SET epoch = $1 RETURNING tenant)
-        SELECT FROM cmk.tenant t
-         WHERE NOT EXISTS (SELECT FROM evicted e WHERE e.tenant OPERATOR(pg_catalog.=) t.tenant)";
-    match write::execute(UPDATE, &[new_epoch()?.into()])? {
-        0 => Ok(()),
-        _ => Err(Reason::RegistryWrite.into()),
+    // Those that somebody removed meanwhile are left out.
+    const LOCK: &str = "SELECT FROM cmk.tenant t ORDER BY t.tenant FOR NO KEY UPDATE";
+    const UPDATE: &str = "UPDATE cmk.tenant SET epoch = $1";
+    let locked = write::execute(LOCK, &[])?;
+    // A trigger of somebody else may swallow rows; others may have come.
+    match write::execute(UPDATE, &[new_epoch()?.into()])? >= locked {
+        true => record_eviction("evict_all", None),
+        false => Err(Reason::RegistryWrite.into()),
     }
 }
 
-fn row_of_tenant<'a>(tenant: &'a [DatumWithOid<'a>]) -> Target<'a> {
+fn record_eviction(act: &'static str, tenant: Option<&str>) -> Result<()> {
+    record(&Act { act, tenant, data_key: None, before: None, after: None });
+    Ok(())
+}
+
+pub(super) fn row_of_tenant<'a>(tenant: &'a [DatumWithOid<'a>]) -> Target<'a> {
     let rows = "cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1";
     let (table, lock) = (TENANT.name, "FOR NO KEY UPDATE");
-    Target { table, rows, arguments: tenant, lock }
+    Target { table, rows, arguments: tenant, lock, is_whole: false }
 }
 
 /// Random, so that no epoch comes back: an eviction that was rolled back may have left data keys
 /// under its epoch in shared memory.
-fn new_epoch() -> Result<i64> {
+pub(super) fn new_epoch() -> Result<i64> {
     let random = getrandom::u64().map_err(|_| Reason::SystemRandom)?;
     Ok((random >> 1) as i64)
+}
+
+/// Waits until nobody else changes the tenant, and keeps others from it until the transaction ends:
+/// what they are about to commit is what counts. False if there is no such tenant then.
+fn wait_for_row(tenant: &str) -> Result<bool> {
+    const LOCK: &str =
+        "SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE";
+    Ok(write::execute(LOCK, &[tenant.into()])? == 1)
 }
 
 /// Locks the tenant's row until the end of the transaction and returns the tenant as it is then. It
@@ -193,13 +277,7 @@ fn new_epoch() -> Result<i64> {
 /// # Errors
 /// `unknown_tenant`, `tenant_busy`, `tenant_state_conflict`, `data_keys_missing`, `read_only`.
 pub(super) fn lock(tenant: &str, state: Option<TenantState>) -> Result<Tenant> {
-    const LOCK: &str = "
-        SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED";
-    let locked = write::execute(LOCK, &[tenant.into()])? == 1;
-    let found = read::require_tenant(tenant)?;
-    if !locked {
-        return Err(Error::new(Reason::TenantBusy).for_tenant(tenant));
-    }
+    let found = lock_row(tenant)?;
     // Of a tenant that lost its data keys, no state allows to make another.
     found.require_all_data_keys()?;
     match state.map_or(found.state != TenantState::Shredded, |state| found.state == state) {
@@ -208,9 +286,27 @@ pub(super) fn lock(tenant: &str, state: Option<TenantState>) -> Result<Tenant> {
     }
 }
 
+/// The same whatever state it is in, and whatever it lacks.
+///
+/// # Errors
+/// `unknown_tenant`, `tenant_busy`, `read_only`.
+pub(super) fn lock_row(tenant: &str) -> Result<Tenant> {
+    const LOCK: &str = "
+        SELECT FROM cmk.tenant WHERE tenant OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED";
+    let locked = write::execute(LOCK, &[tenant.into()])? == 1;
+    let found = read::require_tenant(tenant)?;
+    match locked {
+        true => Ok(found),
+        false => Err(Error::new(Reason::TenantBusy).for_tenant(tenant)),
+    }
+}
+
 fn set_state(tenant: &str, from: TenantState, to: TenantState) -> Result<()> {
     const UPDATE: &str = "
-        UPDATE cmk.tenant SET state = $3, epoch = $4, changed_at = pg_catalog.now()
+        UPDATE cmk.tenant
+           SET state = $3, epoch = $4, changed_at = pg_catalog.now(),
+               suspended_at = CASE WHEN $3 OPERATOR(pg_catalog.=) 'suspended'
+                                   THEN pg_catalog.clock_timestamp() END
          WHERE tenant OPERATOR(pg_catalog.=) $1 AND state OPERATOR(pg_catalog.=) $2";
     let arguments = [tenant.into(), from.name().into(), to.name().into(), new_epoch()?.into()];
     match write::execute(UPDATE, &arguments)? {
@@ -223,7 +319,7 @@ fn set_state(tenant: &str, from: TenantState, to: TenantState) -> Result<()> {
     }
 }
 
-fn state_conflict(tenant: &Tenant) -> Error {
+pub(super) fn state_conflict(tenant: &Tenant) -> Error {
     let state = format!("state={}", tenant.state.name());
     Error::new(Reason::TenantStateConflict).for_tenant(&tenant.name).with_info(state)
 }

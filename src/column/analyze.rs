@@ -5,8 +5,10 @@
 use crate::pg::compat;
 use crate::pg::datum::{head, varlena_size};
 use crate::pg::raw::column_function;
+use crate::pg::statistics;
 use cmk_envelope::column::{HEADER_MAX, SearchKey, Which};
 use foldhash::fast::RandomState;
+use pgrx::spi::Spi;
 use pgrx::{pg_guard, pg_sys};
 use std::collections::HashMap;
 
@@ -14,12 +16,29 @@ column_function!(column_analyze, |call| {
     // SAFETY: PostgreSQL passes the statistics of the column to be made.
     unsafe {
         let stats = call.datum(0).cast_mut_ptr::<pg_sys::VacAttrStats>();
+        if is_in_extended_statistics((*stats).tupattnum) {
+            return Ok(pg_sys::Datum::from(false));
+        }
         let target = compat::statistics_target(stats);
         (*stats).minrows = 300 * target;
         (*stats).compute_stats = Some(compute);
     }
     Ok(pg_sys::Datum::from(true))
 });
+
+/// Whether a column of the table being analyzed is in a statistics object of several columns.
+/// PostgreSQL would sort its values for that, which are opened to be sorted, and the ANALYZE would
+/// fail as a whole. Of a column without statistics of its own it warns, and leaves the object out.
+fn is_in_extended_statistics(column: i32) -> bool {
+    const QUERY: &str = "SELECT true FROM pg_catalog.pg_statistic_ext
+        WHERE stxrelid OPERATOR(pg_catalog.=) $1
+          AND $2::pg_catalog.int2 OPERATOR(pg_catalog.=) ANY (stxkeys) LIMIT 1";
+    // Not of an expression, which has no number.
+    let Some(table) = statistics::table().filter(|_| column > 0) else { return false };
+    let arguments = [table.into(), column.into()];
+    let found = Spi::connect(|client| client.select(QUERY, None, &arguments).map(|it| it.len()));
+    found.is_ok_and(|rows| rows > 0)
+}
 
 /// How many different values a sample has.
 #[derive(Default)]

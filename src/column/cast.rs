@@ -8,8 +8,29 @@ use crate::pg::call::Call;
 use crate::pg::datum::{Bytea, Text};
 use crate::pg::process::ThisProcess;
 use crate::pg::raw::column_function;
-use cmk_error::Result;
+use crate::pg::statistics;
+use cmk_error::{Reason, Result};
 use pgrx::pg_sys;
+
+/// A cast is null where statistics are collected of what it returns: an error would end those of
+/// the whole table.
+macro_rules! cast_function {
+    ($name:ident, $body:expr) => {
+        column_function!($name, |call| {
+            type Body = fn(Call) -> Result<pg_sys::Datum>;
+            const BODY: Body = $body;
+            match BODY(call) {
+                Err(error)
+                    if error.reason == Reason::SecurityRestricted
+                        && statistics::are_collected() =>
+                {
+                    Ok(call.return_null())
+                }
+                done => done,
+            }
+        });
+    };
+}
 
 /// The cast to the type that is protected.
 #[inline]
@@ -20,11 +41,18 @@ fn reveal(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     }
 }
 
-// Also the cast to varchar.
-column_function!(column_text_reveal, |call| reveal(Kind::Text, call));
-column_function!(column_bytea_reveal, |call| reveal(Kind::Bytea, call));
-column_function!(column_jsonb_reveal, |call| reveal_json(call));
-column_function!(column_json_reveal, |call| match shows(call) {
+// From char(n), as PostgreSQL makes text of it: without the blanks that fill it up.
+column_function!(column_bpchar_conceal, |call| {
+    let filled = call.bytes(0);
+    let end = filled.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    Ok(Bytea::copy(&[&filled[..end]])?.into_datum())
+});
+
+// Also the casts to varchar and char.
+cast_function!(column_text_reveal, |call| reveal(Kind::Text, call));
+cast_function!(column_bytea_reveal, |call| reveal(Kind::Bytea, call));
+cast_function!(column_jsonb_reveal, |call| reveal_json(call));
+cast_function!(column_json_reveal, |call| match shows(call) {
     true => Ok(as_text(clear(&ThisProcess::of(call), call.bytes(0))?.as_slice())?.into_datum()),
     false => Ok(armored_json(call.bytes(0))?.into_datum()),
 });
@@ -62,11 +90,11 @@ fn reveal_as_text(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
     let clear = clear(&ThisProcess::of(call), call.bytes(0))?;
     Ok(as_text(kind.write(clear.as_slice())?.as_slice())?.into_datum())
 }
-column_function!(column_bytea_text, |call| reveal_as_text(Kind::Bytea, call));
-column_function!(column_jsonb_text, |call| reveal_as_text(Kind::Jsonb, call));
+cast_function!(column_bytea_text, |call| reveal_as_text(Kind::Bytea, call));
+cast_function!(column_jsonb_text, |call| reveal_as_text(Kind::Jsonb, call));
 
 // Null where this one value can't be opened: `cmk.try_text`.
-column_function!(column_try_text, |call| match reveal(Kind::Text, call) {
+cast_function!(column_try_text, |call| match reveal(Kind::Text, call) {
     Err(error) if error.reason.concerns_one_value() => Ok(call.return_null()),
     done => done,
 });

@@ -78,8 +78,7 @@ column_function!(column_sealed_for, |call| {
         Err(error) if error.reason == Reason::UnknownDataKey => return Ok(call.return_null()),
         tenant => tenant?,
     };
-    let grant = read::grant(current_role(), &tenant)?;
-    match grant.encrypt || grant.decrypt {
+    match read::has_grant(current_role(), &tenant)? {
         true => Ok(Bytea::copy(&[tenant.as_bytes()])?.into_datum()),
         false => Ok(call.return_null()),
     }

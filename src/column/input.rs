@@ -5,6 +5,7 @@
 //! that stores what its users type must not have somebody else's envelope, copied from a dump,
 //! taken for one.
 
+use super::already_sealed;
 use super::kind::{Kind, c_string};
 use super::stored::PLAIN;
 use crate::pg::datum::Bytea;
@@ -136,6 +137,20 @@ pub fn refuse_armor(kind: Kind, plain: &[u8]) -> Result<()> {
     match is_armor && armor() == Armor::Refused {
         true => Err(Reason::ArmorRefused.into()),
         false => Ok(()),
+    }
+}
+
+/// The same of an envelope of a registered data key that is no armor: of what `cmk_encrypt`
+/// returns, or of a `bytea` written as text. Asked of a value that was sealed, so that whoever has
+/// no grant learns nothing of it.
+///
+/// # Errors
+/// `already_sealed`; as [`already_sealed::refuse`].
+#[inline]
+pub fn refuse_envelope(plain: &[u8]) -> Result<()> {
+    match already_sealed::refuse(plain) {
+        Err(error) if error.reason == Reason::AlreadySealed && armor() != Armor::Refused => Ok(()),
+        done => done,
     }
 }
 

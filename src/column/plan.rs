@@ -16,6 +16,7 @@ mod index;
 use super::catalog;
 use super::kind::Kind;
 use crate::pg::known_protection::{self, Known};
+use crate::pg::planner::at_execution;
 use crate::pg::planner::expression::{self, Column};
 use crate::pg::planner::{Condition, Table};
 use crate::pg::raw::column_function;
@@ -33,7 +34,10 @@ column_function!(column_plan, |call| {
     // SAFETY: PostgreSQL's planner passes a request, whose tag says which it is.
     let answer = unsafe {
         match (*request).type_ {
-            pg_sys::NodeTag::T_SupportRequestSimplify => simplify(&*request.cast()),
+            pg_sys::NodeTag::T_SupportRequestSimplify => {
+                let request = &*request.cast();
+                at_execution::defer(request).or_else(|| simplify(request))
+            }
             pg_sys::NodeTag::T_SupportRequestIndexCondition => {
                 index::condition(&mut *request.cast())
             }

@@ -5,13 +5,13 @@
 
 use super::{tags, token};
 use crate::pg::identity::current_role;
-use crate::pg::process::{ThisProcess, keyring};
+use crate::pg::process::{ThisProcess, keyring, tenant_mismatch};
 use crate::pg::registry::{invalidation, read};
 use crate::pg::report;
 use crate::pg::settings::values::column_tenant;
 use cmk_error::{Error, KeyState, Reason, Result};
 use cmk_keyring::keyring::TokenFor;
-use cmk_keyring::tenant::{Role, read_tenant_name};
+use cmk_keyring::tenant::{Right, Role, read_tenant_name};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -43,19 +43,18 @@ impl Reach {
             None => setting()?,
         };
         let Some(name) = name else {
-            return match granted()?.is_empty() {
-                true => Err(Error::new(Reason::NoGrant).with_info("needs=decrypt")),
-                false => Ok(Self::Granted),
-            };
+            return granted().map(|_| Self::Granted);
         };
         // Whatever rows there are: an index scan fails for the same.
-        match token::index_keys(process, &name, TokenFor::Searching) {
-            Err(error) if error.reason == Reason::NoIndexKey => {}
-            keys => {
-                let (key, none) = ((keys?.current, TokenFor::Searching), tags::of_column(b""));
-                keyring().token(process, &name, key, none, b"")?;
+        keyring().with_keys_in_use(process, || {
+            match token::index_keys(process, &name, TokenFor::Searching) {
+                Err(error) if error.reason == Reason::NoIndexKey => Ok(()),
+                keys => {
+                    let (key, none) = ((keys?.current, TokenFor::Searching), tags::of_column(b""));
+                    keyring().token(process, &name, key, none, b"").map(drop)
+                }
             }
-        }
+        })?;
         Ok(Self::Tenant(name))
     }
 
@@ -68,7 +67,7 @@ impl Reach {
         match self {
             Self::Granted
                 if error.reason == Reason::NoGrant
-                    && !read::grant(current_role(), tenant)?.decrypt =>
+                    && read::grant(current_role(), tenant)?.decrypt == Right::Never =>
             {
                 Ok(())
             }
@@ -106,29 +105,39 @@ fn is_away(error: &Error) -> bool {
         )
 }
 
-type Granted = (Role, u64, Rc<[String]>);
+/// `None`: of a role whose grants are bound to the session's tenant.
+type Granted = (Role, u64, Option<Rc<[String]>>);
 
 thread_local! {
     static GRANTED: RefCell<Option<Granted>> = const { RefCell::new(None) };
 }
 
-/// The tenants that the current role may decrypt for, as far as the registry says: one more than
-/// [`TENANTS_MAX`] at most.
+/// The tenants that the current role may decrypt for while the session names none, as far as the
+/// registry says: one more than [`TENANTS_MAX`] at most.
 ///
 /// # Errors
-/// `not_installed`.
+/// `not_installed`; `no_grant` if there are none; `tenant_mismatch` if there would be more by
+/// grants that are bound to the session's tenant, whose values would be missing without a word.
 pub fn granted() -> Result<Rc<[String]>> {
     let (role, generation) = (current_role(), invalidation::registry_generation());
+    let of_grants = |tenants: &Option<Rc<[String]>>| match tenants {
+        Some(tenants) if tenants.is_empty() => {
+            Err(Error::new(Reason::NoGrant).with_info("needs=decrypt"))
+        }
+        Some(tenants) => Ok(tenants.clone()),
+        None => Err(tenant_mismatch()),
+    };
     let known = GRANTED.with_borrow(|granted| match granted {
-        Some((of, at, tenants)) if *of == role && *at == generation => Some(tenants.clone()),
+        Some((of, at, tenants)) if *of == role && *at == generation => Some(of_grants(tenants)),
         _ => None,
     });
     if let Some(tenants) = known {
-        return Ok(tenants);
+        return tenants;
     }
-    let tenants: Rc<[String]> = read::tenants_to_decrypt(role, TENANTS_MAX + 1)?.into();
+    let tenants = read::tenants_to_decrypt(role, TENANTS_MAX + 1)?.map(Rc::from);
     // The first look makes changes of the registry count.
     let generation = invalidation::registry_generation();
-    GRANTED.set(Some((role, generation, tenants.clone())));
-    Ok(tenants)
+    let found = of_grants(&tenants);
+    GRANTED.set(Some((role, generation, tenants)));
+    found
 }

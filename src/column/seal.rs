@@ -7,7 +7,7 @@
 //! elsewhere.
 
 use super::check::{header_of, of_column};
-use super::input::refuse_armor;
+use super::input::{refuse_armor, refuse_envelope};
 use super::kind::Kind;
 use super::open::{Clear, clear};
 use super::options::Search;
@@ -125,7 +125,12 @@ impl Column {
         if let Clear::Plain(plain) = &clear {
             refuse_armor(self.kind, plain)?;
         }
-        tenant.seal(call, self.tag, self.search.as_ref(), self.fit(clear.as_slice())?).map(Some)
+        let fitting = self.fit(clear.as_slice())?;
+        let sealed = tenant.seal(call, self.tag, self.search.as_ref(), fitting)?;
+        if let Clear::Plain(plain) = &clear {
+            refuse_envelope(plain).map_err(|error| error.for_tenant(tenant.name))?;
+        }
+        Ok(Some(sealed))
     }
 
     /// Whether the row had this very value before, or has it with other tokens now.
@@ -188,6 +193,8 @@ impl Column {
             Ok(_) => Ok(()),
             Err(error) if error.reason == Reason::UnknownDataKey && is_superuser() => Ok(()),
             Err(error) if error.reason.concerns_one_value() => Err(error),
+            // A session that works for one tenant wrote a row of another.
+            Err(error) if error.reason == Reason::TenantMismatch => Err(error),
             Err(_) => {
                 self.key_is_away = Some(tenant);
                 Ok(())

@@ -5,6 +5,7 @@ use super::catalog;
 use super::kind::Kind;
 use crate::pg::protection::{self, Protection};
 use crate::pg::registry::lock;
+use crate::pg::relation;
 use crate::pg::settings::level::Level;
 use cmk_error::{Error, Reason, Result};
 use pgrx::spi::Spi;
@@ -28,18 +29,19 @@ pub fn seal_batch(
     blocks: std::ops::Range<i64>,
     skip: &[Option<String>],
 ) -> Result<i64> {
-    let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-    // SAFETY: in a transaction on the main thread; raises an ERROR if there is no such table.
-    let relation = unsafe { PgRelation::with_lock(table, lock) };
+    let relation = relation::open(table, pg_sys::RowExclusiveLock, || Reason::NotProtected.into())?;
     if !lock::current_role_owns(&relation) {
         return Err(Reason::NotOwner.into());
     }
     let protection = protection_of(&relation, column).ok_or(Reason::NotProtected)?;
     let update = statement(&relation, &protection)?;
+    let is_in_foreign_key = is_in_foreign_key(table, column)?;
     let level = Level::begin();
     // Only for who may do so anyway: it switches off triggers and foreign keys, also those of other
     // tables that code of this table's owner gets to.
-    level.set_if_allowed(c"session_replication_role", c"replica");
+    if !is_in_foreign_key {
+        level.set_if_allowed(c"session_replication_role", c"replica");
+    }
     // Rows that are there are text, also those that look like armor.
     level.set(c"cmk_encrypt.input", c"text");
     // An ERROR is better than rows that a policy hides, and that stay as they are.
@@ -60,6 +62,15 @@ pub fn seal_batch(
     level.end();
     // SPI itself refused: the statement isn't one for the table that there is.
     sealed.map(|rows| rows as i64).map_err(|_| Reason::NotProtected.into())
+}
+
+/// # Errors
+/// `registry_unusable`.
+fn is_in_foreign_key(table: pg_sys::Oid, column: pg_sys::AttrNumber) -> Result<bool> {
+    const QUERY: &str = "
+        SELECT cmk_internal.is_in_foreign_key($1::pg_catalog.oid::pg_catalog.regclass, $2)";
+    let found = Spi::get_one_with_args::<bool>(QUERY, &[table.into(), column.into()]);
+    found.map(|found| found == Some(true)).map_err(|_| Reason::RegistryUnusable.into())
 }
 
 /// The tenant of rows that don't say whose they are.

@@ -1,6 +1,7 @@
 //! Seals one value for a tenant: for the trigger, and for `cmk.seal_value` and `cmk.reseal`.
 
 use super::check::{header_of, of_column};
+use super::input::refuse_envelope;
 use super::kind::Kind;
 use super::open::clear;
 use super::options::Search;
@@ -80,18 +81,23 @@ fn seal_value(kind: Kind, call: Call) -> Result<pg_sys::Datum> {
         Kind::Bytea | Kind::Jsonb => &plain.as_slice()[1..],
     };
     let search = Search::parse(call.nullable_bytes(3))?;
-    tenant.seal(call, tags::of_column(label.as_bytes()), search.as_ref(), clear)
+    let sealed = tenant.seal(call, tags::of_column(label.as_bytes()), search.as_ref(), clear)?;
+    refuse_envelope(clear).map_err(|error| error.for_tenant(tenant.name))?;
+    Ok(sealed)
 }
 column_function!(column_text_seal_value, |call| seal_value(Kind::Text, call));
 column_function!(column_bytea_seal_value, |call| seal_value(Kind::Bytea, call));
 column_function!(column_jsonb_seal_value, |call| seal_value(Kind::Jsonb, call));
 
-// `cmk.reseal(value, label, options)`: the value with the tokens that it should have, for the
-// tenant that it has.
-column_function!(column_reseal, |call| error_context::hidden(|| {
-    if call.is_null(0) {
-        return Ok(call.return_null());
-    }
+// `cmk.reseal(value, label, options)`: see [`renewed`].
+column_function!(column_reseal, |call| error_context::hidden(|| match call.is_null(0) {
+    true => Ok(call.return_null()),
+    false => renewed(call),
+}));
+
+/// `(value, label text, options text)`: the value of a protected column, for the tenant that it
+/// has, with the tokens that it should have.
+pub fn renewed(call: Call) -> Result<pg_sys::Datum> {
     let label = call.bytes(1);
     let search = Search::parse(call.nullable_bytes(2))?;
     let Some(header) = header_of(call.datum(0)) else { return Err(Reason::NotSealed.into()) };
@@ -108,4 +114,4 @@ column_function!(column_reseal, |call| error_context::hidden(|| {
     );
     clear.free();
     sealed
-}));
+}

@@ -67,6 +67,29 @@ impl Column {
         let probe = probe(tenant_tag, self.search.fit(token));
         Ok(Bytea::copy(&[&probe])?.into_datum())
     }
+
+    /// What may be stored of some values, under each of the index keys that `keys` returns.
+    ///
+    /// # Errors
+    /// Those of `keys` and of [`probe`](Self::probe).
+    fn probes(
+        &self,
+        process: &ThisProcess,
+        tenant: &str,
+        keys: impl Fn() -> Result<IndexKeys>,
+        values: &[Stored<'_>],
+    ) -> Result<Vec<pg_sys::Datum>> {
+        keyring().with_keys_in_use(process, || {
+            let (keys, mut probes) = (keys()?, Vec::new());
+            for key in keys.searched() {
+                probes.try_reserve(values.len()).map_err(|_| Reason::OutOfMemory)?;
+                for value in values {
+                    probes.push(self.probe(process, tenant, key, value)?);
+                }
+            }
+            Ok(probes)
+        })
+    }
 }
 
 /// What finds a value that isn't sealed yet.
@@ -94,20 +117,22 @@ column_function!(column_probe, |call| {
         return plain(&process, &value);
     }
     let tenant = read_tenant_name(call.bytes(1))?;
-    let keys = token::index_keys(&process, tenant, TokenFor::Searching)?;
-    let key = match slot {
-        CURRENT => Some(keys.current),
-        // Of a cursor, say, that was opened before, and fetched from now.
-        ONLY if keys.other().is_some() => {
-            return Err(Error::new(Reason::IndexKeyReplaced).for_tenant(tenant));
+    keyring().with_keys_in_use(&process, || {
+        let keys = token::index_keys(&process, tenant, TokenFor::Searching)?;
+        let key = match slot {
+            CURRENT => Some(keys.current),
+            // Of a cursor, say, that was opened before, and fetched from now.
+            ONLY if keys.other().is_some() => {
+                return Err(Error::new(Reason::IndexKeyReplaced).for_tenant(tenant));
+            }
+            ONLY => Some(keys.current),
+            _ => keys.other(),
+        };
+        match key {
+            None => Ok(call.return_null()),
+            Some(key) => Column::of(call, 3, 4)?.probe(&process, tenant, key, &value),
         }
-        ONLY => Some(keys.current),
-        _ => keys.other(),
-    };
-    match key {
-        None => Ok(call.return_null()),
-        Some(key) => Column::of(call, 3, 4)?.probe(&process, tenant, key, &value),
-    }
+    })
 });
 
 /// The probes of several values: for one tenant, or for those of the reach.
@@ -117,47 +142,36 @@ fn probes(
     tenant: Option<&str>,
     values: &[Stored<'_>],
 ) -> Result<pg_sys::Datum> {
-    let mut found = Vec::new();
-    let of_tenant = |tenant: &str, keys: IndexKeys, found: &mut Vec<pg_sys::Datum>| {
-        for key in [Some(keys.current), keys.other()].into_iter().flatten() {
-            found.try_reserve(values.len()).map_err(|_| Reason::OutOfMemory)?;
-            for value in values {
-                found.push(column.probe(process, tenant, key, value)?);
-            }
-        }
-        Ok::<_, Error>(())
-    };
     let one = match tenant {
         Some(tenant) => Some(tenant.to_owned()),
         None => reach::setting()?,
     };
-    match one {
+    let mut found = match one {
         Some(tenant) => {
-            let keys = token::index_keys(process, &tenant, TokenFor::Searching)?;
-            of_tenant(&tenant, keys, &mut found)?;
+            let keys = || token::index_keys(process, &tenant, TokenFor::Searching);
+            column.probes(process, &tenant, keys, values)?
         }
         None => {
-            let tenants = reach::granted()?;
-            match tenants.len() {
-                0 => return Err(Error::new(Reason::NoGrant).with_info("needs=decrypt")),
-                1..=TENANTS_MAX => {}
-                _ => return Err(Reason::TooManyTenants.into()),
+            let (tenants, mut found) = (reach::granted()?, Vec::new());
+            if tenants.len() > TENANTS_MAX {
+                return Err(Reason::TooManyTenants.into());
             }
             let mut skipped = Skipped::default();
             for tenant in tenants.iter() {
-                let before = found.len();
-                let keys = keyring().look_at(process, tenant, |tenant| tenant.index_keys());
-                // Without one, it has no values with tokens.
-                if keys.as_ref().is_err_and(|error| error.reason == Reason::NoIndexKey) {
-                    continue;
-                }
-                if let Err(error) = keys.and_then(|keys| of_tenant(tenant, keys, &mut found)) {
-                    Reach::Granted.leave_out(tenant, error, &mut skipped)?;
-                    found.truncate(before);
+                let keys = || keyring().look_at(process, tenant, |tenant| tenant.index_keys());
+                match column.probes(process, tenant, keys, values) {
+                    Ok(probes) => {
+                        found.try_reserve(probes.len()).map_err(|_| Reason::OutOfMemory)?;
+                        found.extend(probes);
+                    }
+                    // Without one, it has no values with tokens.
+                    Err(error) if error.reason == Reason::NoIndexKey => {}
+                    Err(error) => Reach::Granted.leave_out(tenant, error, &mut skipped)?,
                 }
             }
+            found
         }
-    }
+    };
     for value in values {
         found.push(plain(process, value)?);
     }

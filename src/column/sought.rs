@@ -15,7 +15,7 @@ use crate::pg::call::Call;
 use crate::pg::collation::is_deterministic;
 use crate::pg::process::{ThisProcess, keyring};
 use crate::pg::protected_row::kept;
-use crate::pg::settings::values::column_tenant;
+use crate::pg::settings::values::{column_tenant, is_column_tenant};
 use cmk_envelope::column::{
     ColumnEnvelope, ColumnTag, INDEX_KEY_ID_LEN, NAME_TAG_LEN, TOKEN_LEN, Token,
 };
@@ -26,7 +26,7 @@ use cmk_keyring::tenant::Role;
 use foldhash::fast::RandomState;
 use pgrx::pg_sys;
 use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
 /// What is searched for, and what was found out about it. One function call site keeps it from row
@@ -50,7 +50,8 @@ type Roles = (Role, [Option<Role>; 2]);
 struct State {
     generation: u64,
     roles: Roles,
-    /// `cmk_encrypt.tenant`, where that decides.
+    /// `cmk_encrypt.tenant`: it decides where the query names no tenant, and grants may be bound to
+    /// it.
     setting: Option<CString>,
     reach: Reach,
     answers: HashMap<Sort, Answer, RandomState>,
@@ -225,15 +226,15 @@ impl Sought {
         let by_token = kind == Kind::Text && is_deterministic(collation);
         let generation = process.generation();
         let roles = (process.role(), process.starters());
-        let setting = if self.tenant.is_none() { column_tenant() } else { None };
         let same = |state: &State| {
-            (state.generation, state.roles) == (generation, roles) && state.setting == setting
+            (state.generation, state.roles) == (generation, roles)
+                && is_column_tenant(state.setting.as_deref().map(CStr::to_bytes))
         };
         let state = match &mut self.state {
             Some(state) if same(state) => state,
             state => {
                 let reach = Reach::of(process, self.tenant.as_deref())?;
-                let answers = HashMap::default();
+                let (setting, answers) = (column_tenant(), HashMap::default());
                 state.insert(State { generation, roles, setting, reach, answers })
             }
         };
@@ -303,33 +304,32 @@ impl State {
             Reach::Granted => tenants::of(&envelope.dek_id())?,
         };
         let Some(tokens) = envelope.tokens().filter(|_| by_token) else { return Ok(Answer::Open) };
-        let known = keyring().look_at(process, &tenant, |tenant| {
-            let known = |token: Token| tenant.index_key(token.index_key).map(|id| (token, id));
-            Ok(known(tokens.first).or_else(|| known(tokens.next?)))
-        })?;
-        // Without the index key, the data key still tells.
-        let Some((example, key)) = known else { return Ok(Answer::Open) };
-        let (mut made, mut until) = (HashSet::default(), Instant::MAX);
-        for plain in plain {
-            let normalized = tokens.rule.normalization.apply(plain)?;
-            let column = ColumnTag(envelope.column_tag().0);
-            let key = (key, TokenFor::Searching);
-            let (token, good_until) =
-                match keyring().token(process, &tenant, key, column, &normalized) {
-                    Ok(token) => token,
-                    Err(error) => {
-                        self.reach.leave_out(&tenant, error, skipped)?;
-                        return Ok(Answer::Outside);
-                    }
+        let column = ColumnTag(envelope.column_tag().0);
+        let asked = keyring().with_keys_in_use(process, || {
+            let known = keyring().look_at(process, &tenant, |tenant| {
+                let known = |token: Token| tenant.index_key(token.index_key).map(|id| (token, id));
+                Ok(known(tokens.first).or_else(|| known(tokens.next?)))
+            })?;
+            // Without the index key, the data key still tells.
+            let Some((example, key)) = known else { return Ok(Answer::Open) };
+            let (mut made, mut until) = (HashSet::default(), Instant::MAX);
+            for plain in plain {
+                let normalized = tokens.rule.normalization.apply(plain)?;
+                let key = (key, TokenFor::Searching);
+                let (token, good_until) =
+                    keyring().token(process, &tenant, key, column, &normalized)?;
+                let token = match example.bits(tokens.rule) {
+                    Some(bits) => token.shortened(bits),
+                    None => token,
                 };
-            let token = match example.bits(tokens.rule) {
-                Some(bits) => token.shortened(bits),
-                None => token,
-            };
-            made.insert(token.value);
-            until = until.min(good_until);
-        }
-        let decide = !tokens.rule.is_shortened;
-        Ok(Answer::Tokens { index_key: example.index_key, tokens: made, decide, until })
+                made.insert(token.value);
+                until = until.min(good_until);
+            }
+            let decide = !tokens.rule.is_shortened;
+            Ok(Answer::Tokens { index_key: example.index_key, tokens: made, decide, until })
+        });
+        asked.or_else(|error| {
+            self.reach.leave_out(&tenant, error, skipped).map(|()| Answer::Outside)
+        })
     }
 }

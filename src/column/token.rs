@@ -35,15 +35,16 @@ pub fn to_seal(
     search: &Search,
     clear: &[u8],
 ) -> Result<Tokens> {
-    let keys = index_keys(process, tenant, TokenFor::Sealing)?;
     let normalized = search.rule.normalization.apply(clear)?;
     let token = |id: DekId| {
         let key = (id, TokenFor::Sealing);
         let (token, _) = keyring().token(process, tenant, key, column, &normalized)?;
         Ok::<_, cmk_error::Error>(search.fit(token))
     };
-    let (current, next) = keys.written();
-    Ok(Tokens { rule: search.rule, first: token(current)?, next: next.map(token).transpose()? })
+    keyring().with_keys_in_use(process, || {
+        let (current, next) = index_keys(process, tenant, TokenFor::Sealing)?.written();
+        Ok(Tokens { rule: search.rule, first: token(current)?, next: next.map(token).transpose()? })
+    })
 }
 
 /// The tokens that find a normalized value in a column: under the tenant's current index key, and
@@ -57,13 +58,13 @@ pub fn to_look_up(
     column: ColumnTag,
     normalized: &[u8],
 ) -> Result<Vec<Token>> {
-    let keys = index_keys(process, tenant, TokenFor::Either)?;
-    let keys = [Some(keys.current), keys.other()].into_iter().flatten();
     let token = |id| {
         let key = (id, TokenFor::Either);
         keyring().token(process, tenant, key, column, normalized).map(|(token, _)| token)
     };
-    keys.map(token).collect()
+    keyring().with_keys_in_use(process, || {
+        index_keys(process, tenant, TokenFor::Either)?.searched().map(token).collect()
+    })
 }
 
 /// Whether a sealed value has the tokens that its column and its tenant's index keys ask for. Takes

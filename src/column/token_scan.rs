@@ -4,11 +4,11 @@
 use super::check::header_of;
 use super::options::Search;
 use super::tags;
-use crate::pg::table_scan;
+use crate::pg::{latest, table_scan};
 use cmk_envelope::column::{INDEX_KEY_ID_LEN, Tokens};
-use cmk_error::{Reason, Result};
+use cmk_error::Result;
 use pgrx::pg_sys;
-use pgrx::spi::Spi;
+use std::ffi::CStr;
 
 /// The index keys that a value's tokens are of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,17 +36,17 @@ struct Column {
 /// # Errors
 /// `registry_unusable`.
 pub fn has_searchable_column() -> Result<bool> {
-    const QUERY: &str = "SELECT FROM cmk.protections() p WHERE p.options IS NOT NULL";
-    let found = Spi::connect(|client| client.select(QUERY, Some(1), &[]).map(|rows| rows.len()));
-    found.map(|rows| rows > 0).map_err(|_| Reason::RegistryUnusable.into())
+    const QUERY: &CStr = c"SELECT FROM cmk.protections() p WHERE p.options IS NOT NULL LIMIT 1";
+    latest::select(QUERY, &[], |_, _| ()).map(|found| !found.is_empty())
 }
 
-/// The searchable columns of all tables that hold rows.
+/// The searchable columns of all tables that hold rows, as they are now: the transaction may have
+/// begun before others came, whose values are looked at all the same.
 ///
 /// # Errors
 /// `registry_unusable`.
 fn columns() -> Result<Vec<Column>> {
-    const QUERY: &str = "
+    const QUERY: &CStr = c"
         SELECT p.relation, p.attnum, p.options,
                pg_catalog.format('%s.%I', p.relation::pg_catalog.regclass, a.attname)
           FROM cmk.protections() p
@@ -57,18 +57,12 @@ fn columns() -> Result<Vec<Column>> {
          WHERE p.options IS NOT NULL AND c.relkind OPERATOR(pg_catalog.=) 'r'
            AND (c.relpersistence OPERATOR(pg_catalog.<>) 't'
                 OR c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())";
-    let read = Spi::connect(|client| -> pgrx::spi::SpiResult<Vec<_>> {
-        let mut columns = Vec::new();
-        for row in client.select(QUERY, None, &[])? {
-            let (table, number) = (row.get::<pg_sys::Oid>(1)?, row.get::<i16>(2)?);
-            let (options, name) = (row.get::<String>(3)?, row.get::<String>(4)?);
-            if let (Some(table), Some(number), Some(name)) = (table, number, name) {
-                columns.push((Column { table, number, name }, options));
-            }
-        }
-        Ok(columns)
+    // SAFETY: oid, int2, text and text.
+    let read = latest::select(QUERY, &[], |rows, row| unsafe {
+        let (table, number) = (rows.get(row, 1)?, rows.get(row, 2)?);
+        Some((Column { table, number, name: rows.get(row, 4)? }, rows.get::<String>(row, 3)))
     });
-    let columns = read.map_err(|_| Reason::RegistryUnusable)?.into_iter();
+    let columns = read?.into_iter().flatten();
     // With other options, no row would be let in.
     let is_searchable = |options: &Option<String>| {
         matches!(Search::parse(options.as_deref().map(str::as_bytes)), Ok(Some(_)))

@@ -1,6 +1,9 @@
 //! What our background workers have in common.
 
-use super::compat;
+use super::{compat, identity};
+use pgrx::bgworkers::{
+    BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
+};
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::c_int;
 use std::time::Duration;
@@ -40,4 +43,41 @@ pub fn sleep(timeout: Duration) {
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
     }
+}
+
+/// What a worker is to be started as.
+pub struct Start<'a> {
+    /// As `pg_stat_activity` shows it.
+    pub name: &'a str,
+    /// The kind of worker.
+    pub kind: &'a str,
+    /// Its main function.
+    pub function: &'a str,
+    /// What that is passed.
+    pub argument: Option<pg_sys::Datum>,
+    /// What else it can ask for.
+    pub extra: &'a str,
+}
+
+/// Starts a worker that this process is told the end of. `None` if `max_worker_processes` leaves no
+/// room.
+pub fn start(start: &Start<'_>) -> Option<DynamicBackgroundWorker> {
+    BackgroundWorkerBuilder::new(start.name)
+        .set_type(start.kind)
+        .set_library("cmk_encrypt")
+        .set_function(start.function)
+        .set_argument(start.argument)
+        .set_extra(start.extra)
+        .set_restart_time(None)
+        .set_notify_pid(identity::pid() as pg_sys::pid_t)
+        .enable_spi_access()
+        // After the line above, which would have it wait for the end of recovery.
+        .set_start_time(BgWorkerStartTime::ConsistentState)
+        .load_dynamic()
+        .ok()
+}
+
+/// True until it has ended.
+pub fn is_running(worker: &DynamicBackgroundWorker) -> bool {
+    !matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped))
 }

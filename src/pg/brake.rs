@@ -9,6 +9,7 @@
 
 use super::clock;
 use super::identity::{database, pid};
+use super::object_lock;
 use super::registry::{read::tenant_id, scan, write};
 use super::shared_memory::access;
 use cmk_error::{Result, quoted};
@@ -112,6 +113,9 @@ pub struct Target<'a> {
     pub arguments: &'a [DatumWithOid<'a>],
     /// The row lock that the change takes.
     pub lock: &'static str,
+    /// These are all rows of the table. Of two that each lock what the other left, neither would
+    /// come to an end, so they take turns.
+    pub is_whole: bool,
 }
 
 /// Has a tenant suspended at once if it would take waiting, else when the commit begins.
@@ -180,9 +184,8 @@ fn pull(what: &str, target: &Target<'_>, effect: Effect) -> Result<()> {
         IS_ON.store(true, Relaxed);
     }
     let table = scan::oid_of(target.table)?;
-    let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-    // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
-    if unsafe { pg_sys::ConditionalLockRelationOid(table, mode) } && rows_are_free(target)? {
+    let has_turn = !target.is_whole || object_lock::try_acquire(table, 0);
+    if has_turn && table_is_free(table) && rows_are_free(target)? {
         if is_shared {
             AT_COMMIT.with_borrow_mut(|effects| effects.push((level(), effect)));
         }
@@ -190,6 +193,9 @@ fn pull(what: &str, target: &Target<'_>, effect: Effect) -> Result<()> {
     }
     let holds_already = is_shared && effect.apply(level());
     warn(what, table, holds_already);
+    if !has_turn {
+        object_lock::acquire(table, 0);
+    }
     Ok(())
 }
 
@@ -206,6 +212,13 @@ fn warn(what: &str, table: pg_sys::Oid, holds_already: bool) {
             "{when} To end the wait, end those processes (pg_terminate_backend) or prepared transactions."
         ))
         .report(PgLogLevel::WARNING);
+}
+
+/// Locks the table for changes of its rows; false if that would take waiting.
+fn table_is_free(table: pg_sys::Oid) -> bool {
+    let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: in a transaction on the main thread; the lock goes with the transaction.
+    unsafe { pg_sys::ConditionalLockRelationOid(table, mode) }
 }
 
 /// Locks the rows that are free; true if those are all.

@@ -58,6 +58,7 @@ pub fn is_text(bytes: &[u8]) -> bool {
 pub struct ByteaArg<'a>(pub &'a [u8]);
 
 /// The bytes of a `text` argument: UTF-8, because that is the database's encoding.
+#[derive(Clone, Copy)]
 pub struct TextArg<'a>(pub &'a [u8]);
 
 /// The content of a varlena: in place if it is, else detoasted.
@@ -299,6 +300,48 @@ unsafe impl<'fcx> ArgAbi<'fcx> for RegRole {
     }
 }
 
+/// Any `jsonb` argument, as JSON text. pgrx's own panics for what Rust's parser refuses: numbers
+/// beyond a double's range, and deep nesting.
+pub struct AnyJsonb(String);
+
+impl AnyJsonb {
+    /// What it says; `None` if Rust's parser refuses it.
+    pub fn parse(&self) -> Option<serde_json::Value> {
+        serde_json::from_str(&self.0).ok()
+    }
+}
+
+sql_type!(AnyJsonb, "pg_catalog.jsonb");
+
+impl FromDatum for AnyJsonb {
+    unsafe fn from_polymorphic_datum(
+        datum: pg_sys::Datum,
+        is_null: bool,
+        _type: pg_sys::Oid,
+    ) -> Option<Self> {
+        // SAFETY: a non-null jsonb.
+        (!is_null).then(|| Self(unsafe { json_text(datum) }))
+    }
+}
+
+// SAFETY: by way of from_polymorphic_datum.
+unsafe impl<'fcx> ArgAbi<'fcx> for AnyJsonb {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: the caller knows the argument isn't null; Option<_> asks before.
+        unsafe { arg.unbox_arg_using_from_datum().unwrap_unchecked() }
+    }
+}
+
+/// # Safety
+/// `datum` is a non-null `jsonb`.
+unsafe fn json_text(datum: pg_sys::Datum) -> String {
+    // SAFETY: the caller's promise; its output is a C string in the current memory context.
+    unsafe {
+        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
+        std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+    }
+}
+
 /// A `jsonb` argument of options, as JSON text; `None` if it is larger than any options are.
 pub struct JsonbArg(Option<String>);
 
@@ -324,14 +367,9 @@ impl FromDatum for JsonbArg {
         is_null: bool,
         _type: pg_sys::Oid,
     ) -> Option<Self> {
-        // SAFETY: a non-null jsonb; its output is a C string in the current memory context. The
-        // size is looked at before: the caller may pass a gigabyte.
+        // SAFETY: a non-null jsonb. The size is looked at before: the caller may pass a gigabyte.
         let print = || unsafe {
-            if pg_sys::toast_raw_datum_size(datum) > JSONB_MAX {
-                return None;
-            }
-            let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_JSONB_OUT), datum);
-            Some(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned())
+            (pg_sys::toast_raw_datum_size(datum) <= JSONB_MAX).then(|| json_text(datum))
         };
         (!is_null).then(|| Self(print()))
     }

@@ -52,6 +52,9 @@ pub fn is_client() -> bool {
     use pg_sys::PortalStrategy::{
         PORTAL_ONE_MOD_WITH, PORTAL_ONE_RETURNING, PORTAL_ONE_SELECT, PORTAL_UTIL_SELECT,
     };
+    if running::is_deleting() {
+        return true;
+    }
     if !running::may_be_shown() {
         return false;
     }

@@ -1,8 +1,11 @@
 //! What PostgreSQL adds to an error by itself: the statement in the server log, and CONTEXT, where
-//! COPY quotes the line that it reads. Either may be the plaintext that was to be sealed.
+//! COPY quotes the line that it reads. Either may be the plaintext that was to be sealed, or name
+//! an external id.
 
+use super::log_limit;
+use cmk_audit::limit::subject_of;
 use pgrx::{PgLogLevel, pg_guard, pg_sys};
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 /// A callback, in a form that may stand in a static: PostgreSQL only reads it.
@@ -61,10 +64,57 @@ unsafe extern "C-unwind" fn on_log(error: *mut pg_sys::ErrorData) {
             (*error).hide_stmt = true;
             (*error).hide_ctx = true;
         }
+        hide_options(&mut *error);
+        if (*error).output_to_server && is_repeated(&*error) {
+            (*error).output_to_server = false;
+        }
         match PREVIOUS.load(Relaxed) {
             0 => {}
             address => std::mem::transmute::<usize, LogHook>(address)(error),
         }
+    }
+}
+
+/// Has an error logged without the statement if that names an option of a key which is for its
+/// owner and us alone. It may fail before any function of ours runs: its JSON may not be valid.
+///
+/// # Safety
+/// Its texts are C strings or null, as is the text of the running query.
+unsafe fn hide_options(error: &mut pg_sys::ErrorData) {
+    const OPTION: &[u8] = b"external_id";
+    if error.elevel < PgLogLevel::ERROR as i32 {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let names_it = |text: *const std::ffi::c_char| unsafe {
+        !text.is_null()
+            && CStr::from_ptr(text).to_bytes().windows(OPTION.len()).any(|part| part == OPTION)
+    };
+    // SAFETY: a variable of this process, on the main thread.
+    let names_it_itself = names_it(unsafe { pg_sys::debug_query_string });
+    error.hide_stmt |= names_it_itself;
+    error.hide_ctx |= names_it_itself || names_it(error.context);
+}
+
+/// Whether it is an error of ours that the log has often enough. Ours is what
+/// [`report`](super::report) made: others, such as RAISE in PL/pgSQL, may have such a DETAIL, but
+/// not from that file.
+///
+/// # Safety
+/// Its texts are C strings or null.
+unsafe fn is_repeated(error: &pg_sys::ErrorData) -> bool {
+    // Not FATAL: that ends the session.
+    if error.elevel != PgLogLevel::ERROR as i32 {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if error.filename.is_null() || error.detail.is_null() {
+            return false;
+        }
+        let is_ours = CStr::from_ptr(error.filename).to_bytes().ends_with(b"report.rs");
+        let detail = CStr::from_ptr(error.detail).to_str().unwrap_or_default();
+        is_ours && subject_of(detail).is_some_and(|subject| !log_limit::admits(subject))
     }
 }
 

@@ -28,9 +28,11 @@ use super::compat::with_run_arguments;
 use super::datum::alloc;
 use super::destination;
 use super::identity::current_role;
+use super::planner::at_execution;
 use super::running;
 use super::settings::level::Level;
 use super::settings::values::{Output, column_output};
+use super::statement_number;
 use cmk_keyring::tenant::Role;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
@@ -92,14 +94,17 @@ pub fn install() {
 }
 
 unsafe extern "C-unwind" fn on_start(query: Query, flags: c_int) {
+    statement_number::next();
     // SAFETY: a query that is about to start.
     let role = unsafe { starting_role(query) };
+    let outer = at_execution::starts(flags);
     // SAFETY: called in place of, and calling, the executor's own function with its arguments.
     unsafe {
         match PREVIOUS_START.load(Relaxed) {
             0 => standard_ExecutorStart(query, flags),
             address => std::mem::transmute::<usize, StartHook>(address)(query, flags),
         }
+        at_execution::started(outer);
         if let Some(state) = (*query).estate.as_ref() {
             remember(state.es_query_cxt, role);
         }
@@ -169,6 +174,7 @@ extern "C-unwind" fn forget(context: *mut c_void) {
     let _ = STARTED.try_with(|started| {
         started.borrow_mut().retain(|(of, _)| *of != context);
     });
+    statement_number::next();
     around::forget(context);
     running::forget(context);
     LAST_CONTEXT.store(0, Relaxed);
@@ -308,6 +314,12 @@ fn find(context: Context) -> Option<Role> {
         }
     }
     None
+}
+
+/// The role that the innermost running query was started as. Within a function that has run no
+/// query, that is the role that called it.
+pub fn innermost_starter() -> Option<Role> {
+    started_as(running::innermost()?)
 }
 
 /// The role that the executor of this memory context was started as.

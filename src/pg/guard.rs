@@ -5,6 +5,7 @@
 //! may write; and whatever destroys a data key by the way, whoever asks. A data key that is gone
 //! takes all values sealed under it along.
 
+use super::identity;
 use super::raw::raw_function;
 use super::registry::tables::{DATA_KEY, data_key as column};
 use super::registry::{invalidation, lock, read, scan};
@@ -47,12 +48,21 @@ raw_function!(registry_guard, |fcinfo| {
         return Err(Reason::RegistryWrite.into());
     }
     if !PERMITTED.load(Relaxed) {
+        if let Some(tenant) = renamed_tenant(fcinfo, &call, &table)? {
+            return Err(Error::new(Reason::TenantNameFixed).for_tenant(&tenant));
+        }
         if destroys_keys(fcinfo, &call, &table)? {
             return Err(Reason::KeysWouldBeLost.into());
         }
-        if wipes_out(&call, &table)? {
+        if wipes_out(&call, &table)? || meddles_with_move(fcinfo, &call, &table)? {
             return Err(Reason::RegistryWrite.into());
         }
+        if rewrites_trail(&call, &table)? {
+            return Err(Reason::AuditTrail.into());
+        }
+    }
+    if is_of_another_server(&table) {
+        return Ok(pg_sys::Datum::null());
     }
     // SAFETY: called as a trigger. Of a statement there is no row, and then the result is a null
     // pointer.
@@ -87,8 +97,58 @@ fn wipes_out(call: &PgTrigger<'_>, table: &PgRelation) -> Result<bool> {
     })
 }
 
+/// Whether a row tells of a publisher's tables by their numbers, which are those of other tables
+/// here. A subscription to all tables brings such rows: they are left out. Kept, they would show
+/// runs that never were, and one with the number of a run of this server would end the replication.
+fn is_of_another_server(table: &PgRelation) -> bool {
+    identity::is_apply_worker() && matches!(table.name(), "reencrypt_job" | "reencrypt_failure")
+}
+
+/// Whether events that were written down change or go. Rows may come: from a dump, and to a
+/// subscriber, whose chains grow and are cut where they came from.
+fn rewrites_trail(call: &PgTrigger<'_>, table: &PgRelation) -> Result<bool> {
+    let operation = call.op().map_err(|_| Reason::NotATriggerCall)?;
+    let follows = match (table.name(), operation) {
+        ("audit_event" | "audit_chain", PgTriggerOperation::Insert) => true,
+        ("audit_event", PgTriggerOperation::Delete)
+        | ("audit_chain", PgTriggerOperation::Delete | PgTriggerOperation::Update) => {
+            identity::is_apply_worker()
+        }
+        ("audit_event" | "audit_chain", _) => false,
+        _ => true,
+    };
+    Ok(!follows)
+}
+
 /// The first column of both tables.
 const TENANT: usize = column::TENANT;
+
+/// The tenant that this row gives another name, with or without data keys: grants, events and the
+/// key's policy go by the name, too.
+fn renamed_tenant(
+    fcinfo: pg_sys::FunctionCallInfo,
+    call: &PgTrigger<'_>,
+    table: &PgRelation,
+) -> Result<Option<String>> {
+    let operation = call.op().map_err(|_| Reason::NotATriggerCall)?;
+    if !matches!(table.name(), "tenant" | "data_key")
+        || !matches!(operation, PgTriggerOperation::Update)
+    {
+        return Ok(None);
+    }
+    // SAFETY: called as a trigger; rows and descriptor live as long as the call.
+    let (old, new, descriptor) = unsafe {
+        let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
+        ((*data).tg_trigtuple, (*data).tg_newtuple, (*(*data).tg_relation).rd_att)
+    };
+    // Of a statement there is no row.
+    if old.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the column is text, of both tables.
+    let [was, is] = [old, new].map(|row| unsafe { value::<String>(descriptor, row, TENANT) });
+    Ok(was.filter(|was| is.as_ref() != Some(was)))
+}
 
 /// Whether this statement or row takes a data key away, or makes it another's.
 fn destroys_keys(
@@ -118,14 +178,55 @@ fn destroys_keys(
         PgTriggerOperation::Delete if is_data_key => !is_null(descriptor, old, column::WRAPPED),
         PgTriggerOperation::Update if is_data_key => {
             let is_same_key = column::IDENTITY.into_iter().all(same);
+            let wrapping = (column::WRAPPED, column::WRAPPED_BY);
+            let is_same_wrapping = same(wrapping.0) && same(wrapping.1);
             // Destroyed by hand: whoever says so twice, by state and by value, means it.
-            let destroyed = is_null(descriptor, new, column::WRAPPED);
-            !(is_same_key && (destroyed || same(column::WRAPPED)))
+            let is_destroyed = is_null(descriptor, new, wrapping.0) && same(wrapping.1);
+            // The publisher put into force what was ready.
+            let next = (column::NEXT_WRAPPED, column::NEXT_WRAPPED_BY);
+            let bytes = |row, number| bytes(descriptor, row, number);
+            let is_moved = identity::is_apply_worker()
+                && !is_null(descriptor, old, next.0)
+                && bytes(new, wrapping.0) == bytes(old, next.0)
+                && bytes(new, wrapping.1) == bytes(old, next.1);
+            !(is_same_key && (is_same_wrapping || is_destroyed || is_moved))
         }
         PgTriggerOperation::Delete => has_keys(descriptor, old)?,
-        PgTriggerOperation::Update => !same(TENANT) && has_keys(descriptor, old)?,
         _ => false,
     })
+}
+
+/// Whether this row changes where a tenant is being moved to, or what is ready there, past the
+/// functions that prove it. A subscriber takes what its publisher's functions did.
+fn meddles_with_move(
+    fcinfo: pg_sys::FunctionCallInfo,
+    call: &PgTrigger<'_>,
+    table: &PgRelation,
+) -> Result<bool> {
+    let columns = match table.name() {
+        "tenant" => [c"next_key_uri", c"next_options"],
+        "data_key" => [c"next_wrapped", c"next_wrapped_by"],
+        _ => return Ok(false),
+    };
+    let operation = call.op().map_err(|_| Reason::NotATriggerCall)?;
+    if !matches!(operation, PgTriggerOperation::Update) || identity::is_apply_worker() {
+        return Ok(false);
+    }
+    // SAFETY: called as a trigger; rows and descriptor live as long as the call.
+    let (old, new, descriptor) = unsafe {
+        let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
+        ((*data).tg_trigtuple, (*data).tg_newtuple, (*(*data).tg_relation).rd_att)
+    };
+    if old.is_null() {
+        return Ok(false); // before the statement
+    }
+    Ok(columns.into_iter().any(|name| {
+        // SAFETY: a descriptor and a C string. A column that isn't there has a number below 1.
+        let number = unsafe { pg_sys::SPI_fnumber(descriptor, name.as_ptr()) };
+        let number = usize::try_from(number).unwrap_or_default();
+        // To nothing, as whoever destroys a data key by hand does, it may change.
+        !is_null(descriptor, new, number) && !same_value(descriptor, old, new, number)
+    }))
 }
 
 /// Whether the tenant of a row of `cmk.tenant` has data keys.
@@ -163,18 +264,20 @@ fn same_value(
     new: pg_sys::HeapTuple,
     column: usize,
 ) -> bool {
-    // SAFETY: rows of a table of ours; bytea and text are read as bytes.
-    unsafe {
-        match column {
-            column::VERSION => {
-                value::<i32>(descriptor, old, column) == value::<i32>(descriptor, new, column)
-            }
-            _ => {
-                let bytes = |row| value::<Vec<u8>>(descriptor, row, column);
-                bytes(old) == bytes(new)
-            }
-        }
+    match column {
+        // SAFETY: rows of a table of ours.
+        column::VERSION => unsafe {
+            value::<i32>(descriptor, old, column) == value::<i32>(descriptor, new, column)
+        },
+        _ => bytes(descriptor, old, column) == bytes(descriptor, new, column),
     }
+}
+
+/// The bytes of a column of ours that is `bytea`, `text` or `jsonb`.
+fn bytes(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple, column: usize) -> Option<Vec<u8>> {
+    // SAFETY: a row of a table of ours, whose columns but the version, which nobody asks for here,
+    // are of variable length; they are read as they lie there.
+    unsafe { value(descriptor, row, column) }
 }
 
 // Before commands that could drop the extension, in every session of the database: being called, it

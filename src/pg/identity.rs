@@ -23,6 +23,13 @@ pub fn current_role() -> Role {
     Role(GetUserId().to_u32())
 }
 
+/// Who called, whatever SECURITY DEFINER functions are running: the role of SET ROLE, else that of
+/// the session.
+pub fn outer_role() -> pg_sys::Oid {
+    // SAFETY: a variable of this process.
+    unsafe { pg_sys::GetOuterUserId() }
+}
+
 /// The operating system's number of this process.
 #[inline]
 pub fn pid() -> u32 {

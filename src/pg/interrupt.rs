@@ -1,5 +1,6 @@
 //! Waiting the PostgreSQL way: visible in `pg_stat_activity`, and given up when asked.
 
+use super::shared_memory::access;
 use super::{compat, identity};
 use pgrx::{check_for_interrupts, pg_sys};
 use std::ffi::CStr;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 /// be given up.
 pub fn tick() {
     check_for_interrupts!();
-    if GIVES_WAY.load(Relaxed) && is_database_wanted() {
+    if GIVES_WAY.load(Relaxed) && has_to_go() {
         // SAFETY: on the main thread; as after a termination, PostgreSQL's exit callbacks undo the
         // transaction.
         unsafe { pg_sys::proc_exit(0) };
@@ -21,6 +22,16 @@ static GIVES_WAY: AtomicBool = AtomicBool::new(false);
 
 pub fn give_way() {
     GIVES_WAY.store(true, Relaxed);
+}
+
+/// Whether somebody wants this process's database for themselves. Who is told so goes, and is
+/// started again soon. In a transaction.
+pub fn has_to_go() -> bool {
+    let is_wanted = is_database_wanted();
+    if is_wanted {
+        access::counters().gave_way.fetch_add(1, Relaxed);
+    }
+    is_wanted
 }
 
 /// Whether somebody holds, or waits for, the lock on this database that DROP DATABASE, ALTER
@@ -95,6 +106,19 @@ fn report(wait_event: u32) {
     // SAFETY: PostgreSQL points it at this backend's PGPROC field or at a local variable, always
     // valid.
     unsafe { pg_sys::my_wait_event_info.write_volatile(wait_event) }
+}
+
+/// Sleeps, unless the process is asked for something.
+pub fn pause(length: std::time::Duration) {
+    tick();
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: on the main thread of a process of PostgreSQL, which has a latch.
+    unsafe {
+        let millis = length.as_millis() as std::ffi::c_long;
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    tick();
 }
 
 /// Whether interrupts are held off, as while a page or another lock of shared memory is held.

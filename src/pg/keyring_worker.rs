@@ -1,9 +1,10 @@
-//! Zeroes shared data keys when they expire, also when nobody asks, and starts a monitor for each
-//! database that the settings name. While it isn't running no data key is shared, so that none
-//! outlives its time.
+//! Zeroes shared data keys when they expire, also when nobody asks, starts a monitor for each
+//! database that the settings name, and renewers where they are wanted. While it isn't running no
+//! data key is shared, so that none outlives its time.
 
 use super::background::{handle_signals, sleep};
 use super::monitor::launch::Launcher;
+use super::renewer::launch::Renewers;
 use super::settings::values;
 use super::shared_memory::access;
 use super::shared_memory::layout::{Header, header};
@@ -23,8 +24,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Longest sleep, should a wake-up ever be lost.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// In the postmaster, while it loads the library.
+/// In the postmaster, while it loads the library. Not while pg_upgrade runs it: a monitor would
+/// write into databases that are being copied, and keep one from being dropped and made anew.
 pub fn register() {
+    // SAFETY: a variable of the postmaster, which the command line has set by now.
+    if unsafe { pg_sys::IsBinaryUpgrade } {
+        return;
+    }
     BackgroundWorkerBuilder::new(NAME)
         .set_type(NAME)
         .set_library("cmk_encrypt")
@@ -46,7 +52,7 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_worker_main(_argument: pg_sys::Datu
         pg_sys::before_shmem_exit(Some(stop), pg_sys::Datum::from(0_usize));
         header.worker_latch.store(pg_sys::MyLatch, SeqCst);
     }
-    let mut launcher = Launcher::default();
+    let (mut launcher, mut renewers) = (Launcher::default(), Renewers::default());
     let mut crowded = false;
     loop {
         let next = expire(header);
@@ -57,6 +63,9 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_worker_main(_argument: pg_sys::Datu
             );
         }
         launcher.start(&values::monitor_databases());
+        if header.counters.renewal_wanted.swap(false, SeqCst) {
+            renewers.wake();
+        }
         let look = if launcher.is_idle() { LONGEST } else { LOOK };
         sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(look));
     }

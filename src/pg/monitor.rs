@@ -2,5 +2,10 @@
 
 mod events;
 pub mod launch;
+mod rotation;
 mod schedule;
-mod session;
+mod scout;
+pub mod session;
+pub mod tenants;
+
+pub use rotation::{Rotate, Uses, install};

@@ -4,6 +4,7 @@
 //! As in [`executor`](super::executor), another hook's ERROR jumps over the frame of the hook here,
 //! which holds nothing that has to be dropped.
 
+pub mod at_execution;
 pub mod expression;
 mod table;
 

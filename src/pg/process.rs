@@ -5,8 +5,10 @@ use super::providers::InterruptibleKms;
 use super::registry::{invalidation, read};
 use super::settings::values;
 use super::shared_memory::access;
-use super::{clock, executor, expiry_timer, holders, identity, interrupt, report};
-use cmk_error::{Error, Instant, Result};
+use super::{
+    clock, executor, expiry_timer, holders, identity, interrupt, report, statement_number,
+};
+use cmk_error::{Error, Instant, Reason, Result, quoted};
 use cmk_keyring::keyring::Keyring;
 use cmk_keyring::policy::Policy;
 use cmk_keyring::process::Process;
@@ -15,7 +17,7 @@ use cmk_keyring::shared::history::Change;
 use cmk_keyring::shared::identity::TenantId;
 use cmk_keyring::shared::table::SharedKeyring;
 use cmk_keyring::shared::tag::Tag;
-use cmk_keyring::tenant::{Grant, Role, Tenant};
+use cmk_keyring::tenant::{Grant, Role, Tenant, check_tenant_name, read_tenant_name};
 use cmk_kms::Kms;
 use once_cell::sync::Lazy;
 use pgrx::{pg_guard, pg_sys};
@@ -114,6 +116,19 @@ impl ThisProcess {
     }
 }
 
+/// What a bound grant does not allow, with the tenant that the session names.
+#[cold]
+pub fn tenant_mismatch() -> Error {
+    let error = Error::new(Reason::TenantMismatch);
+    let session = values::column_tenant();
+    let name = session.as_ref().and_then(|name| read_tenant_name(name.to_bytes()).ok());
+    match name.filter(|name| check_tenant_name(name).is_ok()) {
+        Some(name) => error.with_info(format!("session_tenant={}", quoted(name))),
+        None if session.is_none() => error.with_info("cause=unset"),
+        None => error.with_info("cause=tenant_name"),
+    }
+}
+
 impl Process for ThisProcess {
     #[inline]
     fn now(&self) -> Instant {
@@ -131,6 +146,11 @@ impl Process for ThisProcess {
 
     fn database(&self) -> u32 {
         identity::database()
+    }
+
+    #[inline]
+    fn statement(&self) -> u64 {
+        statement_number::number()
     }
 
     #[inline]
@@ -167,6 +187,14 @@ impl Process for ThisProcess {
 
     fn grant(&self, role: Role, tenant: &str) -> Result<Grant> {
         read::grant(role, tenant)
+    }
+
+    #[inline]
+    fn require_session_tenant(&self, tenant: &str) -> Result<()> {
+        match values::is_column_tenant(Some(tenant.as_bytes())) {
+            true => Ok(()),
+            false => Err(tenant_mismatch()),
+        }
     }
 
     fn kms(&self, limit: Option<Duration>) -> impl Kms {
@@ -243,6 +271,17 @@ impl Process for ThisProcess {
     fn erase_at(&self, deadline: Instant) {
         expiry_timer::at(deadline);
         access::expire_by(deadline);
+    }
+
+    fn want_renewal(&self) {
+        access::want_renewal();
+    }
+
+    fn log_short_wait(&self, tenant: &str, latency: u64, is_handed_over: bool) {
+        let wait = values::policy().refresh_wait;
+        if access::counters().is_first_short_wait(wait) {
+            report::log_short_wait(tenant, wait, latency, is_handed_over);
+        }
     }
 
     fn log_state_change(&self, tenant: &str, change: Change, error: Option<&Error>) {

@@ -3,9 +3,12 @@
 // pgrx keeps an error's code, detail and hint only if it is returned as its own, large, type.
 #![allow(clippy::result_large_err)]
 
+use super::clock;
 use super::elog::{self, log_line};
+use super::settings::values;
 use cmk_error::{Error, KeyState, SqlState};
 use cmk_keyring::shared::history::Change;
+use cmk_keyring::shared::record::Record;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
@@ -47,7 +50,7 @@ fn report(error: &Error) -> ErrorReport {
     let entry = error.reason.entry();
     ErrorReport::new(code(entry.sqlstate), error.message(), "cmk_encrypt")
         .set_detail(error.detail())
-        .set_hint(entry.hint)
+        .set_hint(error.hint())
 }
 
 /// Turns a result into that of an SQL function.
@@ -83,6 +86,29 @@ pub fn log_change(tenant: &str, change: Change, error: Option<&Error>) {
     log_line(&format!("cmk_encrypt key_state={to} was={from} {detail} database={}", database()));
 }
 
+/// One line in the server log: KMS takes longer, by its latency in nanoseconds, than a query may
+/// wait for a renewal ahead of need.
+pub fn log_short_wait(tenant: &str, wait: u64, latency: u64, is_handed_over: bool) {
+    let [wait, latency] = [wait, latency].map(|nanos| nanos / 1_000_000);
+    let renewed_by = if is_handed_over { "renewer" } else { "query" };
+    let (tenant, database) = (cmk_error::quoted(tenant), database());
+    log_line(&format!(
+        "cmk_encrypt refresh_wait={wait}ms kms_latency={latency}ms renewed_by={renewed_by} \
+         tenant={tenant} database={database}"
+    ));
+}
+
+/// What is known of a key's failure beyond its reason. In an outage also in how many seconds, and
+/// so many more, the tenant is dark: until then its data keys serve that are at hand.
+pub fn info_of(error: &Error, record: &Record, more: u64) -> Option<String> {
+    let info = error.info().map(str::to_owned);
+    if error.reason.key_state() == Some(KeyState::Revoked) {
+        return info;
+    }
+    let left = record.warm_until(values::ttl()).saturating_sub(clock::now()) / 1_000_000_000 + more;
+    Some(info.map_or(String::new(), |info| info + " ") + &format!("dark_in_seconds={left}"))
+}
+
 /// Seconds since the Unix epoch as an ISO 8601 time.
 pub fn utc(seconds: i64) -> String {
     use pgrx::datum::datetime_support::{ToIsoString, to_timestamp};
@@ -91,6 +117,11 @@ pub fn utc(seconds: i64) -> String {
 
 /// The name of this database, as it stands in `key=value` lines.
 pub fn database() -> String {
+    cmk_error::quoted(&database_name())
+}
+
+/// The name of this database.
+pub fn database_name() -> String {
     // SAFETY: in a transaction on the main thread; the name is a C string in the current memory
     // context.
     let name = unsafe {
@@ -100,7 +131,7 @@ pub fn database() -> String {
         }
         CStr::from_ptr(name)
     };
-    cmk_error::quoted(&name.to_string_lossy())
+    name.to_string_lossy().into_owned()
 }
 
 /// Decides for this library that errors carry no backtrace, whatever `RUST_BACKTRACE` says: pgrx

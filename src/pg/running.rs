@@ -12,6 +12,8 @@ type Context = pg_sys::MemoryContext;
 pub enum Rows {
     /// Into tables or files.
     Stored,
+    /// Away: of a DELETE that stores nothing. Its triggers may.
+    Deleted,
     /// To the client, or to whoever hands them on.
     Shown,
     /// To code: a function's or a procedure's.
@@ -23,17 +25,17 @@ impl Rows {
     /// `query` was started.
     pub unsafe fn of(query: *mut pg_sys::QueryDesc) -> Self {
         // SAFETY: the caller's promise: a query has a plan.
-        let stores = unsafe {
+        let (operation, has_modifying_cte) = unsafe {
             let plan = (*query).plannedstmt.as_ref();
-            (*query).operation != pg_sys::CmdType::CMD_SELECT
-                || plan.is_some_and(|plan| plan.hasModifyingCTE)
+            ((*query).operation, plan.is_some_and(|plan| plan.hasModifyingCTE))
         };
         // SAFETY: the caller's promise.
         let is_shown = unsafe { returns_to_client(query) };
-        match (stores, is_shown) {
-            (true, _) => Self::Stored,
-            (false, true) => Self::Shown,
-            (false, false) => Self::Code,
+        match operation {
+            pg_sys::CmdType::CMD_DELETE if !has_modifying_cte => Self::Deleted,
+            pg_sys::CmdType::CMD_SELECT if !has_modifying_cte && is_shown => Self::Shown,
+            pg_sys::CmdType::CMD_SELECT if !has_modifying_cte => Self::Code,
+            _ => Self::Stored,
         }
     }
 }
@@ -118,14 +120,34 @@ fn look<R>(at: impl FnOnce(&[Run]) -> R) -> R {
     })
 }
 
+/// The memory context of the innermost query or command.
+pub fn innermost() -> Option<Context> {
+    look(|running| running.last().map(|run| run.context))
+}
+
 /// Whether what is printed now may be for the client: nothing around it stores, and the outermost
 /// query is not code's, such as that of a deferred trigger.
 #[inline]
 pub fn may_be_shown() -> bool {
     look(|running| {
         running.first().is_none_or(|run| run.rows != Rows::Code)
-            && running.iter().all(|run| run.rows != Rows::Stored)
+            && running.iter().all(|run| !matches!(run.rows, Rows::Stored | Rows::Deleted))
     })
+}
+
+/// Whether nothing runs but a DELETE, outside of its triggers: what is printed there decides which
+/// rows go, or goes to the client.
+pub fn is_deleting() -> bool {
+    look(|running| matches!(running, [run] if run.rows == Rows::Deleted)) && !is_in_trigger()
+}
+
+fn is_in_trigger() -> bool {
+    unsafe extern "C" {
+        // Bound again because it can't raise an ERROR; it doesn't look at the call.
+        fn pg_trigger_depth(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+    }
+    // SAFETY: returns a variable of this process, on the main thread.
+    unsafe { pg_trigger_depth(std::ptr::null_mut()).value() as i32 > 0 }
 }
 
 /// Whether the one query that is running is a client's, and nothing is around it.

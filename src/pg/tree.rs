@@ -63,6 +63,11 @@ pub fn list(expressions: &[Expr]) -> *mut pg_sys::List {
 
 /// A function of schema `cmk` that takes arguments of these types; `None` if there is none.
 pub fn function_of_cmk(name: &CStr, arguments: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
+    function_of(c"cmk", name, arguments)
+}
+
+/// The same of any schema.
+pub fn function_of(schema: &CStr, name: &CStr, arguments: &[pg_sys::Oid]) -> Option<pg_sys::Oid> {
     // SAFETY: catalog look-ups in a transaction on the main thread; C strings.
     let found = unsafe {
         pg_sys::GetSysCacheOid(
@@ -70,7 +75,7 @@ pub fn function_of_cmk(name: &CStr, arguments: &[pg_sys::Oid]) -> Option<pg_sys:
             1,
             pg_sys::Datum::from(name.as_ptr()),
             pg_sys::Datum::from(pg_sys::buildoidvector(arguments.as_ptr(), arguments.len() as i32)),
-            pg_sys::Datum::from(pg_sys::get_namespace_oid(c"cmk".as_ptr(), true)),
+            pg_sys::Datum::from(pg_sys::get_namespace_oid(schema.as_ptr(), true)),
             pg_sys::Datum::null(),
         )
     };
@@ -201,6 +206,43 @@ pub unsafe fn equals_any(
 pub fn not(condition: Expr) -> Expr {
     // SAFETY: makes a node.
     unsafe { pg_sys::makeBoolExpr(pg_sys::BoolExprType::NOT_EXPR, list(&[condition]), -1).cast() }
+}
+
+/// `operand IS NULL`, of what is null as a whole.
+///
+/// # Safety
+/// `operand` is an expression.
+pub unsafe fn is_null(operand: Expr) -> Expr {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let node = make::<pg_sys::NullTest>(pg_sys::NodeTag::T_NullTest);
+        (*node).arg = operand;
+        (*node).nulltesttype = pg_sys::NullTestType::IS_NULL;
+        (*node).location = -1;
+        node.cast()
+    }
+}
+
+/// `CASE WHEN condition THEN result END`.
+///
+/// # Safety
+/// Both are expressions, the first one true or false.
+pub unsafe fn when(condition: Expr, result: Expr) -> Expr {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let of = ExprType::of(result);
+        let case = make::<pg_sys::CaseWhen>(pg_sys::NodeTag::T_CaseWhen);
+        (*case).expr = condition;
+        (*case).result = result;
+        (*case).location = -1;
+        let node = make::<pg_sys::CaseExpr>(pg_sys::NodeTag::T_CaseExpr);
+        (*node).casetype = of.oid;
+        (*node).casecollid = of.collation;
+        (*node).args = list(&[case.cast()]);
+        (*node).defresult = pg_sys::makeNullConst(of.oid, of.modifier, of.collation).cast();
+        (*node).location = -1;
+        node.cast()
+    }
 }
 
 /// `ARRAY[...]`.

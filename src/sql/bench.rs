@@ -3,6 +3,7 @@
 use crate::pg::report::{IntoSql, SqlResult};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::key::SecretKey;
+use cmk_keyring::cache::Counter;
 use pgrx::pg_extern;
 use std::hint::black_box;
 use std::time::Instant;
@@ -30,4 +31,19 @@ fn bench_cipher(bytes: i32, calls: i32) -> SqlResult<f64> {
         best = best.min(start.elapsed().as_nanos() as f64 / f64::from(calls));
     }
     Ok(best)
+}
+
+/// Nanoseconds that counting a sealed value takes, the best of 5 runs.
+#[pg_extern(schema = "cmk", volatile, strict, parallel_unsafe)]
+fn bench_count(calls: i32) -> f64 {
+    let counter = Counter::default();
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let start = Instant::now();
+        for _ in 0..calls {
+            black_box(&counter).add(1);
+        }
+        best = best.min(start.elapsed().as_nanos() as f64 / f64::from(calls));
+    }
+    best
 }

@@ -3,13 +3,14 @@
 use crate::column::{seal_batch, stats};
 use crate::pg::datum::required;
 use crate::pg::error_context;
+use crate::pg::latest;
 use crate::pg::protection;
 use crate::pg::report::{IntoSql, SqlResult};
 use crate::pg::settings;
 use cmk_error::{Error, Reason, Result};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// What this session sealed and opened of protected columns.
 #[pg_extern(schema = "cmk", volatile, parallel_restricted)]
@@ -65,7 +66,7 @@ type Constraint = (pg_sys::Oid, pg_sys::Oid, String, bool);
 /// # Errors
 /// `not_installed` if PostgreSQL can't say.
 fn constraints() -> Result<Vec<Constraint>> {
-    const QUERY: &str = "
+    const QUERY: &CStr = c"
         SELECT DISTINCT c.oid, c.conrelid, c.conbin::pg_catalog.text, c.convalidated
           FROM pg_catalog.pg_constraint c
           JOIN pg_catalog.pg_depend d
@@ -79,20 +80,11 @@ fn constraints() -> Result<Vec<Constraint>> {
          WHERE c.contype OPERATOR(pg_catalog.=) 'c'
            AND p.proname OPERATOR(pg_catalog.=) 'sealed'
            AND n.nspname OPERATOR(pg_catalog.=) 'cmk'";
-    let read = Spi::connect(|client| -> pgrx::spi::SpiResult<Vec<Constraint>> {
-        let mut constraints = Vec::new();
-        for row in client.select(QUERY, None, &[])? {
-            let (constraint, table) = (row.get(1)?, row.get(2)?);
-            let (expression, validated) = (row.get(3)?, row.get(4)?);
-            if let (Some(constraint), Some(table), Some(expression), Some(validated)) =
-                (constraint, table, expression, validated)
-            {
-                constraints.push((constraint, table, expression, validated));
-            }
-        }
-        Ok(constraints)
+    // SAFETY: oid, oid, text and bool.
+    let rows = latest::select_as_query(QUERY, |rows, row| unsafe {
+        Some((rows.get(row, 1)?, rows.get(row, 2)?, rows.get(row, 3)?, rows.get(row, 4)?))
     });
-    read.map_err(|_| Reason::NotInstalled.into())
+    rows.map(|rows| rows.into_iter().flatten().collect()).map_err(|_| Reason::NotInstalled.into())
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe)]

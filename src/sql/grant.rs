@@ -1,5 +1,6 @@
 //! `cmk.grant_access` and `cmk.revoke_access`.
 
+use crate::admin::audit::audited;
 use crate::admin::grant::{self, GrantChange};
 use crate::pg::datum::{RegRole, required};
 use crate::pg::grantee::NamedRole;
@@ -14,9 +15,11 @@ fn grant_access(
     role: Option<&str>,
     encrypt: default!(Option<bool>, true),
     decrypt: default!(Option<bool>, true),
+    bound: default!(Option<bool>, "NULL"),
 ) -> SqlResult<()> {
-    let change = change(tenant, role.map(NamedRole::written), encrypt, decrypt);
-    change.and_then(|change| grant::grant(&change)).into_sql()
+    let role = role.map(NamedRole::written);
+    run("grant_access", tenant, role, (encrypt, decrypt), |it| grant::grant(&it.bound(bound)))
+        .into_sql()
 }
 
 #[pg_extern(name = "grant_access", schema = "cmk", volatile, parallel_unsafe, security_definer)]
@@ -26,9 +29,11 @@ fn grant_access_to_regrole(
     role: Option<RegRole>,
     encrypt: default!(Option<bool>, true),
     decrypt: default!(Option<bool>, true),
+    bound: default!(Option<bool>, "NULL"),
 ) -> SqlResult<()> {
-    let change = change(tenant, role.map(|RegRole(oid)| NamedRole::of(oid)), encrypt, decrypt);
-    change.and_then(|change| grant::grant(&change)).into_sql()
+    let role = role.map(|RegRole(oid)| NamedRole::of(oid));
+    run("grant_access", tenant, role, (encrypt, decrypt), |it| grant::grant(&it.bound(bound)))
+        .into_sql()
 }
 
 #[pg_extern(schema = "cmk", volatile, parallel_unsafe, security_definer)]
@@ -39,8 +44,8 @@ fn revoke_access(
     encrypt: default!(Option<bool>, true),
     decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
-    let change = change(tenant, role.map(NamedRole::written), encrypt, decrypt);
-    change.and_then(|change| grant::revoke(&change)).into_sql()
+    let role = role.map(NamedRole::written);
+    run("revoke_access", tenant, role, (encrypt, decrypt), |it| grant::revoke(&it)).into_sql()
 }
 
 #[pg_extern(name = "revoke_access", schema = "cmk", volatile, parallel_unsafe, security_definer)]
@@ -51,19 +56,20 @@ fn revoke_access_from_regrole(
     encrypt: default!(Option<bool>, true),
     decrypt: default!(Option<bool>, true),
 ) -> SqlResult<()> {
-    let change = change(tenant, role.map(|RegRole(oid)| NamedRole::of(oid)), encrypt, decrypt);
-    change.and_then(|change| grant::revoke(&change)).into_sql()
+    let role = role.map(|RegRole(oid)| NamedRole::of(oid));
+    run("revoke_access", tenant, role, (encrypt, decrypt), |it| grant::revoke(&it)).into_sql()
 }
 
 /// # Errors
-/// `null_argument`; as [`GrantChange::new`].
-fn change(
+/// `null_argument`; as [`GrantChange::new`]; those of `work`.
+fn run(
+    act: &'static str,
     tenant: Option<&str>,
     role: Option<NamedRole>,
-    encrypt: Option<bool>,
-    decrypt: Option<bool>,
-) -> Result<GrantChange<'_>> {
+    (encrypt, decrypt): (Option<bool>, Option<bool>),
+    work: impl FnOnce(GrantChange<'_>) -> Result<()>,
+) -> Result<()> {
     let (tenant, role) = (required(tenant, "tenant")?, required(role, "role")?);
     let (encrypt, decrypt) = (required(encrypt, "encrypt")?, required(decrypt, "decrypt")?);
-    GrantChange::new(tenant, role, encrypt, decrypt)
+    audited(act, tenant, || work(GrantChange::new(tenant, role, encrypt, decrypt)?))
 }

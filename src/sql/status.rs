@@ -1,23 +1,35 @@
-//! What is known of tenants' keys, and what this backend holds in its cache: never key bytes. Also
-//! `cmk.warm`, which fills that cache, and `cmk.reset_stats`.
+//! What is known of tenants' keys, and of the server: never key bytes. Also `cmk.reset_stats`.
+//!
+//! The functions behind views are everybody's, and have rows for the views only: they ask for the
+//! word in `cmk.home`, which takes the right to read that table, or a view.
 
 use crate::pg::datum::required;
 use crate::pg::identity;
 use crate::pg::process::{THIS_PROCESS, keyring};
-use crate::pg::registry::read;
+use crate::pg::registry::{invalidation, read};
 use crate::pg::report::{IntoSql, SqlResult};
 use crate::pg::settings::values;
 use crate::pg::shared_memory::access;
-use crate::pg::{clock, expiry_timer, holders};
-use cmk_crypto::locked;
-use cmk_error::{Error, Reason, Result};
-use cmk_keyring::shared::record::Record;
+use crate::pg::{clock, holders, report};
+use cmk_error::KeyState;
+use cmk_keyring::process::Process;
+use cmk_keyring::shared::record::{LastState, Record, Warning};
+use cmk_keyring::tenant::{Tenant, TenantState};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use std::collections::HashSet;
+use std::sync::atomic::Ordering::Relaxed;
 
 const NANOS: f64 = 1e9;
 const MICROS: f64 = 1e6;
+
+/// How long a monitor is taken to be at work after it was last seen, beyond the longest KMS call:
+/// it may have to wait for somebody's lock.
+const AT_WORK: u64 = 30_000_000_000;
+
+/// Whether a view calls.
+pub(super) fn is_view(pass: &pgrx::Uuid) -> SqlResult<bool> {
+    read::is_pass(pass.as_bytes()).into_sql()
+}
 
 /// The state of a tenant's key and what it cost so far, times in seconds since the Unix epoch. The
 /// view `cmk.status` is made of it.
@@ -25,37 +37,56 @@ const MICROS: f64 = 1e6;
 #[allow(clippy::type_complexity)] // the row type of the SQL function
 fn key_status(
     tenant: &str,
-) -> TableIterator<
-    'static,
-    (
-        name!(key_state, Option<&'static str>),
-        name!(reason, Option<&'static str>),
-        name!(info, Option<String>),
-        name!(since, Option<f64>),
-        name!(last_success, Option<f64>),
-        name!(last_failure, Option<f64>),
-        name!(hits, i64),
-        name!(misses, i64),
-        name!(kms_calls, i64),
-        name!(kms_failures, i64),
-        name!(waits, i64),
-        name!(refused, i64),
-        name!(p50_ms, Option<f64>),
-        name!(p95_ms, Option<f64>),
-        name!(p99_ms, Option<f64>),
-        name!(holders, Option<i32>),
-        name!(server_wide, bool),
-    ),
+    pass: pgrx::Uuid,
+) -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(key_state, Option<&'static str>),
+            name!(reason, Option<&'static str>),
+            name!(info, Option<String>),
+            name!(since, Option<f64>),
+            name!(last_success, Option<f64>),
+            name!(last_failure, Option<f64>),
+            name!(hits, i64),
+            name!(misses, i64),
+            name!(kms_calls, i64),
+            name!(kms_failures, i64),
+            name!(waits, i64),
+            name!(refused, i64),
+            name!(p50_ms, Option<f64>),
+            name!(p95_ms, Option<f64>),
+            name!(p99_ms, Option<f64>),
+            name!(holders, Option<i32>),
+            name!(server_wide, bool),
+            name!(is_first, bool),
+            name!(dark_since, Option<f64>),
+            name!(warnings, Option<Vec<&'static str>>),
+            name!(worst_case, Option<f64>),
+        ),
+    >,
+    ErrorReport,
 > {
+    if !is_view(&pass)? {
+        return Ok(TableIterator::empty());
+    }
     keyring().flush_hits(&THIS_PROCESS);
     let (record, holders) = record_of(tenant);
-    let (last, stats) = (record.last_state(), record.stats);
+    // A row that nobody can make sense of, or a registry that isn't ours, has no key.
+    let registered = read::tenant(tenant).ok().flatten();
+    let is_same_key = registered
+        .as_ref()
+        .is_some_and(|registered| record.is_of(&THIS_PROCESS.subject(registered)));
+    // What is known of another key says nothing of the one that the tenant has now.
+    let last = record.last_state().filter(|_| is_same_key);
+    let warnings = record.warnings.all().filter(|_| is_same_key && is_watched());
+    let stats = record.stats;
     let error = last.as_ref().and_then(|last| last.error.as_ref());
     let time = |micros: i64| (micros != 0).then_some(micros as f64 / MICROS);
-    TableIterator::once((
+    Ok(TableIterator::once((
         last.as_ref().map(|last| last.key_state().name()),
         error.map(|error| error.reason.name()),
-        error.and_then(|error| error.info()).map(str::to_owned),
+        error.and_then(|error| report::info_of(error, &record, 0)),
         last.as_ref().and_then(|last| time(last.since)),
         time(stats.last_success),
         time(stats.last_failure),
@@ -70,7 +101,95 @@ fn key_status(
         stats.latency.percentile(0.99),
         holders,
         access::is_shared(),
-    ))
+        record.history.changes <= 1,
+        last.as_ref().and_then(|last| dark_since(last, &record)),
+        warnings.map(|warnings| warnings.map(Warning::name).collect()),
+        registered.map(|registered| worst_case(&registered)),
+    )))
+}
+
+/// Since when no process of the server can open the tenant's values, as far as its key decides; of
+/// this process alone where nothing is shared.
+fn dark_since(last: &LastState, record: &Record) -> Option<f64> {
+    let error = last.error.as_ref()?;
+    let (now, warm_until) = (clock::now(), record.warm_until(values::ttl()));
+    let dark = match last.key_state() {
+        KeyState::Usable => return None,
+        KeyState::Revoked => last.since,
+        // Others may fare better; and what is at hand serves until it expires.
+        _ if error.concerns_one_process() && access::is_shared() => return None,
+        _ if warm_until > now => return None,
+        _ => last.since.max(clock::wall() - ((now - warm_until) / 1_000) as i64),
+    };
+    Some(dark as f64 / MICROS)
+}
+
+/// The longest that values can be opened after the owner revoked the key, KMS's own delay aside, in
+/// seconds. An STS session of an assumed role outlives the role's withdrawal by up to 15 minutes.
+fn worst_case(tenant: &Tenant) -> f64 {
+    const STS_SESSION: f64 = 900.0;
+    let session = if tenant.customer_key.assumes_role() { STS_SESSION } else { 0.0 };
+    values::ttl() as f64 / NANOS + session
+}
+
+/// Whether a monitor of this database is at work.
+fn is_watched() -> bool {
+    let seen_at = access::counters().monitor_seen_at(identity::database());
+    let longest = values::call_timeout().as_nanos() as u64 + AT_WORK;
+    seen_at.is_some_and(|at| clock::now() < at.saturating_add(longest))
+}
+
+/// The server, as far as this extension goes. The view `cmk.server` is made of it.
+#[pg_extern(schema = "cmk", volatile, strict, parallel_restricted)]
+#[allow(clippy::type_complexity)] // the row type of the SQL function
+fn server_facts(
+    pass: pgrx::Uuid,
+) -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(preloaded, bool),
+            name!(keyring_worker, bool),
+            name!(monitor_configured, bool),
+            name!(watched, bool),
+            name!(cache_ttl, f64),
+            name!(promised_bound, Option<f64>),
+            name!(tenants_forgotten, i64),
+            name!(dropped_for_room, i64),
+            name!(hits, i64),
+            name!(misses, i64),
+            name!(kms_calls, i64),
+            name!(kms_failures, i64),
+            name!(waits, i64),
+            name!(refused, i64),
+        ),
+    >,
+    ErrorReport,
+> {
+    if !is_view(&pass)? {
+        return Ok(TableIterator::empty());
+    }
+    keyring().flush_hits(&THIS_PROCESS);
+    let counters = access::counters();
+    let mut totals = counters.past();
+    access::in_chunks(|range| totals.add(&access::read(|shared| shared.totals(range.clone()))));
+    let [hits, misses, kms_calls, kms_failures, waits, refused] = totals.0.map(|it| it as i64);
+    Ok(TableIterator::once((
+        access::is_shared(),
+        access::has_worker(),
+        values::monitor_databases().contains(&report::database_name()),
+        is_watched(),
+        values::ttl() as f64 / NANOS,
+        values::promised_bound().map(|bound| bound.as_secs_f64()),
+        counters.recycled.load(Relaxed) as i64,
+        counters.dropped_for_room.load(Relaxed) as i64,
+        hits,
+        misses,
+        kms_calls,
+        kms_failures,
+        waits,
+        refused,
+    )))
 }
 
 /// How long copies of a tenant's data keys live, in seconds. `cmk.revocation_bound` is made of it.
@@ -88,8 +207,8 @@ fn key_copies(
             name!(lives_on, f64),
             name!(holders, Option<i32>),
             name!(server_wide, bool),
-            name!(ttl, f64),
-            name!(assumed_role, bool),
+            name!(worst_case, f64),
+            name!(is_dark, bool),
         ),
     >,
     ErrorReport,
@@ -105,8 +224,15 @@ fn key_copies(
         false => ttl,
     };
     let holders = holders.filter(|_| is_shared);
-    let assumed_role = registered.customer_key.assumes_role();
-    Ok(TableIterator::once((lives_on, holders, is_shared, ttl, assumed_role)))
+    // Where nothing is shared, other sessions don't know what this one does. A state of the tenant
+    // is everybody's, once it is committed.
+    let is_revoked = is_shared
+        && record.is_of(&THIS_PROCESS.subject(&registered))
+        && record.last_state().is_some_and(|last| last.key_state() == KeyState::Revoked);
+    let is_closed =
+        registered.state != TenantState::Active && !invalidation::has_uncommitted_changes();
+    let is_dark = is_revoked || is_closed;
+    Ok(TableIterator::once((lives_on, holders, is_shared, worst_case(&registered), is_dark)))
 }
 
 /// A copy of the tenant's record, and how many processes hold a data key of it; `None` if that
@@ -141,90 +267,4 @@ fn reset_stats() {
     access::in_chunks(|range| {
         access::with(|shared| shared.reset_stats(range.clone(), database));
     });
-}
-
-/// Has every data key of these tenants at hand, so that what follows asks no KMS. Returns how many
-/// there are.
-#[pg_extern(schema = "cmk", volatile, parallel_restricted)]
-fn warm(tenants: Option<VariadicArray<'_, &str>>) -> SqlResult<i32> {
-    let tenants = required(tenants, "tenants").into_sql()?;
-    // More than the cache holds would push one another out, and the caller chooses how many there
-    // are.
-    if tenants.len() > values::policy().capacity {
-        return Err(Error::new(Reason::TooManyNames)).into_sql();
-    }
-    let names: Result<HashSet<_>> = tenants.iter().map(|name| required(name, "tenants")).collect();
-    let mut count = 0;
-    for tenant in names.into_sql()? {
-        count += keyring().warm(&THIS_PROCESS, tenant).into_sql()?;
-    }
-    Ok(count as i32)
-}
-
-/// One row per cached data key; times in seconds. The view `cmk.cache` is made of it.
-#[pg_extern(schema = "cmk", volatile, parallel_restricted)]
-#[allow(clippy::type_complexity)] // the row type of the SQL function
-fn backend_cache() -> TableIterator<
-    'static,
-    (
-        name!(tenant, String),
-        name!(version, i32),
-        name!(dek_id, Vec<u8>),
-        name!(age_seconds, f64),
-        name!(expires_in_seconds, f64),
-        name!(hits, i64),
-    ),
-> {
-    let (now, ttl) = (clock::now(), values::ttl() as f64 / NANOS);
-    let mut rows = Vec::new();
-    keyring().cache().for_each(|entry| {
-        for key in &entry.keys {
-            let age = now.saturating_sub(key.unwrapped_at.value()) as f64 / NANOS;
-            if age < ttl {
-                rows.push((
-                    entry.tenant.name.to_string(),
-                    key.version,
-                    key.dek_id.0.to_vec(),
-                    age,
-                    ttl - age,
-                    key.hits.value() as i64,
-                ));
-            }
-        }
-    });
-    TableIterator::new(rows)
-}
-
-/// Totals of this backend since it started. The view `cmk.cache_stats` is made of it.
-#[pg_extern(schema = "cmk", volatile, parallel_restricted)]
-#[allow(clippy::type_complexity)] // the row type of the SQL function
-fn backend_cache_stats() -> TableIterator<
-    'static,
-    (
-        name!(entries, i64),
-        name!(capacity, i64),
-        name!(hits, i64),
-        name!(misses, i64),
-        name!(kms_calls, i64),
-        name!(kms_failures, i64),
-        name!(dropped_for_room, i64),
-        name!(memory_locked, Option<bool>),
-        name!(expiry_timer, bool),
-    ),
-> {
-    let (cache, stats) = (keyring().cache(), keyring().stats());
-    let memory = locked::protection();
-    TableIterator::once((
-        cache.len() as i64,
-        values::policy().capacity as i64,
-        stats.hits.value() as i64,
-        stats.misses.value() as i64,
-        stats.kms_calls.value() as i64,
-        stats.kms_failures.value() as i64,
-        cache.dropped_for_room() as i64,
-        // Unknown until the first data key needed memory.
-        (memory.bytes > 0)
-            .then_some(memory.locked == memory.bytes && access::data_keys_are_locked()),
-        expiry_timer::has_timer(),
-    ))
 }

@@ -12,32 +12,40 @@
 //!
 //! C2SP XAES-256-GCM derives a fresh AES-256-GCM key (NIST SP 800-38D) from the first half of each
 //! nonce, so random nonces may be used for 2^80 messages where AES-GCM alone stops at 2^32.
+//! Long values go [another way](super::long) to the same bytes, where that is linked.
+//!
 //! Composed here from the `aes` and `aes-gcm` crates instead of taken from `xaes-256-gcm`, because
 //! that one expands decryption keys that GCM never uses, about a tenth of the cost of a short
 //! value; tests hold the two against each other and against C2SP's vectors.
 
 use super::key::{KEY_LEN, SecretKey};
 use super::locked::Erasable;
-use super::nonce::NONCE_LEN;
+#[cfg(feature = "aws-lc")]
+use super::long;
+use super::nonce::{NONCE_LEN, PREFIX_LEN};
+use super::scrub::overwrite;
 use aes::Aes256Enc;
 use aes::cipher::array::Array;
-use aes::cipher::consts::U12;
+use aes::cipher::consts::{U12, U16};
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes_gcm::AesGcm;
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::inout::InOutBuf;
 use cmk_error::{Error, Reason, Result};
 use std::fmt;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 /// Bytes of the tag.
 pub const TAG_LEN: usize = 16;
 
 const BLOCK: usize = 16;
 
-/// AES-256-GCM without the key schedule of the inverse cipher, and around a borrowed one: it is a
-/// kilobyte.
-type Aes256Gcm<'a> = AesGcm<&'a Aes256Enc, U12>;
+/// A borrowed key schedule: it is a kilobyte.
+type Borrowed<'a> = AesGcm<&'a Aes256Enc, U12>;
+
+/// AES-256-GCM, expanded, without the key schedule of the inverse cipher: the key of all messages
+/// whose nonces begin with the same 12 bytes. Zeroed on drop.
+pub(crate) struct MessageKey(AesGcm<Aes256Enc, U12>);
 
 /// An expanded key. Holds key schedules only; the raw key is not kept. Zeroed on drop.
 pub struct Cipher {
@@ -61,33 +69,40 @@ impl Cipher {
         Self { aes, k1: k1.to_be_bytes() }
     }
 
-    /// The key for one message, expanded, and the nonce to use it with.
+    /// The key of all messages whose nonces begin like that. Whoever takes it overwrites it.
     #[inline]
-    fn derive<'a>(&self, nonce: &'a [u8; NONCE_LEN]) -> (Aes256Enc, &'a Array<u8, U12>) {
-        let (first, second) = nonce.split_at(NONCE_LEN / 2);
+    pub(crate) fn derive(&self, prefix: &[u8; PREFIX_LEN]) -> [u8; KEY_LEN] {
         let half = |counter: u8| {
             let mut m = [0; BLOCK];
             m[..4].copy_from_slice(&[0, counter, b'X', 0]);
-            m[4..].copy_from_slice(first);
+            m[4..].copy_from_slice(prefix);
             m.iter_mut().zip(self.k1).for_each(|(byte, k1)| *byte ^= k1);
             Array::from(m)
         };
         let mut halves = [half(1), half(2)];
         self.aes.encrypt_blocks(&mut halves);
-        let mut key = Zeroizing::new([0; KEY_LEN]);
+        let mut key = [0; KEY_LEN];
         let (low, high) = key.split_at_mut(BLOCK);
         low.copy_from_slice(&halves[0]);
         high.copy_from_slice(&halves[1]);
-        halves.iter_mut().for_each(|half| half.as_mut_slice().zeroize());
-        let second = second.try_into().expect("half of 24 bytes");
-        (Aes256Enc::new((&*key).into()), second)
+        overwrite(&mut halves);
+        key
+    }
+
+    /// The same, expanded.
+    pub(crate) fn message_key(&self, prefix: &[u8; PREFIX_LEN]) -> MessageKey {
+        let mut key = self.derive(prefix);
+        let expanded = MessageKey(expand(&key).into());
+        overwrite(&mut key);
+        expanded
     }
 
     /// Writes the ciphertext of `plaintext` to `out` and returns the tag.
     ///
     /// # Errors
-    /// `too_large` beyond the cipher's limit, or if `out` is not as long as `plaintext`.
-    #[inline]
+    /// `too_large` beyond the cipher's limit, or if `out` is not as long as `plaintext`;
+    /// `out_of_memory` for a long value.
+    #[inline(never)]
     pub fn seal(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -95,18 +110,23 @@ impl Cipher {
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<[u8; TAG_LEN]> {
-        let buffer = InOutBuf::new(plaintext, out).map_err(|_| Reason::TooLarge)?;
-        let (aes, nonce) = self.derive(nonce);
-        let tag = Aes256Gcm::from(&aes).encrypt_inout_detached(nonce, aad, buffer);
-        Ok(tag.map_err(|_| Reason::TooLarge)?.into())
+        let (prefix, rest) = halves(nonce);
+        let mut key = self.derive(prefix);
+        let sealed = match plaintext.len() {
+            #[cfg(feature = "aws-lc")]
+            long::LONG.. => long::seal(&key, rest, aad, plaintext, out),
+            _ => seal(&Borrowed::from(&expand(&key)), rest, aad, plaintext, out),
+        };
+        overwrite(&mut key);
+        sealed
     }
 
-    /// Writes the plaintext of `ciphertext` to `out`, which stays untouched unless the tag is
-    /// right.
+    /// Writes the plaintext of `ciphertext` to `out`, which is left untouched or zero unless the
+    /// tag is right.
     ///
     /// # Errors
-    /// `not_authentic`, one opaque failure for whatever is wrong.
-    #[inline]
+    /// `not_authentic`, one opaque failure for whatever is wrong; `out_of_memory` for a long value.
+    #[inline(never)]
     pub fn open(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -115,13 +135,82 @@ impl Cipher {
         tag: &[u8; TAG_LEN],
         out: &mut [u8],
     ) -> Result<()> {
-        let opaque = || Error::new(Reason::NotAuthentic);
-        let buffer = InOutBuf::new(ciphertext, out).map_err(|_| opaque())?;
-        let (aes, nonce) = self.derive(nonce);
-        Aes256Gcm::from(&aes)
-            .decrypt_inout_detached(nonce, aad, buffer, tag.into())
-            .map_err(|_| opaque())
+        let (prefix, rest) = halves(nonce);
+        let mut key = self.derive(prefix);
+        let opened = match ciphertext.len() {
+            #[cfg(feature = "aws-lc")]
+            long::LONG.. => long::open(&key, rest, aad, ciphertext, tag, out),
+            _ => open(&Borrowed::from(&expand(&key)), rest, aad, ciphertext, tag, out),
+        };
+        overwrite(&mut key);
+        opened
     }
+}
+
+impl MessageKey {
+    /// As [`Cipher::seal`], of a nonce that begins with what the key was derived from.
+    #[inline(never)]
+    pub(crate) fn seal(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut [u8],
+    ) -> Result<[u8; TAG_LEN]> {
+        seal(&self.0, halves(nonce).1, aad, plaintext, out)
+    }
+
+    /// As [`Cipher::open`], of a nonce that begins with what the key was derived from.
+    #[inline(never)]
+    pub(crate) fn open(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        ciphertext: &[u8],
+        tag: &[u8; TAG_LEN],
+        out: &mut [u8],
+    ) -> Result<()> {
+        open(&self.0, halves(nonce).1, aad, ciphertext, tag, out)
+    }
+}
+
+#[inline]
+fn expand(key: &[u8; KEY_LEN]) -> Aes256Enc {
+    Aes256Enc::new(key.into())
+}
+
+/// What a message key is derived from, and the nonce to use it with.
+#[inline]
+pub(crate) fn halves(nonce: &[u8; NONCE_LEN]) -> (&[u8; PREFIX_LEN], &[u8; PREFIX_LEN]) {
+    let (prefix, rest) = nonce.split_first_chunk().expect("12 of 24 bytes");
+    (prefix, rest.try_into().expect("the other 12"))
+}
+
+#[inline]
+fn seal(
+    gcm: &impl AeadInOut<NonceSize = U12, TagSize = U16>,
+    nonce: &[u8; PREFIX_LEN],
+    aad: &[u8],
+    plaintext: &[u8],
+    out: &mut [u8],
+) -> Result<[u8; TAG_LEN]> {
+    let buffer = InOutBuf::new(plaintext, out).map_err(|_| Reason::TooLarge)?;
+    let tag = gcm.encrypt_inout_detached(nonce.into(), aad, buffer);
+    Ok(tag.map_err(|_| Reason::TooLarge)?.into())
+}
+
+#[inline]
+fn open(
+    gcm: &impl AeadInOut<NonceSize = U12, TagSize = U16>,
+    nonce: &[u8; PREFIX_LEN],
+    aad: &[u8],
+    ciphertext: &[u8],
+    tag: &[u8; TAG_LEN],
+    out: &mut [u8],
+) -> Result<()> {
+    let opaque = || Error::new(Reason::NotAuthentic);
+    let buffer = InOutBuf::new(ciphertext, out).map_err(|_| opaque())?;
+    gcm.decrypt_inout_detached(nonce.into(), aad, buffer, tag.into()).map_err(|_| opaque())
 }
 
 impl Drop for Cipher {
@@ -144,7 +233,7 @@ mod tests {
 
     #[test]
     fn agrees_with_the_crate_of_that_name() {
-        for length in (0..200).chain([4096, 100_000]) {
+        for length in (0..200).chain(700..1100).chain([4096, 100_000]) {
             let key = SecretKey::generate().unwrap();
             let mut nonce = [0; NONCE_LEN];
             getrandom::fill(&mut nonce).unwrap();

@@ -3,8 +3,14 @@
 
 pub mod aead;
 pub mod commitment;
+mod derived;
 pub mod key;
 pub mod locked;
+#[cfg(feature = "aws-lc")]
+mod long;
 pub mod nonce;
 pub mod pages;
+mod places;
+pub mod run;
+pub mod scrub;
 pub mod token;

@@ -11,8 +11,12 @@
 //! and the slots, and leaves the one that is [`pinned`](Locked::pin) alone. Of all slots one can be
 //! pinned at a time; while it is, another attempt gets nothing, so that no reference outlives what
 //! it refers to.
+//!
+//! What is derived from a value dies with it: see [`places`].
 
 use super::pages::{Protection, Sharing, map};
+use super::places;
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -30,6 +34,9 @@ const CONTENT: usize = SLOT - 32;
 const CHUNK: usize = 64 * 1024;
 /// Mappings at most: more slots than a cache of the largest size has.
 const CHUNKS: usize = 2048;
+/// Slots of the first mapping whose room derived keys take instead: so that what the system lets a
+/// process lock at least, 64 KiB before Linux 5.16, holds both.
+const TAKEN: usize = places::ROOM / SLOT;
 
 /// Erased slots and free ones are all zero.
 #[repr(C, align(1024))]
@@ -94,11 +101,20 @@ impl Pool {
         self.protection.locked += granted.locked;
         self.protection.undumpable += granted.undumpable;
         let base = base.cast::<Slot>();
+        let taken = taken(self.mappings);
+        if taken > 0 {
+            places::give_room(base.cast());
+        }
         MAPPINGS[self.mappings].store(base.as_ptr(), Release);
         self.mappings += 1;
         // SAFETY: within the mapping.
-        self.free.extend((0..CHUNK / SLOT).map(|i| unsafe { base.add(i) }));
+        self.free.extend((taken..CHUNK / SLOT).map(|i| unsafe { base.add(i) }));
     }
+}
+
+/// How many slots a mapping begins with that are none.
+const fn taken(mapping: usize) -> usize {
+    if mapping == 0 { TAKEN } else { 0 }
 }
 
 /// # Safety
@@ -164,6 +180,34 @@ impl<T: Erasable> Locked<T> {
     }
 }
 
+impl<T> Pinned<'_, T> {
+    /// The content, and state of the process that is used while something is pinned.
+    #[inline]
+    pub(crate) fn with<'b, S>(&'b mut self, state: &'static WhilePinned<S>) -> (&'b T, &'b mut S) {
+        // SAFETY: one value is pinned at a time, and `self` is borrowed exclusively for as long as
+        // the reference lives.
+        (self.0, unsafe { &mut *state.0.get() })
+    }
+
+    /// Tells it from other values that are pinned, as long as it isn't dropped.
+    #[inline]
+    pub(crate) fn id(&self) -> usize {
+        std::ptr::from_ref(self.0) as usize
+    }
+}
+
+/// State of a process that takes no lock of its own: whoever has a value pinned may use it.
+pub(crate) struct WhilePinned<S>(UnsafeCell<S>);
+
+// SAFETY: used by one at a time, see `Pinned::with`. Pinning acquires what unpinning released.
+unsafe impl<S: Send> Sync for WhilePinned<S> {}
+
+impl<S> WhilePinned<S> {
+    pub(crate) const fn new(state: S) -> Self {
+        Self(UnsafeCell::new(state))
+    }
+}
+
 impl<T> Deref for Pinned<'_, T> {
     type Target = T;
 
@@ -214,6 +258,7 @@ fn erase(slot: NonNull<Slot>) -> bool {
     unsafe {
         std::slice::from_raw_parts_mut(slot.as_ptr().cast::<u8>(), CONTENT).zeroize();
     }
+    places::erase_of(slot.as_ptr() as usize);
     let tag = header.tag.swap(0, Relaxed);
     if let Some(hook) = ON_ERASE.get() {
         hook(tag);
@@ -226,7 +271,9 @@ fn erase(slot: NonNull<Slot>) -> bool {
 pub fn erase_overdue(now: u64) -> Option<u64> {
     let mut earliest = None;
     let mappings = MAPPINGS.iter().map_while(|mapping| NonNull::new(mapping.load(Acquire)));
-    for slot in mappings.flat_map(|base| (0..CHUNK / SLOT).map(move |i| (base, i))) {
+    let slots = |number: usize| taken(number)..CHUNK / SLOT;
+    let mappings = mappings.enumerate();
+    for slot in mappings.flat_map(|(number, base)| slots(number).map(move |i| (base, i))) {
         // SAFETY: within a mapping that stays.
         let slot = unsafe { slot.0.add(slot.1) };
         // SAFETY: as above.
@@ -238,21 +285,8 @@ pub fn erase_overdue(now: u64) -> Option<u64> {
     earliest
 }
 
-/// Overwrites the dead part of the stack, where functions that have returned may have left copies
-/// of a key: moves of a value are plain copies, which nobody zeroes. Call it after a key was
-/// expanded.
-#[inline(never)]
-pub fn scrub_stack() {
-    // Deeper than a KMS call with all its layers goes; a backend has 100 kB to spare below any
-    // function.
-    const DEPTH: usize = 64 * 1024;
-    let mut dead = [0_u8; DEPTH];
-    dead.zeroize();
-    std::hint::black_box(&mut dead);
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     // SAFETY: plain bytes.
@@ -260,10 +294,11 @@ mod tests {
 
     const NEVER: u64 = u64::MAX;
 
-    /// Tests run side by side, but overdue values are erased wherever they are.
+    /// Tests run side by side, but overdue values are erased wherever they are, and one at a time
+    /// is pinned.
     static ALONE: Mutex<()> = Mutex::new(());
 
-    fn alone() -> std::sync::MutexGuard<'static, ()> {
+    pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
         ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -326,7 +361,7 @@ mod tests {
     #[test]
     fn the_largest_cache_has_a_slot_for_each_data_key() {
         // `cmk_encrypt.cache_size` goes up to this.
-        const { assert!(CHUNKS * (CHUNK / SLOT) >= 100_000) };
+        const { assert!(CHUNKS * (CHUNK / SLOT) - TAKEN >= 100_000) };
     }
 
     #[test]
@@ -362,33 +397,5 @@ mod tests {
         erase_overdue(5);
         drop(erased);
         assert_eq!(told(), 2);
-    }
-
-    /// Leaves a pattern on the stack, and returns where.
-    #[inline(never)]
-    fn leave_copies() -> *const u8 {
-        let copies = [0xA5_u8; COPIES];
-        std::hint::black_box(&copies).as_ptr()
-    }
-
-    const COPIES: usize = 32 * 1024;
-
-    /// How many bytes of the pattern are left. The upper part is what this very test uses.
-    #[inline(never)]
-    fn copies_left(at: *const u8) -> usize {
-        // SAFETY: the thread's stack, which is mapped; what it holds is plain bytes to the
-        // processor.
-        let left = |i: &usize| unsafe { at.add(*i).read_volatile() } == 0xA5;
-        (0..COPIES / 2).filter(left).count()
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "reads the dead part of the stack")]
-    fn copies_that_functions_left_on_the_stack_are_overwritten() {
-        let at = leave_copies();
-        assert!(copies_left(at) > COPIES / 4, "the test looks at the wrong place");
-        let at = leave_copies();
-        scrub_stack();
-        assert_eq!(copies_left(at), 0);
     }
 }

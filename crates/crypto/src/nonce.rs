@@ -27,19 +27,25 @@ use zeroize::Zeroizing;
 /// Bytes of a nonce.
 pub const NONCE_LEN: usize = 24;
 
+/// Bytes at the beginning of a nonce that XAES-256-GCM derives a message key from.
+pub const PREFIX_LEN: usize = 12;
+
 /// Nonces in a block.
 const BLOCK: usize = 256;
 
-/// Longest time that a block is used, in nanoseconds.
-const BLOCK_LIFE: u64 = 1_000_000_000;
+/// Longest time that what was drawn is used, in nanoseconds.
+pub(crate) const LIFE: u64 = 1_000_000_000;
 
-/// Who draws a nonce, and when.
+/// Who draws a nonce, when, and for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// The caller's process id, which PostgreSQL keeps at hand.
     pub pid: u32,
     /// Now.
     pub now: Instant,
+    /// A number that differs from statement to statement of the process: [runs](super::run) end
+    /// with it.
+    pub statement: u64,
 }
 
 /// A process's unused nonces.
@@ -54,7 +60,7 @@ pub struct NonceSource {
 impl NonceSource {
     /// Empty.
     pub const fn new() -> Self {
-        let filled = Moment { pid: 0, now: 0 };
+        let filled = Moment { pid: 0, now: 0, statement: 0 };
         Self { block: [0; BLOCK * NONCE_LEN], next: BLOCK * NONCE_LEN, filled }
     }
 
@@ -66,7 +72,7 @@ impl NonceSource {
     pub fn draw(&mut self, moment: Moment) -> Result<[u8; NONCE_LEN]> {
         // A clock that went back makes the age large.
         let age = moment.now.wrapping_sub(self.filled.now);
-        if self.next == self.block.len() || self.filled.pid != moment.pid || age > BLOCK_LIFE {
+        if self.next == self.block.len() || self.filled.pid != moment.pid || age > LIFE {
             self.refill(moment)?;
         }
         let mut nonce = [0; NONCE_LEN];
@@ -105,7 +111,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn at(pid: u32, now: Instant) -> Moment {
-        Moment { pid, now }
+        Moment { pid, now, statement: 0 }
     }
 
     /// What a snapshot of the machine has.
@@ -135,8 +141,8 @@ mod tests {
         for (now, copy_now, same) in [
             (1001, 1001, true),
             (1002, 1003, false),
-            (1000 + BLOCK_LIFE, 1000 + BLOCK_LIFE, true),
-            (1001 + BLOCK_LIFE, 1001 + BLOCK_LIFE, false),
+            (1000 + LIFE, 1000 + LIFE, true),
+            (1001 + LIFE, 1001 + LIFE, false),
         ] {
             let mut copy = copy_of(&original);
             let (one, other) =

@@ -9,6 +9,7 @@ use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
 use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_crypto::run::Fresh;
 use cmk_crypto::token::TokenKey;
 use cmk_envelope::armor;
 use cmk_envelope::column::{
@@ -25,7 +26,7 @@ fn envelopes(criterion: &mut Criterion) {
     let dek_id = Commitment::to(&key, BINDING.tenant).dek_id();
     let cipher = Cipher::new(&key);
     let mut nonces = NonceSource::new();
-    let moment = Moment { pid: std::process::id(), now: 0 };
+    let moment = Moment { pid: std::process::id(), now: 0, statement: 0 };
 
     for bytes in [64, 1024] {
         let mut group = criterion.benchmark_group(format!("{bytes} bytes"));
@@ -36,7 +37,8 @@ fn envelopes(criterion: &mut Criterion) {
         group.bench_function("seal", |bencher| {
             bencher.iter(|| {
                 let plaintext = black_box(plaintext.as_slice());
-                seal(&cipher, dek_id, &mut nonces, moment, &BINDING, plaintext, &mut sealed)
+                let fresh = Fresh { cipher: &cipher, nonces: &mut nonces, moment };
+                seal(fresh, dek_id, &BINDING, plaintext, &mut sealed)
             });
         });
         group.bench_function("open", |bencher| {
@@ -53,7 +55,7 @@ fn columns(criterion: &mut Criterion) {
     let dek_id = Commitment::to(&key, BINDING.tenant).dek_id();
     let cipher = Cipher::new(&key);
     let mut nonces = NonceSource::new();
-    let moment = Moment { pid: std::process::id(), now: 0 };
+    let moment = Moment { pid: std::process::id(), now: 0, statement: 0 };
 
     for (number, tokens) in
         [("no", None), ("one", Some(tokens(false))), ("two", Some(tokens(true)))]
@@ -72,7 +74,8 @@ fn columns(criterion: &mut Criterion) {
         group.bench_function("seal", |bencher| {
             bencher.iter(|| {
                 let plaintext = black_box(plaintext.as_slice());
-                column::seal(&cipher, dek_id, &mut nonces, moment, &binding, plaintext, &mut sealed)
+                let fresh = Fresh { cipher: &cipher, nonces: &mut nonces, moment };
+                column::seal(fresh, dek_id, &binding, plaintext, &mut sealed)
             });
         });
         group.bench_function("open", |bencher| {
@@ -128,11 +131,12 @@ fn search(criterion: &mut Criterion) {
         tokens: Some(tokens(true)),
     };
     let mut sealed = vec![0; text.len() + column::overhead(binding.tokens.as_ref())];
-    let (mut nonces, moment) = (NonceSource::new(), Moment { pid: std::process::id(), now: 0 });
+    let (mut nonces, moment) =
+        (NonceSource::new(), Moment { pid: std::process::id(), now: 0, statement: 0 });
     let dek_id = Commitment::to(&key, BINDING.tenant).dek_id();
     let cipher = Cipher::new(&key);
-    column::seal(&cipher, dek_id, &mut nonces, moment, &binding, text, &mut sealed)
-        .expect("the room is right");
+    let fresh = Fresh { cipher: &cipher, nonces: &mut nonces, moment };
+    column::seal(fresh, dek_id, &binding, text, &mut sealed).expect("the room is right");
     group.bench_function("compare two search keys", |bencher| {
         bencher.iter(|| {
             let probe = SearchKey::of(black_box(&probe), Which::First);

@@ -33,9 +33,9 @@
 
 use super::frame::{self, DEK_ID_END, Frame, field};
 use super::{Binding, MAGIC};
-use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
-use cmk_crypto::nonce::{Moment, NONCE_LEN, NonceSource};
+use cmk_crypto::nonce::NONCE_LEN;
+use cmk_crypto::run::{Opens, Seals};
 use cmk_error::{Reason, Result};
 use sha2::{Digest, Sha256};
 
@@ -259,7 +259,7 @@ impl<'a> ColumnEnvelope<'a> {
     /// # Errors
     /// `not_authentic`.
     #[inline]
-    pub fn open(&self, cipher: &Cipher, tenant: &[u8], out: &mut [u8]) -> Result<()> {
+    pub fn open(&self, cipher: impl Opens, tenant: &[u8], out: &mut [u8]) -> Result<()> {
         frame!(self, frame => frame.open(cipher, &Binding { tenant, aad: b"" }, out))
     }
 }
@@ -283,10 +283,8 @@ pub struct ColumnBinding<'a> {
 /// `system_random`; `too_large` if `out` has another length.
 #[inline]
 pub fn seal(
-    cipher: &Cipher,
+    cipher: impl Seals,
     dek_id: DekId,
-    nonces: &mut NonceSource,
-    moment: Moment,
     &ColumnBinding { tenant, tenant_tag, column, tokens }: &ColumnBinding<'_>,
     plaintext: &[u8],
     out: &mut [u8],
@@ -299,19 +297,19 @@ pub fn seal(
     header[COLUMN_TAG_AT..INDEX_KEY_AT].copy_from_slice(&column.0);
     let Some(Tokens { rule, first, next }) = tokens else {
         let header: [u8; HEADER_2] = field(&header, 0);
-        return frame::seal(cipher, &header, nonces, moment, &binding, plaintext, out);
+        return frame::seal(cipher, &header, &binding, plaintext, out);
     };
     header[1] = SUITE_3 | rule.bits();
     header[INDEX_KEY_AT..TOKEN_AT].copy_from_slice(&first.index_key);
     header[TOKEN_AT..NEXT_KEY_AT].copy_from_slice(&first.value);
     let Some(next) = next else {
         let header: [u8; HEADER_3] = field(&header, 0);
-        return frame::seal(cipher, &header, nonces, moment, &binding, plaintext, out);
+        return frame::seal(cipher, &header, &binding, plaintext, out);
     };
     header[1] = SUITE_4 | rule.bits();
     header[NEXT_KEY_AT..NEXT_AT].copy_from_slice(&next.index_key);
     header[NEXT_AT..].copy_from_slice(&next.value);
-    frame::seal(cipher, &header, nonces, moment, &binding, plaintext, out)
+    frame::seal(cipher, &header, &binding, plaintext, out)
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@
 //! ```
 
 use super::Binding;
-use cmk_crypto::aead::{Cipher, TAG_LEN};
+use cmk_crypto::aead::TAG_LEN;
 use cmk_crypto::commitment::{DEK_ID_LEN, DekId};
-use cmk_crypto::nonce::{Moment, NONCE_LEN, NonceSource};
+use cmk_crypto::nonce::NONCE_LEN;
+use cmk_crypto::run::{Opens, Seals};
 use cmk_error::{Reason, Result};
 
 const DOMAIN: &[u8; 14] = b"cmk_encrypt/v1";
@@ -51,7 +52,7 @@ impl<'a, const HEADER: usize> Frame<'a, HEADER> {
     #[inline]
     pub(crate) fn open(
         &self,
-        cipher: &Cipher,
+        cipher: impl Opens,
         binding: &Binding<'_>,
         out: &mut [u8],
     ) -> Result<()> {
@@ -76,22 +77,18 @@ pub(crate) fn field<const LEN: usize>(header: &[u8], at: usize) -> [u8; LEN] {
 /// `system_random`; `too_large` if `out` is not [`overhead`] bytes longer than `plaintext`.
 #[inline]
 pub(crate) fn seal<const HEADER: usize>(
-    cipher: &Cipher,
+    cipher: impl Seals,
     header: &[u8; HEADER],
-    nonces: &mut NonceSource,
-    moment: Moment,
     binding: &Binding<'_>,
     plaintext: &[u8],
     out: &mut [u8],
 ) -> Result<()> {
-    let nonce = nonces.draw(moment)?;
     let room = || Reason::TooLarge;
     let (head, rest) = out.split_first_chunk_mut::<HEADER>().ok_or_else(room)?;
     let (nonce_out, rest) = rest.split_first_chunk_mut::<NONCE_LEN>().ok_or_else(room)?;
     let (body, tag) = rest.split_last_chunk_mut().ok_or_else(room)?;
     *head = *header;
-    *nonce_out = nonce;
-    *tag = with_aad(header, binding, |aad| cipher.seal(&nonce, aad, plaintext, body))?;
+    (*nonce_out, *tag) = with_aad(header, binding, |aad| cipher.seal(aad, plaintext, body))?;
     Ok(())
 }
 

@@ -22,9 +22,8 @@ pub mod armor;
 pub mod column;
 mod frame;
 
-use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
-use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_crypto::run::{Opens, Seals};
 use cmk_error::{Reason, Result};
 use frame::{DEK_ID_END, Frame};
 
@@ -89,7 +88,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// `not_authentic`.
     #[inline]
-    pub fn open(&self, cipher: &Cipher, binding: &Binding<'_>, out: &mut [u8]) -> Result<()> {
+    pub fn open(&self, cipher: impl Opens, binding: &Binding<'_>, out: &mut [u8]) -> Result<()> {
         self.0.open(cipher, binding, out)
     }
 }
@@ -100,10 +99,8 @@ impl<'a> Envelope<'a> {
 /// `system_random`; `too_large` if `out` has another length.
 #[inline]
 pub fn seal(
-    cipher: &Cipher,
+    cipher: impl Seals,
     dek_id: DekId,
-    nonces: &mut NonceSource,
-    moment: Moment,
     binding: &Binding<'_>,
     plaintext: &[u8],
     out: &mut [u8],
@@ -111,20 +108,25 @@ pub fn seal(
     let mut header = [MAGIC; HEADER_LEN];
     header[1] = SUITE_1;
     header[2..].copy_from_slice(&dek_id.0);
-    frame::seal(cipher, &header, nonces, moment, binding, plaintext, out)
+    frame::seal(cipher, &header, binding, plaintext, out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cmk_crypto::aead::Cipher;
     use cmk_crypto::commitment::Commitment;
     use cmk_crypto::key::SecretKey;
+    use cmk_crypto::nonce::{Moment, NonceSource};
+    use cmk_crypto::run::Fresh;
 
     struct Fixture {
         cipher: Cipher,
         dek_id: DekId,
         nonces: NonceSource,
     }
+
+    const MOMENT: Moment = Moment { pid: 1, now: 1, statement: 1 };
 
     fn fixture() -> Fixture {
         let key = SecretKey::generate().unwrap();
@@ -136,9 +138,8 @@ mod tests {
         fn seal(&mut self, tenant: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
             let mut out = vec![0; plaintext.len() + OVERHEAD];
             let Self { cipher, dek_id, nonces } = self;
-            let moment = Moment { pid: 1, now: 1 };
-            let binding = Binding { tenant, aad };
-            seal(cipher, *dek_id, nonces, moment, &binding, plaintext, &mut out).unwrap();
+            let fresh = Fresh { cipher, nonces, moment: MOMENT };
+            seal(fresh, *dek_id, &Binding { tenant, aad }, plaintext, &mut out).unwrap();
             out
         }
 
@@ -216,8 +217,8 @@ mod tests {
         let binding = Binding { tenant: b"acme", aad: b"" };
         for room in [0, 10, 42, OVERHEAD, OVERHEAD + 4, OVERHEAD + 6] {
             let mut out = vec![0; room];
-            let moment = Moment { pid: 1, now: 1 };
-            let sealed = seal(&cipher, dek_id, &mut nonces, moment, &binding, b"value", &mut out);
+            let fresh = Fresh { cipher: &cipher, nonces: &mut nonces, moment: MOMENT };
+            let sealed = seal(fresh, dek_id, &binding, b"value", &mut out);
             assert_eq!(sealed.unwrap_err().reason, Reason::TooLarge, "{room} bytes");
         }
     }

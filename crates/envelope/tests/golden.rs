@@ -15,6 +15,7 @@ use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::{Commitment, DekId};
 use cmk_crypto::key::SecretKey;
 use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_crypto::run::Fresh;
 use cmk_envelope::{Binding, Envelope, OVERHEAD, seal};
 use cmk_error::Result;
 
@@ -75,10 +76,11 @@ fn sealing_repeats_everything_of_a_golden_envelope_that_is_not_drawn() {
         let dek_id = DekId(case.bytes("dek_id").try_into().unwrap());
         let plaintext = case.bytes("plaintext");
         let cipher = Cipher::new(&key(&case));
-        let (mut nonces, moment) = (NonceSource::new(), Moment { pid: 1, now: 1 });
+        let (mut nonces, moment) = (NonceSource::new(), Moment { pid: 1, now: 1, statement: 1 });
         let aad = case.bytes("aad");
         let binding = Binding { tenant: case.tenant().as_bytes(), aad: &aad };
-        seal(&cipher, dek_id, &mut nonces, moment, &binding, &plaintext, &mut sealed).unwrap();
+        let fresh = Fresh { cipher: &cipher, nonces: &mut nonces, moment };
+        seal(fresh, dek_id, &binding, &plaintext, &mut sealed).unwrap();
         assert_eq!(sealed[..18], golden[..18], "{}", case.name());
         assert_ne!(sealed[18..42], golden[18..42], "{}", case.name());
         assert_eq!(open(&case, &sealed).as_ref(), Ok(&plaintext), "{}", case.name());

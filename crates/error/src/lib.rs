@@ -5,8 +5,10 @@
 //! in a single exhaustive match. No variant can hold plaintext, key bytes or the text of a foreign
 //! error; the only free text is [`Error::info`], which carries identifiers that are safe to log.
 
+mod cause;
 mod reason;
 
+pub use cause::Cause;
 pub use reason::{Entry, KeyState, Reason, SqlState};
 
 use std::fmt;
@@ -51,18 +53,29 @@ impl Error {
         self
     }
 
+    /// The tenant that [`Error::for_tenant`] named.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
     /// What [`Error::with_info`] added.
     pub fn info(&self) -> Option<&str> {
         self.info.as_deref()
     }
 
-    /// What [`Error::info`] says where this process lacks what a call takes: file descriptors,
-    /// threads, memory.
-    pub const OWN_RESOURCES: &'static str = "cause=runtime";
+    /// Which layer failed, where that is known.
+    pub fn cause(&self) -> Option<Cause> {
+        self.info().and_then(|info| Cause::of(self.reason, info))
+    }
 
-    /// See [`Reason::concerns_one_process`].
+    /// See [`Reason::concerns_one_process`]. What this process lacks concerns it alone, and a
+    /// source of credentials that hangs does so for all.
     pub fn concerns_one_process(&self) -> bool {
-        self.reason.concerns_one_process() || self.info() == Some(Self::OWN_RESOURCES)
+        match self.cause() {
+            Some(Cause::CredentialsTimeout) => false,
+            Some(cause) if cause.concerns_one_process() => true,
+            _ => self.reason.concerns_one_process(),
+        }
     }
 
     /// The primary message: lower case, no full stop.
@@ -88,9 +101,9 @@ impl Error {
         detail
     }
 
-    /// What to do, in sentences.
-    pub const fn hint(&self) -> &'static str {
-        self.reason.entry().hint
+    /// What to do, in sentences: about the layer that failed, where that is known.
+    pub fn hint(&self) -> &'static str {
+        self.cause().map_or(self.reason.entry().hint, Cause::hint)
     }
 }
 
@@ -140,6 +153,45 @@ mod tests {
             );
             assert!(hint.ends_with('.'), "{hint}");
             assert!(!Error::new(*reason).message().contains('%'));
+        }
+    }
+
+    #[test]
+    fn a_cause_is_a_word_with_a_hint_of_its_own() {
+        let names: HashSet<_> = Cause::ALL.iter().map(|cause| cause.name()).collect();
+        assert_eq!(names.len(), Cause::ALL.len());
+        for cause in Cause::ALL {
+            assert_eq!(Cause::from_name(cause.name()), Some(*cause));
+            assert!(cause.hint().ends_with('.'), "{}", cause.hint());
+        }
+        let error = |reason, info: &str| Error::new(reason).with_info(info);
+        let dns = error(Reason::KmsUnreachable, "cause=dns host=kms.example");
+        assert_eq!((dns.cause(), dns.hint()), (Some(Cause::Dns), Cause::Dns.hint()));
+        let imds = error(Reason::Credentials, "cause=credentials:imds");
+        assert_eq!(imds.cause(), Some(Cause::Credentials));
+        // Other reasons have words, and hints, of their own.
+        for other in [
+            error(Reason::KeyAccessDenied, "cause=assume_role"),
+            error(Reason::KmsServerError, "cause=assume_role"),
+            error(Reason::KmsUnreachable, "request_id=1 cause=dns"),
+            error(Reason::KmsUnreachable, "cause=dnsx"),
+        ] {
+            assert_eq!((other.cause(), other.hint()), (None, other.reason.entry().hint));
+        }
+    }
+
+    #[test]
+    fn what_a_process_lacks_concerns_it_alone() {
+        for (reason, info, alone) in [
+            (Reason::KmsUnreachable, "cause=fd", true),
+            (Reason::KmsUnreachable, "cause=runtime", true),
+            (Reason::KmsUnreachable, "cause=refused", false),
+            (Reason::Credentials, "cause=credentials:profile", true),
+            (Reason::Credentials, "cause=credentials_timeout provider=imds", false),
+            (Reason::Endpoint, "cause=fips", true),
+        ] {
+            let error = Error::new(reason).with_info(info);
+            assert_eq!(error.concerns_one_process(), alone, "{info}");
         }
     }
 

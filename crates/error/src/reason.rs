@@ -134,10 +134,10 @@ reasons! {
         "A database administrator suspended this tenant; cmk.resume_tenant() lifts it.";
     TenantShredded = "tenant_shredded", ObjectNotInPrerequisiteState,
         "the data keys of tenant % were destroyed",
-        "Shredding is final: values sealed under these data keys can never be decrypted again.";
+        "Destroying a data key is final, be it by cmk.shred_tenant or by cmk.retire_keys: values sealed under it can never be decrypted again.";
     KeyAccessDenied = "key_access_denied", ObjectNotInPrerequisiteState,
         "the key of tenant % does not allow us to use it",
-        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the assumed role does not trust us under this external id or our own policy lacks sts:AssumeRole. The owner can restore access.";
+        "The key's owner has withdrawn access or the key policy lacks our principal or this encryption context; with cause=assume_role, the assumed role does not trust us under this external id or our own policy lacks sts:AssumeRole. The owner can restore access; what the owner has only just allowed is not in force everywhere yet: AWS needs up to five minutes.";
     KeyDisabled = "key_disabled", ObjectNotInPrerequisiteState,
         "the key of tenant % is disabled",
         "The key's owner can enable it again; the data is intact.";
@@ -146,7 +146,7 @@ reasons! {
         "The key's owner can cancel the deletion within the waiting period and enable the key; after that the data is lost for good.";
     KeyNotFound = "key_not_found", ObjectNotInPrerequisiteState,
         "the key of tenant % does not exist",
-        "The key was deleted, is not in this Region, or its key file was taken away; the data stays sealed until the same key is back.";
+        "Check the key's ARN and Region, or the name of its key file: key=next in DETAIL means the key that the tenant is to move to. A key that was deleted leaves the tenant's values sealed until the same key is back.";
     KeyInvalidState = "key_invalid_state", ObjectNotInPrerequisiteState,
         "the key of tenant % is not in a usable state",
         "Look at the key's state in the owner's account (imported material may have expired).";
@@ -165,15 +165,24 @@ reasons! {
     KeysWouldBeLost = "keys_would_be_lost", DependentObjectsStillExist,
         "this would destroy data keys",
         "All values sealed under them would be lost for good. Whoever means that calls cmk.destroy_data_keys(current_database()) first.";
+    TenantNameFixed = "tenant_name_fixed", DependentObjectsStillExist,
+        "tenant % cannot be renamed",
+        "Its name is bound into every value and into the wrapping of its data keys. Name tenants by an id that never changes, and keep what people call them in a table of your own.";
     NotATriggerCall = "not_a_trigger_call", TriggerProtocolViolated,
         "trigger functions can only be called as triggers",
         "The triggers of cmk_encrypt call it.";
     NoGrant = "no_grant", InsufficientPrivilege,
         "permission denied for tenant %",
         "A database administrator can allow it with cmk.grant_access(tenant, role).";
+    TenantMismatch = "tenant_mismatch", InsufficientPrivilege,
+        "permission denied for tenant %: the session names no such tenant",
+        "The role's grant is bound: SET LOCAL cmk_encrypt.tenant to the tenant whose request this transaction serves, and touch no other tenant's values in it.";
     RegistryWrite = "registry_write", InsufficientPrivilege,
         "permission denied for the key registry",
         "Change it through the functions of schema cmk, or as the role that owns the extension.";
+    AuditTrail = "audit_trail", InsufficientPrivilege,
+        "the audit trail cannot be changed",
+        "Events are added by the functions of schema cmk, and by restoring a dump; nobody changes or deletes them.";
     SecurityRestricted = "security_restricted_operation", InsufficientPrivilege,
         "cannot decrypt within a security-restricted operation",
         "ANALYZE, REFRESH MATERIALIZED VIEW and index builds would store the plaintext; drop the decrypting expression from them.";
@@ -191,13 +200,25 @@ reasons! {
         "Give the role's name as pg_roles shows it; a number is a name like any other.";
     TenantExists = "tenant_exists", DuplicateObject,
         "tenant % is already registered",
-        "Use cmk.rotate_tenant() for a new data key; a tenant is registered once.";
+        "A tenant is registered once. For a new data key use cmk.rotate_tenant(), for another key or a replica of it cmk.rewrap_tenant(), for another role or external id cmk.alter_tenant_options(); the name of a pending or shredded tenant is free after cmk.remove_tenant().";
     TenantBusy = "tenant_busy", LockNotAvailable,
         "another session is changing tenant %",
         "Look at the tenant in cmk.tenants when the other session is done, then decide whether your change is still wanted.";
     TenantStateConflict = "tenant_state_conflict", ObjectNotInPrerequisiteState,
         "tenant % is not in a state that allows this change",
-        "The view cmk.tenants shows the tenant's state.";
+        "DETAIL shows the tenant's state. To shred a tenant, suspend it first; only pending and shredded tenants are removed, and only suspended ones resumed.";
+    RotationLimit = "rotation_limit", InvalidParameterValue,
+        "limit of a rotation is not valid",
+        "Give rotate_after as 0 to 10 years and rotate_after_values as 0 or more; 0 for never, null for what the server's settings say.";
+    VerificationFailed = "verification_failed", ObjectNotInPrerequisiteState,
+        "the key of tenant % does not do what it must",
+        "DETAIL names the checks that failed; SELECT * FROM cmk.verify_tenant(tenant) says what was seen and what to do. Nothing was activated.";
+    Confirmation = "confirmation", InvalidParameterValue,
+        "the confirmation is not the name of tenant %",
+        "Give the tenant's name again, confirm => tenant, to show whose data keys you mean.";
+    ShredTooSoon = "shred_too_soon", ObjectNotInPrerequisiteState,
+        "tenant % has not been suspended for long enough to be shredded",
+        "cmk_encrypt.shred_delay says for how long it has to be; DETAIL says from when on. With immediately => true nobody waits, and the certificate says so.";
     KmsUnreachable = "kms_unreachable", SystemError,
         "KMS cannot be reached for tenant %",
         "Check the network path to KMS and its service health; retry later.";
@@ -229,14 +250,17 @@ reasons! {
         "cmk_encrypt cannot be loaded in the middle of a parallel query",
         "Put it into shared_preload_libraries or session_preload_libraries, or LOAD it first.";
     Endpoint = "endpoint", ConfigFileError,
-        "the KMS endpoint setting is not usable",
-        "cmk_encrypt.kms_endpoint_url and cmk_encrypt.sts_endpoint_url take https URLs; http is accepted for loopback addresses only.";
+        "the way to KMS is not usable as it is configured",
+        "cmk_encrypt.kms_endpoint_url and cmk_encrypt.sts_endpoint_url, and what the server's environment says instead, are https URLs; http is accepted for loopback addresses only.";
     LocalKeysOff = "local_keys_off", ConfigFileError,
         "local keys are switched off on this server",
-        "Set cmk_encrypt.local_keys = on in postgresql.conf; meant for development and demonstrations.";
+        "Set cmk_encrypt.local_keys = on and cmk_encrypt.local_key_directory in postgresql.conf; meant for development and demonstrations.";
     LocalKeyFile = "local_key_file", ConfigFileError,
         "the local key file of tenant % cannot be used",
         "It must be a regular file of exactly 32 bytes, owned by the server's user, with mode 0600 or 0400, in cmk_encrypt.local_key_directory.";
+    ServicePrincipal = "service_principal", ConfigFileError,
+        "the principal that key policies are to name is not known, or not usable",
+        "Set cmk_encrypt.service_principal to the ARN of the IAM role or user whose credentials the server has, arn:PARTITION:iam::ACCOUNT:role/NAME, in the partition of the key.";
     SystemRandom = "system_random", SystemError,
         "the operating system gave no random bytes",
         "Nothing was encrypted; check the system's entropy source.";
@@ -245,7 +269,7 @@ reasons! {
         "Nothing was changed; process fewer or smaller values at once.";
     NotAuthentic = "not_authentic", ExternalRoutineInvocation,
         "value does not authenticate for tenant %",
-        "The value was tampered with or truncated, or it was sealed for another tenant or with another aad.";
+        "The value was tampered with or truncated, or it was sealed with another aad.";
     UnknownDataKey = "unknown_data_key", ExternalRoutineInvocation,
         "no data key of tenant % opens this value",
         "It belongs to another tenant or database; cmk.inspect() tells. If the registry lost rows, restore cmk.data_key from a backup; of protected columns, cmk.dump_keys_needed() tells which are missing.";
@@ -279,6 +303,15 @@ reasons! {
     ExternalId = "external_id", InvalidParameterValue,
         "role_arn needs an external_id, and the other way round",
         "It has 2 to 1224 characters, letters, digits and _+=,.@:/-. Without one, another customer's role could be used for this tenant (the confused deputy).";
+    NoKeyPolicy = "no_key_policy", WrongObjectType,
+        "the key of tenant % has no policy that an owner could write",
+        "A local key is a file of this server, so there is nobody to onboard. Register the tenant with the ARN of a KMS key.";
+    OnboardingFormat = "onboarding_format", InvalidParameterValue,
+        "there is no such format for onboarding",
+        "Formats for keys in AWS KMS: guide, policy, cli, terraform, cloudformation.";
+    AlreadySealed = "already_sealed", InvalidParameterValue,
+        "value is sealed already",
+        "It is an envelope of a registered data key, or one written as text; sealed again, it would come back as ciphertext. Whoever means that calls cmk_encrypt_nested(), and for a protected column sets cmk_encrypt.input = text. cmk.is_envelope() tells which values are envelopes.";
     TooLarge = "too_large", InvalidParameterValue,
         "value is too large to encrypt",
         "A PostgreSQL value holds less than 1 GiB and the envelope adds 58 to 114 bytes.";
@@ -345,15 +378,45 @@ reasons! {
     IndexKeyReplaced = "index_key_replaced", ObjectNotInPrerequisiteState,
         "the index key of tenant % was replaced after this statement was planned",
         "Run the statement again; open the cursor again.";
+    RewrapTarget = "rewrap_target", InvalidParameterValue,
+        "tenant % has this key already",
+        "Give the key to move to. If the move was confirmed, nothing is left to do.";
+    RewrapPending = "rewrap_pending", ObjectNotInPrerequisiteState,
+        "tenant % is being moved to another key",
+        "Go on with that one (DETAIL names it), or give it up first: cmk.cancel_rewrap(tenant).";
+    RewrapIncomplete = "rewrap_incomplete", ObjectNotInPrerequisiteState,
+        "not all data keys of tenant % are wrapped by the key that it is to move to",
+        "Call cmk.rewrap_tenant() with the same key again; a data key that was made meanwhile is among those that remain.";
+    NoRewrap = "no_rewrap", ObjectNotInPrerequisiteState,
+        "tenant % is not being moved to another key",
+        "cmk.rewrap_tenant() begins a move; the view cmk.tenants shows those that are under way.";
+    RetirementUnchecked = "retirement_unchecked", InvalidParameterValue,
+        "destroying old data keys of tenant % takes your word for what this database cannot know",
+        "Look for values in backups, other databases, temporary tables and files; then say in also_checked what was looked at. With dry_run => true nothing is destroyed.";
+    RetirementBlocked = "retirement_blocked", ObjectNotInPrerequisiteState,
+        "old data keys of tenant % cannot be destroyed as things stand",
+        "DETAIL names what cannot be looked into; end it, then call again.";
+    Pause = "pause", InvalidParameterValue,
+        "pause between batches is not valid",
+        "Give it in times of what a batch took, from 0 to 1000: 1 makes the job take twice as long.";
+    ReencryptRunning = "reencrypt_running", LockNotAvailable,
+        "the column is being re-encrypted",
+        "cmk.reencrypt_progress shows how far it is; it needs no second session.";
+    NotReencryptable = "not_reencryptable", WrongObjectType,
+        "the column cannot be re-encrypted as it stands",
+        "DETAIL names everything that is in the way; nothing was changed.";
     NotProtectable = "not_protectable", WrongObjectType,
         "the column cannot be protected, sealed or unprotected as it stands",
-        "DETAIL names everything that is in the way; nothing was changed.";
+        "DETAIL names everything that is in the way; nothing was changed. Views need not be: views => 'recreate' makes them again.";
     NotOwner = "not_owner", InsufficientPrivilege,
         "only its owner may do this to a table",
         "SET ROLE to the owner of the table, or have the owner call it.";
     NotProtected = "not_protected", UndefinedObject,
         "the column is not protected",
         "cmk.protected_columns lists the columns that are.";
+    CloudTrail = "cloudtrail", InvalidParameterValue,
+        "these are no records of CloudTrail",
+        "Give events as a JSON array of records, as {\"Records\": [...]} or as aws cloudtrail lookup-events prints them; give calls as an array of the objects behind cmk_encrypt kms= in the server log.";
     NullArgument = "null_argument", NullValueNotAllowed,
         "a required argument is null",
         "A null here would silently store or do nothing; only the value itself may be null.";
@@ -392,17 +455,22 @@ impl Reason {
             // Each by name: a new reason has to say what it means for cached data keys.
             TenantPending | TenantSuspended | TenantShredded | DataKeysMissing
             | TenantRowMissing | RegistryCopied | CannotPrepare | KeysWouldBeLost
-            | NotATriggerCall | NoGrant | RegistryWrite | SecurityRestricted | UnknownTenant
-            | NotInstalled | RegistryUnusable | UnknownRole | TenantExists | TenantBusy
-            | TenantStateConflict | CallBudgetSpent | SettingsOverridden | LoadedTooLate
-            | SystemRandom | OutOfMemory | NotAuthentic | UnknownDataKey | WrappedKeyRejected
-            | KmsAnswerMismatch | CommitmentMismatch | NotAnEnvelope | UnknownSuite
-            | TenantName | KeyUri | KeyOptions | RoleArn | ExternalId | TooLarge | ReasonName
-            | TooManyNames | DatabaseName | AccessArgument | NullArgument | NotText | ReadOnly
-            | NotSealed | ForeignEnvelope | ProtectionLost | TenantUnset | TenantNull | TooLong
-            | ArmorRefused | ArmorMalformed | IndexRefused | NotProtectable | NotOwner
-            | NotProtected | NotSearchable | TokenMissing | ColumnOptions | TooManyTenants
-            | NoIndexKey | IndexRotationOpen | IndexRotationRefused | IndexKeyReplaced => None,
+            | TenantNameFixed | NotATriggerCall | NoGrant | TenantMismatch | RegistryWrite
+            | SecurityRestricted | UnknownTenant | NotInstalled | RegistryUnusable
+            | UnknownRole | TenantExists | TenantBusy | TenantStateConflict | CallBudgetSpent
+            | SettingsOverridden | LoadedTooLate | SystemRandom | OutOfMemory | NotAuthentic
+            | UnknownDataKey | WrappedKeyRejected | KmsAnswerMismatch | CommitmentMismatch
+            | NotAnEnvelope | UnknownSuite | ServicePrincipal | NoKeyPolicy | OnboardingFormat
+            | TenantName | KeyUri | AuditTrail | RotationLimit | Confirmation | ShredTooSoon
+            | KeyOptions | RoleArn | CloudTrail | ExternalId | AlreadySealed | TooLarge
+            | ReasonName | TooManyNames | DatabaseName | AccessArgument | NullArgument
+            | NotText | ReadOnly | NotSealed | ForeignEnvelope | ProtectionLost | TenantUnset
+            | TenantNull | TooLong | ArmorRefused | ArmorMalformed | IndexRefused
+            | NotProtectable | NotOwner | NotProtected | NotSearchable | TokenMissing
+            | ColumnOptions | TooManyTenants | NoIndexKey | IndexRotationOpen
+            | IndexRotationRefused | IndexKeyReplaced | RewrapTarget | RewrapPending
+            | RewrapIncomplete | NoRewrap | VerificationFailed | RetirementUnchecked
+            | RetirementBlocked | Pause | ReencryptRunning | NotReencryptable => None,
         }
     }
 

@@ -35,13 +35,30 @@ fn hits(criterion: &mut Criterion) {
         let mut out = sealed;
         bench.iter(|| seal(&keyring, &process, "t0", &mut out));
     });
-    criterion.bench_function("hit/open", |bench| {
-        let mut out = [0; 64];
+    criterion.bench_function("hit/seal, one a statement", |bench| {
+        let mut out = sealed;
         bench.iter(|| {
-            let envelope = Envelope::parse(&sealed).expect("an envelope");
-            keyring.open(&process, "t0", b"", &envelope, &mut out).expect("what was sealed");
+            process.statement.set(process.statement.get() + 1);
+            seal(&keyring, &process, "t0", &mut out);
         });
     });
+    // Rows that one statement sealed, and rows of as many statements.
+    for (name, statements) in [("hit/open", 0), ("hit/open, sealed one a statement", 1)] {
+        let mut all = vec![sealed; 64];
+        for sealed in &mut all {
+            process.statement.set(process.statement.get() + statements);
+            seal(&keyring, &process, "t0", sealed);
+        }
+        criterion.bench_function(name, |bench| {
+            let mut turns = all.iter().cycle();
+            let mut out = [0; 64];
+            bench.iter(|| {
+                let sealed = turns.next().expect("without end");
+                let envelope = Envelope::parse(sealed).expect("an envelope");
+                keyring.open(&process, "t0", b"", &envelope, &mut out).expect("what was sealed");
+            });
+        });
+    }
 }
 
 /// Tenants in turn, more than the cache holds: each call is a miss that the shared table answers,

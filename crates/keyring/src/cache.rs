@@ -12,6 +12,7 @@ mod tests;
 pub use entry::{CachedKey, Counter, Entry, Failure, InUse, NewKey, Ready};
 
 use crate::shared::tag::Tag;
+use crate::shared::uses::Uses;
 use crate::tenant::Tenant;
 use cmk_crypto::commitment::DekId;
 use cmk_error::Instant;
@@ -126,6 +127,7 @@ impl Cache {
                 last_used: Counter::new(now),
                 hits: Counter::default(),
                 hits_flushed: Counter::default(),
+                sealed: Counter::default(),
                 totals: self.totals.clone(),
             });
         });
@@ -175,12 +177,12 @@ impl Cache {
         self.tenants.iter().for_each(|entry| visit(&entry));
     }
 
-    /// Hits since the last time, by the tag of their data keys, those included that are gone.
-    pub fn take_unflushed_hits(&self) -> Vec<(Tag, u64)> {
+    /// Uses since the last time, by the tag of their data keys, those included that are gone.
+    pub fn take_unflushed_uses(&self) -> Vec<(Tag, Uses)> {
         let gone = std::mem::take(&mut *lock(&self.totals.unflushed));
-        let mut hits: Vec<_> = gone.into_iter().collect();
-        self.for_each(|entry| hits.extend(entry.keys.iter().filter_map(CachedKey::take_unflushed)));
-        hits
+        let mut uses: Vec<_> = gone.into_iter().collect();
+        self.for_each(|entry| uses.extend(entry.keys.iter().filter_map(CachedKey::take_unflushed)));
+        uses
     }
 
     fn with_key<R>(

@@ -9,13 +9,14 @@ use crate::shared::now::jittered;
 use crate::shared::single_flight::{SharedDataKey, Step};
 use crate::shared::tag::Tag;
 use crate::tenant::Tenant;
-use crate::unwrap::Urgency;
+use crate::unwrap::{Superseded, Urgency};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
 use cmk_crypto::key::SecretKey;
-use cmk_crypto::locked::{Locked, scrub_stack};
+use cmk_crypto::locked::Locked;
+use cmk_crypto::scrub::scrub_stack;
 use cmk_crypto::token::TokenKey;
-use cmk_error::{Error, Instant, KeyState, Result};
+use cmk_error::{Error, Instant, KeyState, Reason, Result};
 use cmk_kms::Purpose;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ impl Keyring {
 
         let subject = process.subject(tenant);
         let fingerprint = subject.fingerprint(data_key);
-        let (mut waited, mut superseded) = (false, false);
+        let (mut waited, mut superseded) = (false, Superseded::none(process));
         let fetched = loop {
             let (pid, now) = (process.pid(), process.now_on_both());
             let step = process.transaction_memory(|shared| {
@@ -57,7 +58,11 @@ impl Keyring {
                     let urgency = Urgency::Now;
                     match self.unwrap_for_all(process, tenant, data_key, &subject, permit, urgency)
                     {
-                        Err(failed) if failed.superseded && !superseded => superseded = true,
+                        Err(failed) if superseded.again(process, &failed) => {}
+                        // That says nothing of the data key.
+                        Err(failed) if failed.error.reason == Reason::TenantBusy => {
+                            return Err(failed.error);
+                        }
                         unwrapped => break unwrapped.map_err(|failed| failed.error),
                     }
                 }
@@ -168,7 +173,6 @@ pub(crate) fn refresh_at(unwrapped_at: Instant, policy: &Policy) -> Instant {
 mod tests {
     use super::*;
     use crate::tests::process::{FakeProcess, SECOND, data_key, seal};
-    use cmk_error::Reason;
 
     fn policy(soft_ttl: u64) -> Policy {
         let second = SECOND;

@@ -3,16 +3,19 @@
 use crate::cache::{Cache, CachedKey, Counter, Entry, InUse};
 use crate::process::Process;
 use crate::shared::limits::CHUNK;
-use crate::tenant::{DataKey, Grant, Role, Tenant};
+use crate::tenant::{DataKey, Grant, Right, Role, Tenant};
 use cmk_crypto::commitment::DekId;
 use cmk_error::{Error, Instant, Reason, Result};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Counters of this process.
 #[derive(Default)]
 pub struct Stats {
     /// Values sealed or opened under a data key that was at hand.
     pub hits: Counter,
+    /// Values sealed.
+    pub sealed: Counter,
     /// Times a data key had to be fetched.
     pub misses: Counter,
     /// Calls of KMS.
@@ -26,8 +29,11 @@ pub struct Stats {
 pub struct Keyring {
     pub(crate) cache: Cache,
     pub(crate) stats: Stats,
-    /// Hits that all processes know of.
+    /// Hits, and sealed values, that all processes know of.
     hits_flushed: Counter,
+    sealed_flushed: Counter,
+    /// The same of data keys dropped for want of room.
+    drops_flushed: Counter,
 }
 
 /// Which data key a call is for.
@@ -92,12 +98,31 @@ impl Wanted {
         }
     }
 
+    /// What a role needs for it.
     #[inline]
-    fn is_allowed(self, grant: Grant) -> bool {
+    fn right(self, grant: Grant) -> Right {
         match self {
             Self::Seal | Self::Token(_, TokenFor::Sealing) => grant.encrypt,
             Self::Open(_) | Self::Token(_, TokenFor::Searching) => grant.decrypt,
-            Self::Warm(_) | Self::Token(_, TokenFor::Either) => grant.encrypt || grant.decrypt,
+            Self::Warm(_) | Self::Token(_, TokenFor::Either) => grant.encrypt.max(grant.decrypt),
+        }
+    }
+
+    /// # Errors
+    /// `no_grant`, `tenant_mismatch`.
+    #[inline]
+    fn require(self, grant: Grant, process: &impl Process, tenant: &str) -> Result<()> {
+        match self.right(grant) {
+            Right::Always => Ok(()),
+            right => self.require_bound(right, process, tenant),
+        }
+    }
+
+    #[inline(never)]
+    fn require_bound(self, right: Right, process: &impl Process, tenant: &str) -> Result<()> {
+        match right {
+            Right::Never => Err(self.refused()),
+            _ => process.require_session_tenant(tenant),
         }
     }
 }
@@ -126,7 +151,7 @@ impl Keyring {
         name: &str,
         wanted: Wanted,
         waited: bool,
-        use_key: &mut Option<impl FnOnce(&CachedKey, &InUse<'_>, Instant) -> Result<R>>,
+        use_key: &mut Option<impl FnOnce(&CachedKey, &mut InUse<'_>, Instant) -> Result<R>>,
     ) -> Result<Result<R>, Missing> {
         let generation = process.generation();
         let Some(entry) = self.cache.get(name) else { return Err(Missing::Tenant) };
@@ -134,17 +159,19 @@ impl Keyring {
             return Err(Missing::Tenant);
         }
         let role = process.role();
-        match entry.grant(role) {
-            Some(grant) if wanted.is_allowed(grant) => {}
-            Some(_) => return Ok(Err(wanted.refused())),
-            None => return Err(Missing::Grant(entry.tenant.clone(), role)),
+        let Some(grant) = entry.grant(role) else {
+            return Err(Missing::Grant(entry.tenant.clone(), role));
+        };
+        if let Err(error) = wanted.require(grant, process, name) {
+            return Ok(Err(error));
         }
         // Whose query it is, too: a cursor may be fetched from by somebody else.
         for starter in process.starters().into_iter().flatten().filter(|starter| *starter != role) {
-            match entry.grant(starter) {
-                Some(grant) if wanted.is_allowed(grant) => {}
-                Some(_) => return Ok(Err(wanted.refused())),
-                None => return Err(Missing::Grant(entry.tenant.clone(), starter)),
+            let Some(grant) = entry.grant(starter) else {
+                return Err(Missing::Grant(entry.tenant.clone(), starter));
+            };
+            if let Err(error) = wanted.require(grant, process, name) {
+                return Ok(Err(error));
             }
         }
         if let Err(reason) = entry.tenant.state.require_active() {
@@ -161,36 +188,52 @@ impl Keyring {
         if now >= key.refresh_at.value() {
             return Err(Missing::YoungerKey(entry.tenant.clone()));
         }
-        let Some(in_use) = key.ready.pin() else {
+        let Some(mut in_use) = key.ready.pin() else {
             return Err(Missing::Key(entry.tenant.clone()));
         };
         if !waited {
             self.stats.hits.add(1);
             key.hits.add(1);
         }
+        if matches!(wanted, Wanted::Seal) {
+            self.stats.sealed.add(1);
+            key.sealed.add(1);
+        }
         key.last_used.set(now);
         match use_key.take() {
-            Some(use_key) => Ok(use_key(key, &in_use, now)),
+            Some(use_key) => Ok(use_key(key, &mut in_use, now)),
             None => Ok(Err(Reason::TenantBusy.into())),
         }
     }
 
-    /// Whether there are hits that the other processes don't know of.
+    /// Whether there are hits, sealed values, or data keys dropped for want of room, that the other
+    /// processes don't know of.
     #[inline]
     pub fn has_unflushed_hits(&self) -> bool {
         self.hits_flushed.value() != self.stats.hits.value()
+            || self.sealed_flushed.value() != self.stats.sealed.value()
+            || self.drops_flushed.value() != self.cache.dropped_for_room()
     }
 
-    /// Adds this process's hits to what all processes know.
+    /// Adds this process's hits, and what it sealed, to what all processes know.
     pub fn flush_hits(&self, process: &impl Process) {
         if !self.has_unflushed_hits() || process.has_uncommitted_registry_changes() {
             return;
         }
+        let dropped = self.cache.dropped_for_room();
+        let more = dropped - self.drops_flushed.value();
+        self.drops_flushed.set(dropped);
+        if more > 0 {
+            process.read_server_memory(|shared| {
+                shared.counters.dropped_for_room.fetch_add(more, Relaxed);
+            });
+        }
         self.hits_flushed.set(self.stats.hits.value());
-        let hits = self.cache.take_unflushed_hits();
+        self.sealed_flushed.set(self.stats.sealed.value());
+        let uses = self.cache.take_unflushed_uses();
         let now = process.now();
-        for part in hits.chunks(CHUNK) {
-            process.server_memory(|shared| shared.add_hits(part, now));
+        for part in uses.chunks(CHUNK) {
+            process.server_memory(|shared| shared.add_uses(part, now));
         }
     }
 }

@@ -12,9 +12,11 @@ pub mod keyring;
 pub mod policy;
 pub mod process;
 mod refresh;
+pub mod rewrap;
 mod seal_open;
 pub mod shared;
 pub mod tenant;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 pub mod unwrap;

@@ -22,11 +22,19 @@ pub trait Process {
     fn pid(&self) -> u32;
     /// PostgreSQL's object id of the database.
     fn database(&self) -> u32;
+    /// A number that differs from statement to statement of this process.
+    fn statement(&self) -> u64;
     /// The role on whose behalf the call is made.
     fn role(&self) -> Role;
     /// Other roles that need the grant too: those that the queries around the call were started as,
     /// as far as they are known and might be somebody else's.
     fn starters(&self) -> [Option<Role>; 2];
+    /// Lets the tenant through that the session names as its own; asked where a grant is bound to
+    /// that.
+    ///
+    /// # Errors
+    /// `tenant_mismatch`.
+    fn require_session_tenant(&self, tenant: &str) -> Result<()>;
     /// Changes whenever the registry or a role membership may have changed, or something that holds
     /// before the registry says so: a key was found revoked or works again, a tenant was evicted, a
     /// [brake](crate::shared::brake) pulled or lifted.
@@ -76,6 +84,11 @@ pub trait Process {
     /// Has [`erase_overdue`](cmk_crypto::locked::erase_overdue) called at that time, whatever this
     /// process does then.
     fn erase_at(&self, deadline: Instant);
+    /// A data key is to be renewed that no query waits for: has the renewer see to it.
+    fn want_renewal(&self);
+    /// KMS takes so many nanoseconds to answer, longer than a query may wait for a renewal. If it
+    /// is handed over, no query waits; else one does, for as long as it takes.
+    fn log_short_wait(&self, tenant: &str, latency: u64, is_handed_over: bool);
     /// The state of a tenant's key changed.
     fn log_state_change(&self, tenant: &str, change: Change, error: Option<&Error>);
 

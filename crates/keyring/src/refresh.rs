@@ -5,14 +5,13 @@ use crate::fetch::{refresh_at, remember_copy};
 use crate::keyring::{Keyring, Wanted};
 use crate::process::Process;
 use crate::shared::identity::Subject;
-use crate::shared::single_flight::Step;
+use crate::shared::renewal::Renewal;
 use crate::tenant::Tenant;
 use crate::unwrap::Urgency;
 use cmk_crypto::commitment::DekId;
-use cmk_crypto::locked::scrub_stack;
+use cmk_crypto::scrub::scrub_stack;
 use cmk_error::Instant;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How soon a process looks again for a younger copy of a data key, if it got none: 100 ms.
 const LOOK_AGAIN: u64 = 100_000_000;
@@ -30,28 +29,43 @@ impl Keyring {
         let (pid, now) = (process.pid(), process.now_on_both());
         // Should an interrupt cut this short, the next row isn't to begin it anew.
         self.with_cached(tenant, dek_id, |key| key.refresh_at.set(now.instant + LOOK_AGAIN));
-        let step = policy.refreshes().then(|| {
-            process.transaction_memory(|shared| {
-                let rules = policy.rules();
-                shared.begin_refresh(&subject, &fingerprint, unwrapped_at, pid, now, &rules)
-            })
+        if !policy.refreshes() {
+            return;
+        }
+        let (renewal, latency) = process.transaction_memory(|shared| {
+            let (rules, wait) = (policy.rules(), policy.refresh_wait);
+            let renewal =
+                shared.begin_renewal(&subject, &fingerprint, unwrapped_at, pid, now, &rules, wait);
+            let record = shared.find(&subject.id);
+            (renewal, record.map_or(0, |(_, record)| record.renewals.latency.nanos()))
         });
-        match step.flatten() {
-            Some(Step::Take(taken)) => {
+        match renewal {
+            Renewal::Take(taken) => {
                 self.renew(process, tenant, &subject, dek_id, taken.unwrapped_at);
             }
-            Some(Step::Ask(permit)) => {
-                let urgency = Urgency::Ahead(Duration::from_nanos(policy.refresh_wait));
+            Renewal::Ask(permit, patience) => {
+                let urgency = Urgency::Ahead(patience);
                 let unwrapped =
                     self.unwrap_for_all(process, tenant, data_key, &subject, permit, urgency);
                 let unwrapped = unwrapped.map(|younger| younger.unwrapped_at);
                 scrub_stack();
+                let took = process.now() - now.instant;
+                if patience.is_stretched && took >= policy.refresh_wait {
+                    process.log_short_wait(&tenant.name, took, false);
+                }
                 match unwrapped {
                     Ok(unwrapped_at) => self.renew(process, tenant, &subject, dek_id, unwrapped_at),
                     Err(failed) => self.remember_failure(tenant, dek_id, &failed.error, 0),
                 }
             }
-            _ => {}
+            Renewal::HandOver => {
+                // A query that is not to wait at all doesn't; nobody need know.
+                if policy.refresh_wait > 0 && latency >= policy.refresh_wait {
+                    process.log_short_wait(&tenant.name, latency, true);
+                }
+                process.want_renewal();
+            }
+            Renewal::Later => {}
         }
     }
 

@@ -15,18 +15,20 @@ use crate::process::Process;
 use crate::shared::brake;
 use crate::tenant::{DataKey, DataKeyState, Tenant, check_tenant_name, index_key_id};
 use cmk_crypto::commitment::DekId;
-use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_crypto::nonce::Moment;
+use cmk_crypto::run::InRuns;
 use cmk_envelope::column::{self, ColumnBinding, ColumnEnvelope, ColumnTag, Token};
 use cmk_envelope::{Binding, Envelope, seal};
 use cmk_error::{Error, Instant, Reason, Result};
-use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Steps that a call takes before it gives up.
 const MAX_STEPS: usize = 64;
 
-thread_local! {
-    static NONCES: RefCell<NonceSource> = const { RefCell::new(NonceSource::new()) };
+/// When, and in which statement of the process, a value is sealed.
+#[inline]
+fn moment(process: &impl Process, now: Instant) -> Moment {
+    Moment { pid: process.pid(), now, statement: process.statement() }
 }
 
 impl Keyring {
@@ -45,10 +47,8 @@ impl Keyring {
     ) -> Result<()> {
         self.with_key(process, tenant, Wanted::Seal, |key, in_use, now| {
             let binding = Binding { tenant: tenant.as_bytes(), aad };
-            let moment = Moment { pid: process.pid(), now };
-            NONCES.with_borrow_mut(|nonces| {
-                seal(in_use.cipher()?, key.dek_id, nonces, moment, &binding, plaintext, out)
-            })
+            let sealer = InRuns { cipher: in_use.cipher()?, moment: moment(process, now) };
+            seal(sealer, key.dek_id, &binding, plaintext, out)
         })
     }
 
@@ -85,10 +85,8 @@ impl Keyring {
         out: &mut [u8],
     ) -> Result<()> {
         self.with_key(process, tenant, Wanted::Seal, |key, in_use, now| {
-            let moment = Moment { pid: process.pid(), now };
-            NONCES.with_borrow_mut(|nonces| {
-                column::seal(in_use.cipher()?, key.dek_id, nonces, moment, binding, plaintext, out)
-            })
+            let sealer = InRuns { cipher: in_use.cipher()?, moment: moment(process, now) };
+            column::seal(sealer, key.dek_id, binding, plaintext, out)
         })
     }
 
@@ -160,29 +158,52 @@ impl Keyring {
         })
     }
 
+    /// Does work that takes the keys which the registry says are in use. Once more, if one of them
+    /// was destroyed between the look at the registry and the use, as by a replacement of an index
+    /// key that is cancelled.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    #[inline]
+    pub fn with_keys_in_use<R>(
+        &self,
+        process: &impl Process,
+        mut work: impl FnMut() -> Result<R>,
+    ) -> Result<R> {
+        for _ in 1..MAX_STEPS {
+            let before = process.registry_generation();
+            match work() {
+                Err(error) if error.reason == Reason::TenantShredded => {
+                    let _ = process.generation();
+                    if process.registry_generation() == before {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+        work()
+    }
+
     /// Fetches every data key of a tenant that isn't at hand, and returns how many there are.
     ///
     /// # Errors
     /// As [`Keyring::open`], for the first data key that fails.
     pub fn warm(&self, process: &impl Process, name: &str) -> Result<usize> {
-        if self.cache.get(name).is_none_or(|entry| entry.generation != process.generation()) {
-            self.fetch_tenant(process, name)?;
-        }
-        let live = |key: &&DataKey| key.state != DataKeyState::Destroyed;
-        let ids: Vec<_> = match self.cache.get(name) {
-            Some(entry) => {
-                let keys = entry.tenant.data_keys.iter().rev().filter(live);
-                keys.map(|key| key.commitment.dek_id()).collect()
+        self.with_keys_in_use(process, || {
+            let live = |key: &&DataKey| key.state != DataKeyState::Destroyed;
+            let ids: Vec<_> = self.look_at(process, name, |tenant| {
+                let keys = tenant.data_keys.iter().rev().filter(live);
+                Ok(keys.map(|key| key.commitment.dek_id()).collect())
+            })?;
+            if ids.is_empty() {
+                self.with_key(process, name, Wanted::Seal, |_, _, _| Ok(()))?;
             }
-            None => Vec::new(),
-        };
-        if ids.is_empty() {
-            self.with_key(process, name, Wanted::Seal, |_, _, _| Ok(()))?;
-        }
-        for id in &ids {
-            self.with_key(process, name, Wanted::Warm(*id), |_, _, _| Ok(()))?;
-        }
-        Ok(ids.len())
+            for id in &ids {
+                self.with_key(process, name, Wanted::Warm(*id), |_, _, _| Ok(()))?;
+            }
+            Ok(ids.len())
+        })
     }
 
     #[inline]
@@ -191,7 +212,7 @@ impl Keyring {
         process: &impl Process,
         name: &str,
         wanted: Wanted,
-        use_key: impl FnOnce(&CachedKey, &InUse<'_>, Instant) -> Result<R>,
+        use_key: impl FnOnce(&CachedKey, &mut InUse<'_>, Instant) -> Result<R>,
     ) -> Result<R> {
         let mut use_key = Some(use_key);
         let mut waited = false;

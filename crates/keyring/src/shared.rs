@@ -14,13 +14,18 @@ pub mod counters;
 pub mod data_keys;
 pub mod history;
 pub mod identity;
+pub mod learned;
 pub mod limits;
 pub mod now;
 pub mod outcome;
 pub mod record;
+pub mod renewal;
+pub mod renewal_state;
 pub mod single_flight;
 pub mod stats;
 pub mod table;
 pub mod tag;
+mod telling;
 #[cfg(test)]
 mod tests;
+pub mod uses;

@@ -71,6 +71,11 @@ impl IndexKeys {
         self.next.or(self.previous)
     }
 
+    /// Those by which values may be found, the current one first.
+    pub fn searched(&self) -> impl Iterator<Item = DekId> {
+        [Some(self.current), self.other()].into_iter().flatten()
+    }
+
     /// Those that the tokens of a new value are made under, the current one first.
     pub fn written(&self) -> (DekId, Option<DekId>) {
         (self.current, self.next)
@@ -102,9 +107,33 @@ pub enum DataKeyState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Seal new values.
-    pub encrypt: bool,
+    pub encrypt: Right,
     /// Open values.
-    pub decrypt: bool,
+    pub decrypt: Right,
+}
+
+/// Half of a grant. Of several grants of a role the greatest counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Right {
+    /// The role may not.
+    #[default]
+    Never,
+    /// While the session names this tenant as its own.
+    Bound,
+    /// Whatever the session says.
+    Always,
+}
+
+impl Right {
+    /// What a grant that gives it, or doesn't, makes of it.
+    pub const fn of(is_given: bool, is_bound: bool) -> Self {
+        match (is_given, is_bound) {
+            (false, _) => Self::Never,
+            (true, true) => Self::Bound,
+            (true, false) => Self::Always,
+        }
+    }
 }
 
 /// A database role, by PostgreSQL's object id.
@@ -290,6 +319,11 @@ pub fn read_tenant_name(bytes: &[u8]) -> Result<&str> {
 /// `tenant_name` for a name that is longer than any registered one.
 pub fn check_tenant_name_length(name: &str) -> Result<()> {
     if name.len() <= TENANT_NAME_MAX { Ok(()) } else { Err(Reason::TenantName.into()) }
+}
+
+/// Whether somebody who reads it sees anything of a character.
+pub fn is_visible(c: char) -> bool {
+    !c.is_whitespace() && !is_invisible(c)
 }
 
 fn is_invisible(c: char) -> bool {

@@ -134,7 +134,7 @@ fn a_change_during_the_unwrap_is_seen_before_the_key_is_used() {
 fn permission_is_checked_on_cache_hits_and_without_a_call() {
     let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme"]));
     let sealed = seal(&keyring, &process, "acme").unwrap();
-    process.grant.set(Grant { encrypt: true, decrypt: false });
+    process.grant.set(Grant { encrypt: Right::Always, decrypt: Right::Never });
     process.change("acme", |_| {});
     assert_eq!(open(&keyring, &process, "acme", &sealed), Err(Reason::NoGrant));
     seal(&keyring, &process, "acme").unwrap();

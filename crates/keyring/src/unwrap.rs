@@ -5,14 +5,14 @@ use crate::process::Process;
 use crate::shared::call::CallPermit;
 use crate::shared::history::Change;
 use crate::shared::identity::Subject;
-use crate::shared::now::jittered;
 use crate::shared::outcome::{EndedCall, Outcome};
+use crate::shared::renewal::Patience;
 use crate::shared::single_flight::{SharedDataKey, Step};
 use crate::shared::table::SharedKeyring;
 use crate::tenant::{DataKey, Tenant};
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
-use cmk_crypto::locked::scrub_stack;
+use cmk_crypto::scrub::scrub_stack;
 use cmk_error::{Error, Instant, KeyState, Reason, Result};
 use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose};
 use std::time::Duration;
@@ -23,16 +23,39 @@ pub(crate) enum Urgency {
     /// A query can't go on without.
     Now,
     /// The data key still serves; the query that came by waits no longer than this.
-    Ahead(Duration),
+    Ahead(Patience),
     /// To see whether the tenant's key is usable.
     Check,
 }
+
+/// How often a call is made whose outcome was superseded each time, as by evictions.
+const MOST_CALLS: u32 = 16;
 
 /// A call that failed.
 pub(crate) struct Failed {
     pub error: Error,
     /// It was superseded by another call, or its outcome isn't to be relied on: look again.
     pub superseded: bool,
+}
+
+/// Calls whose outcomes were superseded: made again, within the time that one call may take.
+pub(crate) struct Superseded {
+    calls: u32,
+    until: Instant,
+}
+
+impl Superseded {
+    /// None yet.
+    pub fn none(process: &impl Process) -> Self {
+        Self { calls: 0, until: process.now() + process.policy().call_timeout }
+    }
+
+    /// Whether to make the call again: once in any case.
+    pub fn again(&mut self, process: &impl Process, failed: &Failed) -> bool {
+        self.calls += 1;
+        let has_time = self.calls < MOST_CALLS && process.now() < self.until;
+        failed.superseded && (self.calls == 1 || has_time)
+    }
 }
 
 /// A data key as KMS makes it.
@@ -48,8 +71,8 @@ struct Question<'a, P: Process> {
     process: &'a P,
     tenant: &'a Tenant,
     subject: &'a Subject,
-    /// Longest to wait; `None`: as long as the provider does.
-    limit: Option<Duration>,
+    /// How long to wait; `None`: as long as the provider does.
+    patience: Option<Patience>,
 }
 
 /// A call that is abandoned if an interrupt cuts it short.
@@ -122,6 +145,22 @@ impl Keyring {
         proven
     }
 
+    /// Unwraps a data key under the tenant's key for the process alone, which is about to wrap it
+    /// for another.
+    ///
+    /// # Errors
+    /// What KMS refuses with, and what is remembered of an outage; `commitment_mismatch`;
+    /// `call_budget_spent`.
+    pub(crate) fn unwrap_for_one(
+        &self,
+        process: &impl Process,
+        tenant: &Tenant,
+        data_key: &DataKey,
+    ) -> Result<SecretKey> {
+        let unwrap = || self.unwrap(process, tenant, &tenant.customer_key, data_key, None);
+        self.call(process, tenant, unwrap, |_| true)
+    }
+
     /// Asks KMS to unwrap a data key. In a frame of its own, which [`scrub_stack`] can overwrite.
     #[inline(never)]
     pub(crate) fn unwrap_for_all(
@@ -134,11 +173,12 @@ impl Keyring {
         urgency: Urgency,
     ) -> Result<SharedDataKey, Failed> {
         let fingerprint = subject.fingerprint(data_key);
-        let limit = match urgency {
-            Urgency::Ahead(limit) => Some(limit),
+        let patience = match urgency {
+            Urgency::Ahead(patience) => Some(patience),
             Urgency::Now | Urgency::Check => None,
         };
-        let question = Question { process, tenant, subject, limit };
+        let limit = patience.map(|patience| Duration::from_nanos(patience.limit));
+        let question = Question { process, tenant, subject, patience };
         let unwrap = || self.unwrap(process, tenant, &tenant.customer_key, data_key, limit);
         let needed = urgency != Urgency::Check;
         let succeed = |shared: &mut SharedKeyring<'_>, ended: &EndedCall<'_>, dek: &SecretKey| {
@@ -196,8 +236,8 @@ impl Keyring {
         counts: impl Fn(Option<&Error>) -> bool,
     ) -> Result<R> {
         let subject = process.subject(tenant);
-        let question = Question { process, tenant, subject: &subject, limit: None };
-        let mut superseded = false;
+        let question = Question { process, tenant, subject: &subject, patience: None };
+        let mut superseded = Superseded::none(process);
         loop {
             let (pid, now, rules) =
                 (process.pid(), process.now_on_both(), process.policy().rules());
@@ -211,20 +251,20 @@ impl Keyring {
                 }
                 Step::Refuse(error, _) => return Err(error),
                 // There is none to take.
-                Step::Take(_) => return Err(Reason::KmsServerError.into()),
+                Step::Take(_) => return Err(Reason::TenantBusy.into()),
             };
             let succeed = |shared: &mut SharedKeyring<'_>, ended: &EndedCall<'_>, _: &R| {
                 shared.succeeded(ended, None, false)
             };
             match ask(&question, permit, &mut call, succeed, &counts) {
-                Err(failed) if failed.superseded && !superseded => superseded = true,
+                Err(failed) if superseded.again(process, &failed) => {}
                 asked => return asked.map(|(answer, _)| answer).map_err(|failed| failed.error),
             }
         }
     }
 
     /// Unwraps a data key and checks that it is the registered one.
-    fn unwrap(
+    pub(crate) fn unwrap(
         &self,
         process: &impl Process,
         tenant: &Tenant,
@@ -233,6 +273,19 @@ impl Keyring {
         limit: Option<Duration>,
     ) -> Result<SecretKey> {
         let wrapped = data_key.wrapped.as_deref().ok_or(Reason::TenantShredded)?;
+        self.unwrap_bytes(process, tenant, key, data_key, wrapped, limit)
+    }
+
+    /// Unwraps what is said to be a data key's wrapped bytes, and checks that it is that one.
+    pub(crate) fn unwrap_bytes(
+        &self,
+        process: &impl Process,
+        tenant: &Tenant,
+        key: &CustomerKey,
+        data_key: &DataKey,
+        wrapped: &[u8],
+        limit: Option<Duration>,
+    ) -> Result<SecretKey> {
         let context = EncryptionContext::new(&tenant.name, data_key.purpose);
         let dek = self.call_kms(|| process.kms(limit).unwrap(key, wrapped, &context))?;
         if Commitment::to(&dek, tenant.name.as_bytes()) == data_key.commitment {
@@ -243,7 +296,7 @@ impl Keyring {
     }
 
     /// Counts a call of a key provider.
-    fn call_kms<R>(&self, call: impl FnOnce() -> Result<R>) -> Result<R> {
+    pub(crate) fn call_kms<R>(&self, call: impl FnOnce() -> Result<R>) -> Result<R> {
         self.stats.kms_calls.add(1);
         call().inspect_err(|_| self.stats.kms_failures.add(1))
     }
@@ -258,7 +311,7 @@ fn ask<R, P: Process>(
     succeed: impl FnOnce(&mut SharedKeyring<'_>, &EndedCall<'_>, &R) -> Outcome,
     counts: impl Fn(Option<&Error>) -> bool,
 ) -> Result<(R, Instant), Failed> {
-    let Question { process, tenant, subject, limit } = *question;
+    let Question { process, tenant, subject, patience } = *question;
     let policy = process.policy();
     let rules = policy.rules();
     let mut open = OpenCall::new(process, permit);
@@ -288,7 +341,8 @@ fn ask<R, P: Process>(
                 }
                 Outcome::Revoked(error, _) => (error, false),
                 Outcome::Superseded | Outcome::Failing(_) | Outcome::Unrelated => {
-                    (Reason::KmsServerError.into(), true)
+                    // KMS did what it was asked.
+                    (Reason::TenantBusy.into(), true)
                 }
             };
             Err(Failed { error, superseded })
@@ -296,10 +350,11 @@ fn ask<R, P: Process>(
         // A refresh that takes longer than its query would wait says nothing about KMS.
         Err(error)
             if error.reason == Reason::KmsTimeout
-                && limit.is_some_and(|limit| took >= limit.as_nanos() as u64) =>
+                && let Some(patience) = patience
+                && took >= patience.limit =>
         {
-            let later = now.instant + jittered(policy.failure_ttl);
-            open.end(|shared| shared.abandon(&permit, later));
+            let (now, pause) = (now.instant, policy.failure_ttl);
+            open.end(|shared| shared.give_up_renewal(&permit, patience, took, now, pause));
             Err(Failed { error, superseded: false })
         }
         Err(error) if !counts(Some(&error)) => {

@@ -4,7 +4,7 @@
 //! (`kms:EncryptionContext:tenant`), so it holds nothing secret. It has to be the same for the
 //! whole life of a data key, hence a format version and not the version of the software.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// What a data key is for. A key policy can allow one purpose and not the other
 /// (`kms:EncryptionContext:purpose`), and a data key of one is never unwrapped as the other.
@@ -34,24 +34,41 @@ impl Purpose {
     }
 }
 
+impl Serialize for Purpose {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 /// AWS KMS Developer Guide, "Encryption context". Fields are declared in alphabetical order, which
 /// makes the derived JSON canonical.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct EncryptionContext<'a> {
     cmk_encrypt: &'static str,
-    purpose: &'static str,
+    purpose: Purpose,
     tenant: &'a str,
 }
 
 impl<'a> EncryptionContext<'a> {
     /// The context of a tenant's data keys of this purpose.
     pub fn new(tenant: &'a str, purpose: Purpose) -> Self {
-        Self { cmk_encrypt: "v1", purpose: purpose.name(), tenant }
+        Self { cmk_encrypt: "v1", purpose, tenant }
+    }
+
+    /// Whose data key it is.
+    pub fn tenant(&self) -> &'a str {
+        self.tenant
+    }
+
+    /// What the data key is for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     /// Names and values, in alphabetical order of the names.
     pub fn pairs(&self) -> [(&'static str, &'a str); 3] {
-        [("cmk_encrypt", self.cmk_encrypt), ("purpose", self.purpose), ("tenant", self.tenant)]
+        let purpose = self.purpose.name();
+        [("cmk_encrypt", self.cmk_encrypt), ("purpose", purpose), ("tenant", self.tenant)]
     }
 
     /// JSON with sorted keys and no white space: the AAD of the local provider.

@@ -2,8 +2,11 @@
 
 use crate::context::EncryptionContext;
 use crate::customer_key::CustomerKey;
-use crate::key_facts::KeyFacts;
-use crate::provider::Call;
+use crate::key_facts::{Identity, KeyFacts, Management, OwnIdentity};
+use crate::onboarding::ServicePrincipal;
+use crate::policies;
+use crate::provider::{Call, Route};
+use crate::providers::PROVIDERS;
 use crate::settings::Settings;
 use cmk_crypto::key::SecretKey;
 use cmk_error::Result;
@@ -32,12 +35,63 @@ pub trait Kms {
         context: &EncryptionContext<'_>,
     ) -> Result<SecretKey>;
 
-    /// Facts to warn of; may need more permissions than the calls above. None by default.
+    /// Wraps a data key that we have, as [`generate`](Kms::generate) wraps one that it makes. To be
+    /// asked only where the [`route`](Kms::route) is no shorter: it takes the data key over the
+    /// wire.
+    ///
+    /// # Errors
+    /// As [`generate`](Kms::generate).
+    fn wrap(
+        &self,
+        key: &CustomerKey,
+        dek: &SecretKey,
+        context: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>>;
+
+    /// The shortest way from one key to another that the services have. Nobody is asked: whether it
+    /// is open to us has yet to be seen.
+    fn route(&self, from: &CustomerKey, to: &CustomerKey) -> Route {
+        from.provider_key().route(to.provider_key())
+    }
+
+    /// Wraps what `from` wrapped for `to`, without showing it to us. To be asked where the
+    /// [`route`](Kms::route) says so.
+    ///
+    /// # Errors
+    /// As [`unwrap`](Kms::unwrap), of either key; `kms_rejected` where the route is another.
+    fn rewrap(
+        &self,
+        from: &CustomerKey,
+        wrapped: &[u8],
+        to: &CustomerKey,
+        context: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>>;
+
+    /// What there is to know of the key; may need more permissions than the calls above. A missing
+    /// permission is no error, but listed. Nothing is known by default.
     ///
     /// # Errors
     /// As [`unwrap`](Kms::unwrap).
     fn describe(&self, _key: &CustomerKey) -> Result<KeyFacts> {
         Ok(KeyFacts::default())
+    }
+
+    /// Whether we could manage the key, as far as that shows; changes nothing. Nothing is known by
+    /// default.
+    ///
+    /// # Errors
+    /// As [`unwrap`](Kms::unwrap).
+    fn management(&self, _key: &CustomerKey) -> Result<Management> {
+        Ok(Management::default())
+    }
+
+    /// Whom the service takes this server for, before it assumes any role. `None` where there is no
+    /// such thing.
+    ///
+    /// # Errors
+    /// As [`unwrap`](Kms::unwrap).
+    fn identity(&self, _key: &CustomerKey) -> Result<Option<Identity>> {
+        Ok(None)
     }
 }
 
@@ -52,6 +106,24 @@ pub struct Providers<'a> {
 }
 
 impl Providers<'_> {
+    /// As whom this server uses a key, for the policies of its owner.
+    ///
+    /// # Errors
+    /// `no_key_policy`; as [`Onboarding::principal`](crate::Onboarding::principal).
+    pub fn service_principal(&self, key: &CustomerKey) -> Result<ServicePrincipal> {
+        policies::of_key(key)?.principal(&self.call(), key)
+    }
+
+    /// Whom the services take this server for, as far as they know such a thing.
+    ///
+    /// # Errors
+    /// As [`Provider::own_identity`](crate::provider::Provider::own_identity).
+    pub fn own_identities(&self, region: Option<&str>) -> Result<Vec<OwnIdentity>> {
+        let call = self.call();
+        let told = PROVIDERS.iter().map(|provider| provider.own_identity(&call, region));
+        told.filter_map(Result::transpose).collect()
+    }
+
     fn call(&self) -> Call<'_> {
         Call { settings: self.settings, limit: self.limit, tick: self.tick }
     }
@@ -71,7 +143,34 @@ impl Kms for Providers<'_> {
         key.provider_key().unwrap(&self.call(), wrapped, context)
     }
 
+    fn wrap(
+        &self,
+        key: &CustomerKey,
+        dek: &SecretKey,
+        context: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>> {
+        key.provider_key().wrap(&self.call(), dek, context)
+    }
+
+    fn rewrap(
+        &self,
+        from: &CustomerKey,
+        wrapped: &[u8],
+        to: &CustomerKey,
+        context: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>> {
+        from.provider_key().rewrap(&self.call(), wrapped, to.provider_key(), context)
+    }
+
     fn describe(&self, key: &CustomerKey) -> Result<KeyFacts> {
         key.provider_key().describe(&self.call())
+    }
+
+    fn management(&self, key: &CustomerKey) -> Result<Management> {
+        key.provider_key().management(&self.call())
+    }
+
+    fn identity(&self, key: &CustomerKey) -> Result<Option<Identity>> {
+        key.provider_key().identity(&self.call())
     }
 }

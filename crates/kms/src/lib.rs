@@ -9,9 +9,11 @@
 //! | [`customer_key`] | which key, and as whom we use it |
 //! | [`kms`] | what callers ask |
 //! | [`context`] | what a wrapped data key is bound to |
-//! | [`options`], [`settings`], [`key_facts`] | options of a key; server settings; what `describe` returns |
+//! | [`options`], [`settings`], [`key_facts`] | options of a key; server settings; what a service tells of a key and of us |
+//! | [`onboarding`], [`policies`] | what owners of keys and we have to allow each other, and who says so |
 //! | [`provider`], [`providers`] | what a provider is, and which ones this build has |
 //! | `local`, `aws` | the providers: one folder and one Cargo feature each |
+//! | [`trace`] | what was asked, for an audit trail |
 //! | `runtime` | waits for a network, interruptibly |
 //!
 //! A new provider is a folder with a [`Provider`](provider::Provider), a field of [`Settings`] and
@@ -27,15 +29,20 @@ pub mod key_facts;
 pub mod kms;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod onboarding;
 pub mod options;
+pub mod policies;
 pub mod provider;
 pub mod providers;
 #[cfg(feature = "aws")]
 pub mod runtime;
 pub mod settings;
+pub mod trace;
 
 pub use context::{EncryptionContext, Purpose};
 pub use customer_key::CustomerKey;
-pub use key_facts::KeyFacts;
+pub use key_facts::{Identity, KeyFacts, Management, OwnIdentity, PolicyView};
 pub use kms::{Kms, Providers};
+pub use onboarding::Onboarding;
+pub use provider::Route;
 pub use settings::Settings;

@@ -1,11 +1,12 @@
 //! What a provider of keys is.
 
 use crate::context::EncryptionContext;
-use crate::key_facts::KeyFacts;
+use crate::key_facts::{Identity, KeyFacts, Management, OwnIdentity};
 use crate::options::Options;
 use crate::settings::Settings;
 use cmk_crypto::key::SecretKey;
-use cmk_error::Result;
+use cmk_error::{Reason, Result};
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +29,19 @@ pub trait Provider: Sync {
         options: Options,
         session_epoch: i64,
     ) -> Result<Arc<dyn ProviderKey>>;
+
+    /// Whom the service takes this server for, whatever key is used; `region` says where it is to
+    /// be asked, if not where the server is. `None` where there is no such thing.
+    ///
+    /// # Errors
+    /// As [`ProviderKey::unwrap`]; `endpoint` for a Region that can't be one.
+    fn own_identity(&self, _call: &Call<'_>, _region: Option<&str>) -> Result<Option<OwnIdentity>> {
+        Ok(None)
+    }
 }
 
 /// A customer managed key, and what its provider does with it.
-pub trait ProviderKey: Debug + Send + Sync {
+pub trait ProviderKey: Any + Debug + Send + Sync {
     /// As [`Kms::generate`](crate::Kms::generate).
     ///
     /// # Errors
@@ -49,6 +59,36 @@ pub trait ProviderKey: Debug + Send + Sync {
         context: &EncryptionContext<'_>,
     ) -> Result<SecretKey>;
 
+    /// As [`Kms::wrap`](crate::Kms::wrap).
+    ///
+    /// # Errors
+    /// As there.
+    fn wrap(
+        &self,
+        call: &Call<'_>,
+        dek: &SecretKey,
+        context: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>>;
+
+    /// As [`Kms::route`](crate::Kms::route). By default the service knows no other key.
+    fn route(&self, _to: &dyn ProviderKey) -> Route {
+        Route::UnwrapAndWrap
+    }
+
+    /// As [`Kms::rewrap`](crate::Kms::rewrap). The service can't do it by default.
+    ///
+    /// # Errors
+    /// As there.
+    fn rewrap(
+        &self,
+        _call: &Call<'_>,
+        _wrapped: &[u8],
+        _to: &dyn ProviderKey,
+        _context: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>> {
+        Err(Reason::KmsRejected.into())
+    }
+
     /// As [`Kms::describe`](crate::Kms::describe). Nothing is known by default.
     ///
     /// # Errors
@@ -57,11 +97,38 @@ pub trait ProviderKey: Debug + Send + Sync {
         Ok(KeyFacts::default())
     }
 
+    /// As [`Kms::management`](crate::Kms::management). Nothing is known by default.
+    ///
+    /// # Errors
+    /// As there.
+    fn management(&self, _call: &Call<'_>) -> Result<Management> {
+        Ok(Management::default())
+    }
+
+    /// As [`Kms::identity`](crate::Kms::identity).
+    ///
+    /// # Errors
+    /// As there.
+    fn identity(&self, _call: &Call<'_>) -> Result<Option<Identity>> {
+        Ok(None)
+    }
+
     /// Whether the key is used as a role of its owner's, whose sessions outlive a withdrawal for a
     /// while.
     fn assumes_role(&self) -> bool {
         false
     }
+}
+
+/// How a data key gets from one customer managed key to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Both are replicas of one key: the wrapped bytes stay as they are.
+    SameBytes,
+    /// One service reaches both, and does it without showing us the data key.
+    Rewrap,
+    /// By way of this server: the two can't see each other.
+    UnwrapAndWrap,
 }
 
 /// The circumstances of one call.

@@ -7,6 +7,7 @@
 use super::{around, forget_with};
 use crate::pg::identity::current_role;
 use crate::pg::running;
+use crate::pg::statement_number;
 use cmk_keyring::tenant::Role;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
@@ -74,6 +75,7 @@ unsafe extern "C-unwind" fn on_utility(
     destination: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
+    statement_number::next();
     let here = 0_u8;
     // SAFETY: a statement that is about to run.
     let is_foreign = unsafe { enter(statement, (&raw const here) as usize) };

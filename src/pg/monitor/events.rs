@@ -2,15 +2,16 @@
 //! `cmk_key_events`, on a primary; and for warnings a line in the log. (A change of state is logged
 //! by the process that saw it.)
 
-use super::session::{try_transaction, with_snapshot};
+use super::session::try_transaction;
+use crate::pg::latest::with_snapshot;
 use crate::pg::registry::tables::KEY_EVENT;
 use crate::pg::registry::{lock, write};
 use crate::pg::shared_memory::access;
 use crate::pg::{clock, elog, identity, report};
-use cmk_error::{KeyState, Reason, Result, quoted};
+use cmk_error::{Error, KeyState, Reason, Result, quoted};
 use cmk_keyring::shared::history::PastChange;
 use cmk_keyring::shared::identity::TenantId;
-use cmk_keyring::shared::record::Record;
+use cmk_keyring::shared::record::{Record, Warning};
 use cmk_kms::KeyFacts;
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -91,29 +92,34 @@ fn publish_changes(tenant: &str, record: &Record) -> Result<()> {
 /// What is known beyond its reason of the present state, which was entered `at`: microseconds since
 /// the Unix epoch.
 fn info_of(record: &Record, at: i64) -> Option<String> {
-    let error = record.last_state()?.error?;
-    let info = error.info().map(str::to_owned);
-    if error.reason.key_state() == Some(KeyState::Revoked) {
-        return info;
-    }
-    // An outage: warm tenants go on until their data keys expire.
     let since = u64::try_from(clock::wall() - at).unwrap_or_default() / 1_000_000;
-    let left = record.copies_until.saturating_sub(clock::now()) / 1_000_000_000 + since;
-    Some(info.map_or(String::new(), |info| info + " ") + &format!("dark_in_seconds={left}"))
+    report::info_of(&record.last_state()?.error?, record, since)
+}
+
+/// What there is to warn of.
+pub fn warnings(facts: &KeyFacts) -> Vec<Warning> {
+    let soon = clock::wall() / 1_000_000 + EXPIRY_NOTICE * DAY;
+    let expires = facts.material_expires_at.is_some_and(|at| at < soon);
+    let warnings = [
+        facts.deletion_is_scheduled.then_some(Warning::DeletionScheduled),
+        expires.then_some(Warning::KeyMaterialExpires),
+        (facts.rotates == Some(false)).then_some(Warning::RotationOff),
+    ];
+    warnings.into_iter().flatten().collect()
 }
 
 /// Warns of what will make the key unusable. A warning that was given is not given again. In a
 /// transaction. False while somebody locks the table.
 pub fn warn(tenant: &str, facts: &KeyFacts) -> bool {
     let now = clock::wall() as f64 / 1e6;
-    let soon = |at: &i64| *at < now as i64 + EXPIRY_NOTICE * DAY;
     let at = |at: i64| format!("at={}", report::utc(at));
-    let warnings = [
-        facts.deletion_at.map(|date| ("deletion_scheduled", Some(at(date)))),
-        facts.material_expires_at.filter(soon).map(|date| ("key_material_expires", Some(at(date)))),
-        (facts.rotates == Some(false)).then_some(("rotation_off", None)),
-    ];
-    for (warning, info) in warnings.into_iter().flatten() {
+    for warning in warnings(facts) {
+        let info = match warning {
+            Warning::DeletionScheduled => facts.deletion_at.map(at),
+            Warning::KeyMaterialExpires => facts.material_expires_at.map(at),
+            Warning::RotationOff => None,
+        };
+        let warning = warning.name();
         let (name, database) = (quoted(tenant), report::database());
         let mut line = format!("cmk_encrypt key_warning={warning} tenant={name}");
         if let Some(info) = &info {
@@ -128,6 +134,26 @@ pub fn warn(tenant: &str, facts: &KeyFacts) -> bool {
         }
     }
     true
+}
+
+/// Warns that the data key of a tenant, of this version, is due to be rotated, and KMS makes no
+/// other. Once for each reason. In a transaction.
+///
+/// # Errors
+/// As [`publish`].
+pub fn rotation_failed(tenant: &str, version: i32, error: &Error) -> Result<()> {
+    const EVENT: &str = "rotation_failed";
+    let (reason, at) = (error.reason.name(), clock::wall() as f64 / 1e6);
+    // What tells it from an earlier one of its kind.
+    let info = format!("reason={reason} version={version}");
+    let line = format!("cmk_encrypt key_warning={EVENT} {info} tenant={}", quoted(tenant));
+    let reason = Some(reason);
+    let event = Event { tenant, event: EVENT, was: None, reason, info: Some(info), at };
+    if publish(&event, When::InfoDiffers)? {
+        let (more, database) = (error.info().unwrap_or_default(), report::database());
+        elog::log_line(&format!("{line} {more} database={database}").replace("  ", " "));
+    }
+    Ok(())
 }
 
 /// Writes an event down and notifies. False if there was no need to.

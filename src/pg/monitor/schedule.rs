@@ -8,22 +8,25 @@
 //! be written is tried again later, and the keys are watched meanwhile.
 
 use super::events;
-use super::session::{connect, transaction, try_transaction, with_snapshot};
+use super::rotation::Rotation;
+use super::session::{Database, connect, transaction, try_transaction};
+use super::tenants::{active_tenant, active_tenants};
 use crate::pg::background::{handle_signals, sleep};
 use crate::pg::process::{THIS_PROCESS, keyring};
 use crate::pg::providers::InterruptibleKms;
-use crate::pg::registry::tables::{DATA_KEY, TENANT};
-use crate::pg::registry::{invalidation, lock, read};
+use crate::pg::registry::{invalidation, read};
 use crate::pg::settings::values;
 use crate::pg::shared_memory::access;
-use crate::pg::{clock, elog, interrupt, report};
-use cmk_error::{Instant, KeyState, Reason, Result};
+use crate::pg::{clock, elog, identity, interrupt, report};
+use cmk_error::{Instant, KeyState, Reason};
+use cmk_keyring::process::Process;
 use cmk_keyring::shared::identity::TenantId;
-use cmk_keyring::tenant::{Tenant, TenantState};
+use cmk_keyring::shared::record::Warnings;
 use cmk_kms::Kms;
 use pgrx::bgworkers::BackgroundWorker;
-use pgrx::{Spi, pg_guard, pg_sys};
-use std::collections::{HashMap, HashSet};
+use pgrx::{pg_guard, pg_sys};
+use std::collections::HashMap;
+use std::ffi::c_int;
 use std::time::Duration;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -57,6 +60,7 @@ struct Schedule {
 #[derive(Default)]
 struct Monitor {
     tenants: HashMap<String, Schedule>,
+    rotation: Rotation,
     list_at: u64,
     /// The registry's generation when the list was read.
     generation: u64,
@@ -73,16 +77,28 @@ struct Monitor {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn cmk_encrypt_monitor_main(argument: pg_sys::Datum) {
     handle_signals();
-    connect(BackgroundWorker::get_extra());
+    connect(Database::Named(BackgroundWorker::get_extra()));
+    // SAFETY: on the main thread; the callback takes no argument.
+    unsafe { pg_sys::before_shmem_exit(Some(stop), pg_sys::Datum::from(0_usize)) };
     let mut monitor = Monitor::default();
     interrupt::give_way();
     // A keyring worker that was started again has a monitor of its own for the database. One that
     // gave way is started again too, and waits until the database is free.
-    while access::is_worker(argument.value() as i32) && !transaction(interrupt::is_database_wanted)
-    {
+    while access::is_worker(argument.value() as i32) && !transaction(interrupt::has_to_go) {
         let next = monitor.round();
+        seen(clock::now());
         sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));
     }
+}
+
+#[pg_guard]
+extern "C-unwind" fn stop(_code: c_int, _argument: pg_sys::Datum) {
+    seen(0);
+}
+
+/// Tells that this database is watched; at 0, that it isn't any more.
+fn seen(at: Instant) {
+    access::counters().monitor_seen(identity::database(), at);
 }
 
 impl Schedule {
@@ -103,7 +119,32 @@ impl Monitor {
         }
         let next = self.check_due();
         self.announce();
-        next
+        self.rotate_due(next)
+    }
+
+    /// Rotates data keys whose time has come, as far as the budget goes.
+    fn rotate_due(&mut self, next: u64) -> u64 {
+        let names = || self.tenants.iter().map(|(name, of)| (of.id, name.as_str()));
+        self.rotation.look(names);
+        while clock::now() >= self.call_at
+            && let Some(name) = self.rotation.next()
+        {
+            let Some(schedule) = self.tenants.get(&name) else { continue };
+            if !is_usable(&schedule.id) {
+                continue;
+            }
+            let Some(tenant) = transaction(|| active_tenant(&name)) else { continue };
+            let calls = self.rotation.rotate(&tenant);
+            self.spend(calls);
+        }
+        let again = if self.rotation.is_waiting() { self.call_at } else { u64::MAX };
+        next.min(again)
+    }
+
+    /// Has the budget wait for so many KMS calls.
+    fn spend(&mut self, calls: u64) {
+        let cost = 60 * SECOND / u64::from(values::monitor_budget());
+        self.call_at = self.call_at.max(clock::now().saturating_sub(SECOND)) + calls * cost;
     }
 
     fn announce(&mut self) {
@@ -181,9 +222,9 @@ impl Monitor {
             if now < self.call_at {
                 return self.call_at.min(next);
             }
-            let cost = 60 * SECOND / u64::from(values::monitor_budget());
+            seen(now);
             let calls = self.check(&name);
-            self.call_at = self.call_at.max(now.saturating_sub(SECOND)) + calls * cost;
+            self.spend(calls);
         }
         next
     }
@@ -207,8 +248,22 @@ impl Monitor {
         schedule.describe_at = now + DESCRIBE_EVERY;
         // Announce changes before warnings.
         self.announce();
-        if let Ok(facts) =
-            transaction(|| InterruptibleKms { limit: None }.describe(&tenant.customer_key))
+        let described =
+            transaction(|| InterruptibleKms { limit: None }.describe(&tenant.customer_key));
+        // An outage says nothing of what the owner shows.
+        let warnings = match &described {
+            Ok(facts) if facts.are_withheld() => Some(Warnings::HIDDEN),
+            Ok(facts) => Some(Warnings::seen(events::warnings(facts))),
+            Err(error) if error.reason.key_state() == Some(KeyState::Revoked) => {
+                Some(Warnings::HIDDEN)
+            }
+            Err(_) => None,
+        };
+        if let Some(warnings) = warnings {
+            let subject = THIS_PROCESS.subject(&tenant);
+            access::with(|shared| shared.put_warnings(&subject, warnings));
+        }
+        if let Ok(facts) = described
             && !self.write(|_| try_transaction(|| events::warn(name, &facts)) == Some(true))
             && let Some(schedule) = self.tenants.get_mut(name)
         {
@@ -218,38 +273,19 @@ impl Monitor {
     }
 }
 
-/// # Errors
-/// `not_installed`; `registry_copied`; `registry_unusable`; `tenant_busy` while somebody locks the
-/// table.
-fn active_tenants() -> Result<HashSet<String>> {
-    read::watch()?;
-    lock::lock_own_table(TENANT.name, pg_sys::AccessShareLock)?;
-    read::require_at_home()?;
-    let query = "SELECT tenant FROM cmk.tenant WHERE state OPERATOR(pg_catalog.=) 'active'";
-    let names = |client: &pgrx::spi::SpiClient<'_>| {
-        let rows = client.select(query, None, &[])?;
-        rows.map(|row| row.get::<String>(1)).collect::<pgrx::spi::Result<Vec<_>>>()
-    };
-    let names = with_snapshot(|| Spi::connect(names)).map_err(|_| Reason::RegistryUnusable)?;
-    Ok(names.into_iter().flatten().collect())
-}
-
-/// Read first, so that KMS is asked without locks: in a transaction of its own, with no snapshot
-/// held.
-fn active_tenant(name: &str) -> Option<Tenant> {
-    for table in [TENANT, DATA_KEY] {
-        lock::lock_own_table(table.name, pg_sys::AccessShareLock).ok()?;
-    }
-    let found = read::tenant(name).ok().flatten();
-    found.filter(|tenant| tenant.state == TenantState::Active)
-}
-
 /// How often a key's state changed, and whether KMS answered last time, be it by a refusal.
 fn last_seen(id: &TenantId) -> (u64, bool) {
     let record = access::read(|shared| shared.find(id).map(|(_, record)| *record));
     let state = record.and_then(|record| Some(record.last_state()?.key_state()));
     let answers = matches!(state, None | Some(KeyState::Usable | KeyState::Revoked));
     (record.map_or(0, |record| record.history.changes), answers)
+}
+
+/// Whether nothing is known against a key.
+fn is_usable(id: &TenantId) -> bool {
+    let record = access::read(|shared| shared.find(id).map(|(_, record)| *record));
+    let state = record.and_then(|record| Some(record.last_state()?.key_state()));
+    matches!(state, None | Some(KeyState::Usable))
 }
 
 /// When to renew the shared data keys of each tenant that uses them: before a query finds them

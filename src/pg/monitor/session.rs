@@ -1,4 +1,4 @@
-//! The monitor's connection: a superuser's, in a database that others may own.
+//! The connection of a monitor or a renewer: a superuser's, in a database that others may own.
 
 use crate::pg::{compat, elog};
 use cmk_error::quoted;
@@ -16,7 +16,9 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_deferrable", c"off"),
     (c"statement_timeout", c"0"),
-    (c"lock_timeout", c"0"),
+    // Nobody is to keep it from watching keys: what it takes, it takes when that is free. The rest,
+    // such as the trail's lock of a commit that waits for a standby, it leaves for later.
+    (c"lock_timeout", c"1s"),
     (c"idle_in_transaction_session_timeout", c"0"),
     (c"row_security", c"off"),
     // Whoever may create triggers on a table of ours would run as superuser. Only its owner can
@@ -26,8 +28,24 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"synchronous_commit", c"local"),
 ];
 
-pub fn connect(database: &str) {
-    BackgroundWorker::connect_worker_to_spi(Some(database), None);
+/// What to connect to.
+pub enum Database<'a> {
+    /// None: to the shared catalogs.
+    None,
+    /// By its name.
+    Named(&'a str),
+    /// By its object id.
+    Numbered(u32),
+}
+
+pub fn connect(database: Database<'_>) {
+    match database {
+        Database::None => BackgroundWorker::connect_worker_to_spi(None, None),
+        Database::Named(name) => BackgroundWorker::connect_worker_to_spi(Some(name), None),
+        Database::Numbered(id) => {
+            BackgroundWorker::connect_worker_to_spi_by_oid(Some(id.into()), None);
+        }
+    }
     let more = compat::MORE_TIMEOUTS.iter().map(|name| (*name, c"0"));
     for (name, value) in SETTINGS.iter().copied().chain(more) {
         // SAFETY: C strings; on the main thread, once, outside of a transaction.
@@ -78,15 +96,4 @@ pub fn try_transaction<R>(work: impl FnOnce() -> R) -> Option<R> {
             None
         })
         .execute()
-}
-
-/// What SQL takes, within a transaction.
-pub fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: within a transaction on the main thread; an ERROR ends the worker.
-    unsafe {
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        let result = work();
-        pg_sys::PopActiveSnapshot();
-        result
-    }
 }

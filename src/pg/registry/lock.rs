@@ -1,7 +1,9 @@
 //! Locks on the registry's tables, and whose they are.
 
 use super::scan;
-use super::tables::{ACCESS, DATA_KEY, HOME, KEY_EVENT, TENANT};
+use super::tables::{
+    ACCESS, AUDIT_CHAIN, AUDIT_EVENT, DATA_KEY, DATA_KEY_USE, HOME, KEY_EVENT, TENANT,
+};
 use cmk_error::{Reason, Result};
 use pgrx::{PgRelation, pg_sys};
 use std::ffi::CStr;
@@ -18,7 +20,16 @@ pub fn own_table(name: &CStr) -> Option<pg_sys::Oid> {
         };
         (extension != pg_sys::InvalidOid && of == extension).then_some(table)
     };
-    let names = [TENANT.name, DATA_KEY.name, ACCESS.name, HOME.name, KEY_EVENT];
+    let names = [
+        TENANT.name,
+        DATA_KEY.name,
+        ACCESS.name,
+        HOME.name,
+        DATA_KEY_USE,
+        KEY_EVENT,
+        AUDIT_EVENT,
+        AUDIT_CHAIN,
+    ];
     names.iter().all(|name| own(name).is_some()).then(|| own(name)).flatten()
 }
 

@@ -4,7 +4,7 @@ use super::invalidation;
 use super::scan::{self, Key, Row, any};
 use super::tables::{
     ACCESS, DATA_KEY, DATA_KEY_BY_ID, HOME, OTHER_INDEX_KEYS, TENANT, access,
-    data_key as data_key_column, tenant as column,
+    data_key as data_key_column, home, tenant as column,
 };
 use crate::pg::identity::database;
 use crate::pg::shared_memory::access as memory;
@@ -13,7 +13,7 @@ use cmk_error::{Error, Reason, Result};
 use cmk_keyring::shared::brake;
 use cmk_keyring::shared::identity::TenantId;
 use cmk_keyring::tenant::{
-    DataKey, DataKeyState, Grant, Role, Tenant, TenantState, check_tenant_name,
+    DataKey, DataKeyState, Grant, Right, Role, Tenant, TenantState, check_tenant_name,
 };
 use cmk_kms::{CustomerKey, Purpose};
 use pgrx::pg_sys;
@@ -141,16 +141,38 @@ pub fn has_data_keys(tenant: Option<&str>) -> Result<bool> {
     any(&DATA_KEY, &key, |row| !row.is_null(data_key_column::WRAPPED))
 }
 
+/// Whether a role has a grant for this tenant in particular.
+///
+/// # Errors
+/// `not_installed`.
+pub fn has_grants(tenant: &str) -> Result<bool> {
+    any(&ACCESS, &Key::Text(tenant), |_| true)
+}
+
 /// Whether this registry was made for, or adopted by, this database.
 ///
 /// # Errors
 /// `registry_copied` if it came with CREATE DATABASE ... TEMPLATE.
 pub fn require_at_home() -> Result<()> {
     let here = pg_sys::Oid::from(database());
-    match any(&HOME, &Key::Any, |row| row.column(1) == Some(here))? {
+    match any(&HOME, &Key::Any, |row| row.column(home::DATABASE) == Some(here))? {
         true => Ok(()),
         false => Err(Reason::RegistryCopied.into()),
     }
+}
+
+/// Whether this is the word by which the views of schema `cmk` are known to the functions behind
+/// them: it stands in a table that only those read who may read the views.
+///
+/// # Errors
+/// `not_installed`.
+pub fn is_pass(pass: &[u8; 16]) -> Result<bool> {
+    let pass = u128::from_be_bytes(*pass);
+    // In one comparison, which takes as long whatever differs.
+    any(&HOME, &Key::Any, |row| {
+        row.column::<pgrx::Uuid>(home::PASS).map(|known| u128::from_be_bytes(*known.as_bytes()))
+            == Some(pass)
+    })
 }
 
 /// From now on changes of the tables count.
@@ -195,8 +217,12 @@ pub fn grant(role: Role, tenant: &str) -> Result<Grant> {
                 let taken_back = memory::read(|shared| {
                     brake::taken_back(shared.brakes, database, of, grantee.to_u32())
                 });
-                granted.encrypt |= row.column(access::ENCRYPT) == Some(true) && !taken_back.0;
-                granted.decrypt |= row.column(access::DECRYPT) == Some(true) && !taken_back.1;
+                let bound = row.column(access::BOUND) != Some(false);
+                let of = |column, taken_back: bool| {
+                    Right::of(row.column(column) == Some(true) && !taken_back, bound)
+                };
+                granted.encrypt = granted.encrypt.max(of(access::ENCRYPT, taken_back.0));
+                granted.decrypt = granted.decrypt.max(of(access::DECRYPT, taken_back.1));
             }
             Ok(())
         })?;
@@ -204,30 +230,49 @@ pub fn grant(role: Role, tenant: &str) -> Result<Grant> {
     Ok(granted)
 }
 
-/// The tenants that `role` may decrypt for, in the order of their names, `most` of them at most.
+/// Whether `role` holds any grant for `tenant`, bound ones included: then it may know of the
+/// tenant.
 ///
 /// # Errors
 /// `not_installed`.
-pub fn tenants_to_decrypt(role: Role, most: usize) -> Result<Vec<String>> {
+pub fn has_grant(role: Role, tenant: &str) -> Result<bool> {
+    let Grant { encrypt, decrypt } = grant(role, tenant)?;
+    Ok(encrypt.max(decrypt) != Right::Never)
+}
+
+/// The tenants that `role` may decrypt for, in the order of their names, `most` of them at most.
+/// `None` if there are more by grants that are bound to the session's tenant.
+///
+/// # Errors
+/// `not_installed`.
+pub fn tenants_to_decrypt(role: Role, most: usize) -> Result<Option<Vec<String>>> {
     watch()?;
     let (mut granted, mut all) = (BTreeSet::new(), false);
+    let (mut bound, mut all_bound) = (BTreeSet::new(), false);
     scan::scan(&ACCESS, &Key::Any, |row| {
         let grantee = row.grantee(access::ROLE).map_or(pg_sys::InvalidOid, |it| it.oid());
         if row.column(access::DECRYPT) == Some(true) && holds(role, grantee) {
+            let (tenants, every) = match row.column(access::BOUND) != Some(false) {
+                true => (&mut bound, &mut all_bound),
+                false => (&mut granted, &mut all),
+            };
             match row.column::<String>(access::TENANT) {
-                Some(tenant) => drop(granted.insert(tenant)),
-                None => all = true,
+                Some(tenant) => drop(tenants.insert(tenant)),
+                None => *every = true,
             }
         }
         Ok(())
     })?;
+    if !all && (all_bound || !bound.is_subset(&granted)) {
+        return Ok(None);
+    }
     if all {
         scan::scan(&TENANT, &Key::Any, |row| {
             granted.extend(row.column::<String>(column::TENANT));
             Ok(())
         })?;
     }
-    Ok(granted.into_iter().take(most).collect())
+    Ok(Some(granted.into_iter().take(most).collect()))
 }
 
 /// Both: the first would be true of a superuser for any role, the second also of memberships that

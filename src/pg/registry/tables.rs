@@ -18,7 +18,15 @@ pub const OTHER_INDEX_KEYS: Table =
 pub const ACCESS: Table = Table { name: c"access", index: c"access_tenant_role_key" };
 /// Has no index, and one row, or two on a subscriber.
 pub const HOME: Table = Table { name: c"home", index: c"home" };
+pub const DATA_KEY_USE: &CStr = c"data_key_use";
 pub const KEY_EVENT: &CStr = c"key_event";
+pub const AUDIT_EVENT: &CStr = c"audit_event";
+pub const AUDIT_CHAIN: &CStr = c"audit_chain";
+
+pub mod home {
+    pub const DATABASE: usize = 1;
+    pub const PASS: usize = 2;
+}
 
 pub mod tenant {
     pub const TENANT: usize = 1;
@@ -38,8 +46,10 @@ pub mod data_key {
     pub const COMMITMENT: usize = 6;
     pub const WRAPPED: usize = 7;
     pub const WRAPPED_BY: usize = 8;
+    pub const NEXT_WRAPPED: usize = 10;
+    pub const NEXT_WRAPPED_BY: usize = 11;
     /// What makes a row this data key and no other.
-    pub const IDENTITY: [usize; 5] = [TENANT, VERSION, PURPOSE, COMMITMENT, WRAPPED_BY];
+    pub const IDENTITY: [usize; 4] = [TENANT, VERSION, PURPOSE, COMMITMENT];
 }
 
 pub mod access {
@@ -47,4 +57,5 @@ pub mod access {
     pub const ROLE: usize = 2;
     pub const ENCRYPT: usize = 3;
     pub const DECRYPT: usize = 4;
+    pub const BOUND: usize = 7;
 }

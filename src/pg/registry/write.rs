@@ -6,8 +6,8 @@
 
 use cmk_error::{Reason, Result};
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys;
-use pgrx::spi::Spi;
+use pgrx::spi::{self, Spi, SpiClient};
+use pgrx::{FromDatum, IntoDatum, pg_sys};
 
 /// # Errors
 /// `read_only` in a read-only transaction and on a standby.
@@ -39,6 +39,24 @@ pub fn execute(sql: &str, arguments: &[DatumWithOid<'_>]) -> Result<usize> {
         // SPI itself refused: the statement isn't one for the tables that there are.
         Err(_) => Err(Reason::RegistryUnusable.into()),
     })
+}
+
+/// [`execute`] for a statement that returns one value; `None` if it returns no row, or null.
+///
+/// # Errors
+/// As [`execute`].
+pub fn returning<T: FromDatum + IntoDatum>(
+    sql: &str,
+    arguments: &[DatumWithOid<'_>],
+) -> Result<Option<T>> {
+    require_writable()?;
+    // SAFETY: sets a flag of this transaction.
+    unsafe { pg_sys::ForceSyncCommit() };
+    let first = |client: &mut SpiClient<'_>| {
+        let mut rows = client.update(sql, None, arguments)?;
+        rows.next().map_or(Ok(None), |row| row.get::<T>(1))
+    };
+    Spi::connect_mut(first).map_err(|_: spi::Error| Reason::RegistryUnusable.into())
 }
 
 /// [`execute`] for a statement that changes one row.

@@ -30,6 +30,14 @@ pub fn define() -> Result<()> {
         DAY,
     );
     milliseconds(
+        c"cmk_encrypt.promised_bound",
+        c"The revocation bound that you promised your tenants; 0 if none.",
+        c"It changes nothing. cmk.check() and monitoring tell where the settings can't keep it.",
+        &PROMISED_BOUND,
+        0,
+        DAY,
+    );
+    milliseconds(
         c"cmk_encrypt.refresh_wait",
         c"Longest time that fetching a data key ahead of need may keep a query.",
         c"",
@@ -55,6 +63,32 @@ pub fn define() -> Result<()> {
         c"KMS calls per minute that the monitor of a database makes at most.",
         &MONITOR_BUDGET,
         1,
+        1_000_000,
+    );
+    seconds(
+        c"cmk_encrypt.rotate_after",
+        c"Age of a data key at which the monitor makes a new one for new values. 0 for never.",
+        c"cmk.alter_tenant_rotation() says otherwise for a tenant.",
+        &ROTATE_AFTER,
+    );
+    number(
+        c"cmk_encrypt.rotate_after_values",
+        c"Values sealed under a data key after which the monitor makes a new one. 0 for no limit.",
+        &ROTATE_AFTER_VALUES,
+        0,
+        i32::MAX,
+    );
+    seconds(
+        c"cmk_encrypt.shred_delay",
+        c"How long a tenant has to be suspended before cmk.shred_tenant() destroys its data keys.",
+        c"Unless it is told to do so immediately, which the certificate says.",
+        &SHRED_DELAY,
+    );
+    number(
+        c"cmk_encrypt.log_repeats",
+        c"How often a session logs the same failure in a minute. 0 for no limit.",
+        &LOG_REPEATS,
+        0,
         1_000_000,
     );
     number(
@@ -139,6 +173,11 @@ pub fn define() -> Result<()> {
         &STS_ENDPOINT_URL,
     );
     string(
+        c"cmk_encrypt.service_principal",
+        c"ARN of the IAM role or user that key policies of tenants are to name; empty to ask STS.",
+        &SERVICE_PRINCIPAL,
+    );
+    string(
         c"cmk_encrypt.local_key_directory",
         c"Directory of the key files of local:NAME keys.",
         &LOCAL_KEY_DIRECTORY,
@@ -203,6 +242,17 @@ fn milliseconds(
 ) {
     let (context, flags) = (GucContext::Sighup, GucFlags::UNIT_MS);
     GucRegistry::define_int_guc(name, what, why, setting, least, most, context, flags);
+}
+
+fn seconds(
+    name: &'static CStr,
+    what: &'static CStr,
+    why: &'static CStr,
+    setting: &'static GucSetting<i32>,
+) {
+    let (context, flags) = (GucContext::Sighup, GucFlags::UNIT_S);
+    const TEN_YEARS: i32 = 3_650 * 86_400;
+    GucRegistry::define_int_guc(name, what, why, setting, 0, TEN_YEARS, context, flags);
 }
 
 fn number(

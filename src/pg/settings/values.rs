@@ -6,8 +6,9 @@ use cmk_kms::Settings;
 use cmk_kms::aws::AwsSettings;
 #[cfg(feature = "local")]
 use cmk_kms::local::LocalSettings;
+use cmk_kms::onboarding::Bounds;
 use pgrx::{GucSetting, PostgresGucEnum, pg_sys};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 /// 5 minutes: short enough to call a revocation prompt, long enough that a busy tenant costs 18 KMS
@@ -23,14 +24,27 @@ pub(super) static REFRESH_WAIT: GucSetting<i32> = GucSetting::<i32>::new(100);
 /// budget, and a thousand tenants at their limit stay within the request quota of one Region (AWS
 /// KMS Developer Guide, "Quotas").
 pub(super) static TENANT_CALL_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(600);
-/// 96 kB of data keys and 672 kB of records: 96 and 656 bytes for each.
+/// 96 kB of data keys and 688 kB of records: 96 and 672 bytes for each.
 pub(super) static SHARED_KEYRING_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
 pub(super) static MONITOR_DATABASES: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(None);
 /// As often as the hard TTL has warm tenants asked for: a tenant that nobody reads costs no more.
 pub(super) static MONITOR_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
 pub(super) static MONITOR_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(300);
+/// 0: nothing was promised.
+pub(super) static PROMISED_BOUND: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// Enough to see that it goes on; a client that retries without pause wrote 100 MB in a minute.
+pub(super) static LOG_REPEATS: GucSetting<i32> = GucSetting::<i32>::new(10);
 pub(super) static FAILURE_TTL: GucSetting<i32> = GucSetting::<i32>::new(3_000);
+/// 7 days, in seconds: as long as AWS KMS makes the owner of a key wait before it is deleted, at
+/// least.
+pub(super) static SHRED_DELAY: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
+/// A year, in seconds, as AWS KMS and most audits have it: half of the longest originator usage
+/// period of a data-encryption key (NIST SP 800-57 Part 1, section 5.3.6).
+pub(super) static ROTATE_AFTER: GucSetting<i32> = GucSetting::<i32>::new(365 * 86_400);
+/// XAES-256-GCM needs no such limit (2^80 messages). Below 2^32, the limit of NIST SP 800-38D for
+/// keys with random nonces of 96 bits, nobody has to look into that.
+pub(super) static ROTATE_AFTER_VALUES: GucSetting<i32> = GucSetting::<i32>::new(1_000_000_000);
 pub(super) static KMS_ENDPOINT_URL: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(None);
 pub(super) static STS_ENDPOINT_URL: GucSetting<Option<CString>> =
@@ -44,6 +58,8 @@ pub(super) static KMS_MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(3);
 /// takes 0.1 MB, so the default is 25 MB in a process that has served as many roles; one that
 /// serves a few takes a few.
 pub(super) static KMS_CLIENTS: GucSetting<i32> = GucSetting::<i32>::new(256);
+pub(super) static SERVICE_PRINCIPAL: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(None);
 pub(super) static LOCAL_KEYS: GucSetting<bool> = GucSetting::<bool>::new(false);
 pub(super) static LOCAL_KEY_DIRECTORY: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(None);
@@ -100,6 +116,21 @@ pub fn column_tenant() -> Option<CString> {
     COLUMN_TENANT.get().filter(|tenant| !tenant.is_empty())
 }
 
+/// Whether [`column_tenant`] is this; copies nothing.
+#[inline]
+pub fn is_column_tenant(name: Option<&[u8]>) -> bool {
+    // SAFETY: PostgreSQL keeps the setting's value there: null, or a C string, which lasts until
+    // the setting changes. On the main thread, where nothing changes it meanwhile.
+    let value = unsafe {
+        let value = *COLUMN_TENANT.as_ptr();
+        if value.is_null() { c"" } else { CStr::from_ptr(value) }
+    };
+    match name {
+        Some(name) => !value.is_empty() && value.to_bytes() == name,
+        None => value.is_empty(),
+    }
+}
+
 pub fn column_wire_type() -> WireType {
     COLUMN_WIRE_TYPE.get()
 }
@@ -149,6 +180,22 @@ pub fn policy() -> Policy {
     }
 }
 
+/// What owners of keys are told of how long what they allowed is used.
+pub fn bounds() -> Bounds {
+    let Policy { ttl, soft_ttl, failure_ttl, .. } = policy();
+    Bounds {
+        cache_ttl: Duration::from_nanos(ttl),
+        soft_ttl: Duration::from_nanos(soft_ttl.min(ttl)),
+        failure_ttl: Duration::from_nanos(failure_ttl),
+        monitor_interval: is_monitored().then(|| duration(&MONITOR_INTERVAL)),
+    }
+}
+
+/// Whether a monitor looks at the keys of any database.
+fn is_monitored() -> bool {
+    !monitor_databases().is_empty()
+}
+
 /// Names as they are written, case included; empty: no monitor. What is too long for a name is
 /// none.
 pub fn monitor_databases() -> Vec<String> {
@@ -163,9 +210,34 @@ pub fn monitor_interval() -> u64 {
     nanoseconds(&MONITOR_INTERVAL)
 }
 
+/// The revocation bound that tenants were promised; `None`: none was.
+pub fn promised_bound() -> Option<Duration> {
+    Some(duration(&PROMISED_BOUND)).filter(|bound| !bound.is_zero())
+}
+
+/// How often a process logs the same thing in a minute; 0: as often as it happens.
+pub fn log_repeats() -> u64 {
+    u64::from(LOG_REPEATS.get().unsigned_abs())
+}
+
 /// KMS calls per minute.
 pub fn monitor_budget() -> u32 {
     MONITOR_BUDGET.get().unsigned_abs()
+}
+
+/// How long a tenant has to be suspended before it is shredded, in seconds.
+pub fn shred_delay() -> f64 {
+    f64::from(SHRED_DELAY.get())
+}
+
+/// Age at which the monitor rotates a data key, in seconds; 0: never.
+pub fn rotate_after() -> f64 {
+    f64::from(ROTATE_AFTER.get())
+}
+
+/// Sealed values at which the monitor rotates a data key; 0: never.
+pub fn rotate_after_values() -> i64 {
+    ROTATE_AFTER_VALUES.get().into()
 }
 
 /// What the providers go by.
@@ -181,6 +253,7 @@ pub fn kms() -> Settings {
             operation_timeout: duration(&KMS_OPERATION_TIMEOUT),
             max_attempts: KMS_MAX_ATTEMPTS.get().unsigned_abs(),
             max_clients: KMS_CLIENTS.get().unsigned_abs() as usize,
+            service_principal: text(&SERVICE_PRINCIPAL),
         },
         #[cfg(feature = "local")]
         local: LocalSettings { directory: directory.map(Into::into) },

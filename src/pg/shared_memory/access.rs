@@ -1,10 +1,12 @@
 //! Locked access to the shared keyring's memory.
 
 use super::layout::{DATA_KEYS_LOCKED, Header, Layout, header, layout};
+use crate::pg::clock;
 use cmk_error::Instant;
 use cmk_keyring::shared::brake::BRAKES;
 use cmk_keyring::shared::counters::SharedCounters;
 use cmk_keyring::shared::limits::CHUNK;
+use cmk_keyring::shared::now::Now;
 use cmk_keyring::shared::record::Record;
 use cmk_keyring::shared::table::SharedKeyring;
 use pgrx::pg_sys;
@@ -163,6 +165,35 @@ pub fn expire_by(deadline: Instant) {
         // SAFETY: a process's latch in shared memory, which outlives the process.
         unsafe { pg_sys::SetLatch(latch) };
     }
+}
+
+/// Has the keyring worker see to it that a renewer takes note of what is wanted.
+pub fn want_renewal() {
+    let Some(header) = header() else { return };
+    header.counters.renewal_wanted.store(true, SeqCst);
+    let latch = header.worker_latch.load(Acquire);
+    if !latch.is_null() {
+        // SAFETY: a process's latch in shared memory, which outlives the process.
+        unsafe { pg_sys::SetLatch(latch) };
+    }
+}
+
+/// A transaction with changes of the registry is over, and what it learned of keys while nobody
+/// else saw those changes. If it was committed, all may know that they work.
+pub fn settle_own(is_committed: bool) {
+    if !is_shared() {
+        return;
+    }
+    let learned = with_own(|shared| shared.take_learned());
+    if is_committed && !learned.is_empty() {
+        let now = Now { instant: clock::now(), wall: clock::wall() };
+        with(|shared| learned.iter().for_each(|learned| shared.learn(learned, now)));
+    }
+}
+
+/// Whether a keyring worker runs: without one nothing is shared.
+pub fn has_worker() -> bool {
+    header().is_some_and(|header| header.worker_pid.load(Acquire) != 0)
 }
 
 /// Whether the keyring worker still is the process of this number.

@@ -8,7 +8,12 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+};
+
+/// Databases that can be looked for at the same time.
+pub const SCOUTS: usize = 64;
 
 /// What lies at the beginning of our piece of PostgreSQL's shared memory. Then come, for each
 /// record, the record, a condition variable and a count of holders; then the brakes.
@@ -22,6 +27,8 @@ pub struct Header {
     pub worker_pid: AtomicI32,
     /// When it has to look next, as far as anybody knows.
     pub next_expiry: AtomicU64,
+    /// What was found of the databases that monitors are to watch, by the numbers of the scouts.
+    pub scouts: [AtomicU8; SCOUTS],
     /// It is looking: it reads `next_expiry` when it is done, and needs no waking.
     pub worker_is_looking: AtomicBool,
 }

@@ -1,7 +1,11 @@
 use super::*;
+use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
+use cmk_crypto::nonce::{Moment, NonceSource};
+use cmk_crypto::run::Fresh;
 
+const MOMENT: Moment = Moment { pid: 1, now: 1, statement: 1 };
 const TENANT: &[u8] = b"acme";
 const TOKEN: Token = Token { index_key: [0xA1; 4], value: [0xB2; 16] };
 const NEXT: Token = Token { index_key: [0xC3; 4], value: [0xD4; 16] };
@@ -32,8 +36,8 @@ impl Fixture {
     fn seal(&mut self, binding: &ColumnBinding<'_>, plaintext: &[u8]) -> Vec<u8> {
         let mut out = vec![0; plaintext.len() + overhead(binding.tokens.as_ref())];
         let Self { cipher, dek_id, nonces } = self;
-        let moment = Moment { pid: 1, now: 1 };
-        seal(cipher, *dek_id, nonces, moment, binding, plaintext, &mut out).unwrap();
+        let fresh = Fresh { cipher, nonces, moment: MOMENT };
+        seal(fresh, *dek_id, binding, plaintext, &mut out).unwrap();
         out
     }
 
@@ -315,8 +319,8 @@ fn room_of_another_length_than_the_envelope_is_refused() {
         let binding = binding(TENANT, b"users.ssn", tokens);
         for room in [0, 33, 57, 73, 74, 93, 94, 113, 114, least + 4, least + 6] {
             let mut out = vec![0; room];
-            let moment = Moment { pid: 1, now: 1 };
-            let sealed = seal(&cipher, dek_id, &mut nonces, moment, &binding, b"value", &mut out);
+            let fresh = Fresh { cipher: &cipher, nonces: &mut nonces, moment: MOMENT };
+            let sealed = seal(fresh, dek_id, &binding, b"value", &mut out);
             assert_eq!(sealed.unwrap_err().reason, Reason::TooLarge, "{room} bytes");
         }
     }

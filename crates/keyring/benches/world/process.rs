@@ -13,8 +13,8 @@ use cmk_keyring::shared::identity::TenantId;
 use cmk_keyring::shared::record::Record;
 use cmk_keyring::shared::table::SharedKeyring;
 use cmk_keyring::shared::tag::Tag;
-use cmk_keyring::tenant::{DataKey, DataKeyState, Grant, Role, Tenant, TenantState};
-use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose};
+use cmk_keyring::tenant::{DataKey, DataKeyState, Grant, Right, Role, Tenant, TenantState};
+use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose, Route};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,6 +23,7 @@ const SECOND: u64 = 1_000_000_000;
 
 pub struct BenchProcess {
     pub now: Cell<Instant>,
+    pub statement: Cell<u64>,
     tenants: HashMap<String, Tenant>,
     counters: SharedCounters,
     records: RefCell<Vec<Record>>,
@@ -45,6 +46,24 @@ impl Kms for PlainKms {
         _: &EncryptionContext<'_>,
     ) -> Result<SecretKey> {
         SecretKey::from_slice(wrapped)
+    }
+
+    fn wrap(&self, _: &CustomerKey, _: &SecretKey, _: &EncryptionContext<'_>) -> Result<Vec<u8>> {
+        unreachable!("benches move nobody")
+    }
+
+    fn route(&self, _: &CustomerKey, _: &CustomerKey) -> Route {
+        unreachable!("benches move nobody")
+    }
+
+    fn rewrap(
+        &self,
+        _: &CustomerKey,
+        _: &[u8],
+        _: &CustomerKey,
+        _: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>> {
+        unreachable!("benches move nobody")
     }
 }
 
@@ -74,6 +93,7 @@ impl BenchProcess {
         };
         Self {
             now: Cell::new(1_000 * SECOND),
+            statement: Cell::new(1),
             tenants: (0..tenants).map(tenant).collect(),
             counters: SharedCounters::new(),
             records: RefCell::new(vec![Record::default(); shared]),
@@ -97,6 +117,9 @@ impl Process for BenchProcess {
     }
     fn database(&self) -> u32 {
         5
+    }
+    fn statement(&self) -> u64 {
+        self.statement.get()
     }
     fn role(&self) -> Role {
         Role(10)
@@ -127,8 +150,12 @@ impl Process for BenchProcess {
     fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
         Ok(self.tenants.get(name).cloned())
     }
+    fn require_session_tenant(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
     fn grant(&self, _: Role, _: &str) -> Result<Grant> {
-        Ok(Grant { encrypt: true, decrypt: true })
+        Ok(Grant { encrypt: Right::Always, decrypt: Right::Always })
     }
     fn kms(&self, _: Option<Duration>) -> impl Kms {
         PlainKms
@@ -161,5 +188,7 @@ impl Process for BenchProcess {
         tag
     }
     fn erase_at(&self, _: Instant) {}
+    fn want_renewal(&self) {}
+    fn log_short_wait(&self, _: &str, _: u64, _: bool) {}
     fn log_state_change(&self, _: &str, _: Change, _: Option<&Error>) {}
 }

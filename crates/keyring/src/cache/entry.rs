@@ -1,6 +1,7 @@
 //! What the cache has of one tenant, and of one data key.
 
 use crate::shared::tag::Tag;
+use crate::shared::uses::{Sealed, Uses};
 use crate::tenant::{Grant, Role, Tenant};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::DekId;
@@ -19,8 +20,8 @@ const GRANTS_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Totals {
     pub data_keys: AtomicUsize,
-    /// Hits of data keys that are gone, which were not flushed.
-    pub unflushed: Mutex<HashMap<Tag, u64, RandomState>>,
+    /// Uses of data keys that are gone, which were not flushed.
+    pub unflushed: Mutex<HashMap<Tag, Uses, RandomState>>,
 }
 
 /// All this process knows of one tenant.
@@ -66,6 +67,8 @@ pub struct CachedKey {
     pub hits: Counter,
     /// Hits that all processes know of.
     pub hits_flushed: Counter,
+    /// Values sealed, at hand or not, that not all processes know of.
+    pub sealed: Counter,
     pub(super) totals: Arc<Totals>,
 }
 
@@ -104,11 +107,11 @@ pub enum InUse<'a> {
     Index(Pinned<'a, TokenKey>),
 }
 
-impl InUse<'_> {
+impl<'a> InUse<'a> {
     /// # Errors
     /// `unknown_data_key` of an index key: it opens nothing.
     #[inline]
-    pub fn cipher(&self) -> Result<&Cipher> {
+    pub fn cipher(&mut self) -> Result<&mut Pinned<'a, Cipher>> {
         match self {
             Self::Values(cipher) => Ok(cipher),
             Self::Index(_) => Err(Reason::UnknownDataKey.into()),
@@ -186,19 +189,22 @@ impl Counter {
 }
 
 impl CachedKey {
-    /// Hits since the last time; they count as flushed from now on.
-    pub(super) fn take_unflushed(&self) -> Option<(Tag, u64)> {
-        let fresh = self.hits.value() - self.hits_flushed.value();
-        self.hits_flushed.add(fresh);
-        (fresh > 0).then_some((self.tag, fresh))
+    /// Uses since the last time; they count as flushed from now on.
+    pub(super) fn take_unflushed(&self) -> Option<(Tag, Uses)> {
+        let (hits, values) = (self.hits.value() - self.hits_flushed.value(), self.sealed.value());
+        self.hits_flushed.add(hits);
+        self.sealed.set(0);
+        let version = if values > 0 { self.version } else { 0 };
+        let uses = Uses { hits, sealed: Sealed { values, version } };
+        (!uses.is_empty()).then_some((self.tag, uses))
     }
 }
 
 impl Drop for CachedKey {
     fn drop(&mut self) {
         self.totals.data_keys.fetch_sub(1, Relaxed);
-        if let Some((tag, hits)) = self.take_unflushed() {
-            *lock(&self.totals.unflushed).entry(tag).or_default() += hits;
+        if let Some((tag, uses)) = self.take_unflushed() {
+            lock(&self.totals.unflushed).entry(tag).or_default().add(uses);
         }
     }
 }

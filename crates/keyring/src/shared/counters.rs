@@ -1,12 +1,12 @@
 //! What all processes see without a lock: the recheck counter, call numbers, bounds of recycled
-//! records, the salt.
+//! records, the salt, and what monitoring asks for.
 
 use super::identity::Salt;
+use super::stats::{Totals, TotalsKept};
 use cmk_error::Instant;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Valid when it is all zero, but for the salt.
-#[derive(Default)]
 #[repr(C)]
 pub struct SharedCounters {
     /// Counts what every process must look at before it uses a data key again: a key was found
@@ -21,6 +21,30 @@ pub struct SharedCounters {
     /// How many such records there were.
     pub recycled: AtomicU64,
     salt: [AtomicU64; 2],
+    /// Data keys that processes dropped for want of room in their caches.
+    pub dropped_for_room: AtomicU64,
+    /// How often a monitor ended because somebody wanted its database for themselves.
+    pub gave_way: AtomicU64,
+    /// A data key is to be renewed that no query waits for.
+    pub renewal_wanted: AtomicBool,
+    /// Until when no renewer can be started.
+    pub no_renewer_until: AtomicU64,
+    /// The `refresh_wait` of which the log says that KMS takes longer, and 1; 0: of none.
+    pub short_wait_logged: AtomicU64,
+    /// What tenants cost whose records were recycled, and what was set back to zero: totals of the
+    /// server never fall.
+    past: TotalsKept,
+    /// Of each database that is watched: its object id, and when its monitor was last seen.
+    monitors: [(AtomicU32, AtomicU64); MONITORS],
+}
+
+/// Databases whose monitors are remembered. More than a server has background workers for.
+const MONITORS: usize = 64;
+
+impl Default for SharedCounters {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl SharedCounters {
@@ -33,7 +57,45 @@ impl SharedCounters {
             copies_until: AtomicU64::new(0),
             recycled: AtomicU64::new(0),
             salt: [const { AtomicU64::new(0) }; 2],
+            dropped_for_room: AtomicU64::new(0),
+            gave_way: AtomicU64::new(0),
+            renewal_wanted: AtomicBool::new(false),
+            no_renewer_until: AtomicU64::new(0),
+            short_wait_logged: AtomicU64::new(0),
+            past: TotalsKept::new(),
+            monitors: [const { (AtomicU32::new(0), AtomicU64::new(0)) }; MONITORS],
         }
+    }
+
+    /// The monitor of a database was seen at work; at 0: it ended.
+    pub fn monitor_seen(&self, database: u32, at: Instant) {
+        // Whoever takes a free place at the same time as another looks on.
+        let place = self.monitors.iter().find(|(of, _)| {
+            let of = match of.compare_exchange(0, database, Relaxed, Relaxed) {
+                Ok(_) => database,
+                Err(of) => of,
+            };
+            of == database
+        });
+        if let Some((_, seen_at)) = place {
+            seen_at.store(at, Relaxed);
+        }
+    }
+
+    /// When the monitor of a database was last seen at work; `None`: there is none.
+    pub fn monitor_seen_at(&self, database: u32) -> Option<Instant> {
+        let of = self.monitors.iter().find(|(of, _)| of.load(Relaxed) == database);
+        of.map(|(_, seen_at)| seen_at.load(Relaxed)).filter(|at| *at != 0)
+    }
+
+    /// What is no longer in any record.
+    pub(super) fn keep(&self, totals: &Totals) {
+        self.past.add(totals);
+    }
+
+    /// What tenants cost that have no record any more.
+    pub fn past(&self) -> Totals {
+        self.past.totals()
     }
 
     /// The server's salt, which [`draw_salt`](Self::draw_salt) set.
@@ -55,6 +117,12 @@ impl SharedCounters {
     /// Has every process look before it uses a data key again.
     pub fn notify(&self) {
         self.notices.fetch_add(1, Relaxed);
+    }
+
+    /// Whether the log is yet to be told that KMS takes longer than this `refresh_wait`. True once.
+    pub fn is_first_short_wait(&self, wait: u64) -> bool {
+        let logged = wait.saturating_add(1);
+        self.short_wait_logged.swap(logged, Relaxed) != logged
     }
 
     pub(super) fn next_call(&self) -> u64 {
@@ -101,6 +169,25 @@ mod tests {
         counters.draw_salt();
         assert_eq!(counters.salt().0[8..], [0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(counters.salt().0[..8], [0; 8]);
+    }
+
+    #[test]
+    fn each_database_has_a_monitor_of_its_own() {
+        let counters = SharedCounters::new();
+        for (database, at) in [(5, 10), (6, 11), (5, 12)] {
+            counters.monitor_seen(database, at);
+        }
+        assert_eq!([5, 6, 7].map(|of| counters.monitor_seen_at(of)), [Some(12), Some(11), None]);
+        counters.monitor_seen(5, 0);
+        assert_eq!([5, 6].map(|of| counters.monitor_seen_at(of)), [None, Some(11)]);
+    }
+
+    #[test]
+    fn more_databases_than_places_harm_nobody() {
+        let counters = SharedCounters::new();
+        (1..=MONITORS as u32 + 1).for_each(|database| counters.monitor_seen(database, 7));
+        assert_eq!(counters.monitor_seen_at(MONITORS as u32), Some(7));
+        assert_eq!(counters.monitor_seen_at(MONITORS as u32 + 1), None);
     }
 
     #[test]

@@ -26,11 +26,6 @@ impl Change {
         let first_and_usable = self.from.is_none() && self.to == Some(KeyState::Usable);
         self.other_reason || self.from != self.to && !first_and_usable
     }
-
-    /// The key failed, and works again.
-    pub(super) fn is_recovery(&self) -> bool {
-        self.to == Some(KeyState::Usable) && self.from.is_some_and(|from| from != KeyState::Usable)
-    }
 }
 
 /// A change of state that is past.
@@ -113,8 +108,8 @@ impl Default for EncodedError {
 
 impl EncodedError {
     pub fn of(error: &Error) -> Self {
-        // Identifiers, all ASCII; one that doesn't fit is left out.
-        let text = error.info().filter(|info| info.len() <= INFO_MAX).unwrap_or_default();
+        // Identifiers, all ASCII. The first ones say most; those that don't fit are left out.
+        let text = whole_fields(error.info().unwrap_or_default());
         let mut info = [0; INFO_MAX];
         info[..text.len()].copy_from_slice(text.as_bytes());
         Self { reason: error.reason as u8 + 1, info_len: text.len() as u8, info }
@@ -137,6 +132,15 @@ impl EncodedError {
     pub fn state(&self) -> KeyState {
         self.reason().and_then(Reason::key_state).unwrap_or(KeyState::Usable)
     }
+}
+
+/// As many of the fields, from the first one on, as fit.
+fn whole_fields(info: &str) -> &str {
+    if info.len() <= INFO_MAX {
+        return info;
+    }
+    let cut = info.bytes().take(INFO_MAX + 1).rposition(|byte| byte == b' ');
+    cut.and_then(|at| info.get(..at)).unwrap_or_default()
 }
 
 /// What stands at a place of a table, counted from 1.
@@ -164,16 +168,6 @@ mod tests {
         assert!(!change(Some(Revoked), Revoked).is_news());
         let other = Change { other_reason: true, ..change(Some(Revoked), Revoked) };
         assert!(other.is_news());
-    }
-
-    #[test]
-    fn a_recovery_is_from_a_failure_to_a_key_that_works() {
-        use KeyState::{Revoked, Unreachable, Usable};
-        assert!(change(Some(Revoked), Usable).is_recovery());
-        assert!(!change(None, Usable).is_recovery());
-        assert!(!change(Some(Usable), Usable).is_recovery());
-        assert!(!change(Some(Revoked), Unreachable).is_recovery());
-        assert!(!Change::NONE.is_recovery());
     }
 
     #[test]
@@ -221,6 +215,11 @@ mod tests {
         let (fits, too_long) = ("x".repeat(158), "x".repeat(159));
         assert_eq!(back(&fits).info(), Some(&*fits));
         assert_eq!(back(&too_long), Error::new(Reason::KmsTimeout));
+        for (last, kept) in [(146, "cause=dns a=1"), (145, "cause=dns a=1"), (144, "")] {
+            let info = format!("cause=dns a=1 {}", "x".repeat(last));
+            let kept = if kept.is_empty() { &*info } else { kept };
+            assert_eq!(back(&info).info(), Some(kept), "{last}");
+        }
         assert_eq!(back(""), Error::new(Reason::KmsTimeout));
         assert_eq!(EncodedError::default().error(), None);
         assert_eq!(EncodedError::default().state(), KeyState::Usable);

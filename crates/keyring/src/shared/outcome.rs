@@ -5,7 +5,7 @@ use super::data_keys::NewDataKey;
 use super::history::Change;
 use super::identity::{Fingerprint, Subject};
 use super::now::{Now, Rules};
-use super::record::LastState;
+use super::record::{Entered, LastState};
 use super::table::SharedKeyring;
 use cmk_crypto::key::SecretKey;
 use cmk_error::{Error, Instant, KeyState};
@@ -64,6 +64,8 @@ impl SharedKeyring<'_> {
         let needed = needed || record.call.awaited;
         record.call.end(permit);
         record.stats.count_call(began, now.instant, now.wall, true);
+        record.renewals.latency.measured(now.instant.saturating_sub(began));
+        record.renewals.ended(began, true);
         if record.evicted_at >= began {
             return Outcome::Superseded;
         }
@@ -78,7 +80,7 @@ impl SharedKeyring<'_> {
             }
         }
         if let Some((fingerprint, dek)) = unwrapped {
-            record.copies_until = record.copies_until.max(copies_until);
+            record.copy_lives(copies_until, Some(began));
             let oldest = now.instant.saturating_sub(rules.ttl);
             let mut data_keys = self.data_keys();
             if needed {
@@ -87,12 +89,12 @@ impl SharedKeyring<'_> {
             }
             data_keys.renew(at, began, oldest);
         }
-        let change = self.records[at].succeeded(now);
-        if change.is_recovery() {
+        let Entered { told, is_recovery } = self.records[at].succeeded(now);
+        if is_recovery {
             // Processes remember the failure; what they remember ends now.
             self.counters.notify();
         }
-        Outcome::Usable(change)
+        Outcome::Usable(told)
     }
 
     /// KMS refused, or didn't answer.
@@ -111,6 +113,7 @@ impl SharedKeyring<'_> {
         let record = &mut self.records[at];
         let is_last = record.call.end(permit);
         record.stats.count_call(began, now.instant, now.wall, false);
+        record.renewals.ended(began, false);
         match state {
             None => Outcome::Unrelated,
             Some(KeyState::Revoked) => {

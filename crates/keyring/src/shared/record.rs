@@ -8,7 +8,10 @@ use super::counters::SharedCounters;
 use super::history::{Change, EncodedError, History, PastChange};
 use super::identity::{Subject, TenantId};
 use super::now::Now;
+use super::renewal_state::Renewals;
 use super::stats::Stats;
+use super::telling::Telling;
+use super::uses::Sealed;
 use cmk_error::{Error, Instant, KeyState};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -31,6 +34,8 @@ pub struct Record {
 
     /// KMS was asked.
     was_asked: bool,
+    /// What there is to warn of.
+    pub warnings: Warnings,
     last_error: EncodedError,
     /// Since when the key is in this state: microseconds since the Unix epoch.
     since: i64,
@@ -41,17 +46,73 @@ pub struct Record {
     pub(super) evicted_at: Instant,
     /// When the last copy of a data key in any process is erased.
     pub copies_until: Instant,
+    /// When the unwrap of the last of them began, or later.
+    unwrapped_at: Instant,
     /// Before this there may be copies from a time when the tenant had another record.
     pub holders_known_from: Instant,
     /// Before this, no data key is fetched ahead of need.
     pub(super) refresh_after: Instant,
+    /// How data keys are renewed ahead of need.
+    pub renewals: Renewals,
     pub(super) budget: Budget,
-    /// Changes of the key's state.
+    /// Changes of the key's state that were told.
     pub history: History,
+    telling: Telling,
     /// When a value was last sealed or opened, as far as processes have flushed their hits.
     pub used_at: Instant,
     /// What the key cost so far.
     pub stats: Stats,
+    /// What was sealed since that was last written down.
+    pub(super) sealed: Sealed,
+}
+
+/// What the monitor last saw to warn of. All zero: it could not see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Warnings(u8);
+
+/// What will make a key unusable, or is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Warning {
+    /// The owner scheduled the key's deletion.
+    DeletionScheduled = 1,
+    /// Imported key material expires soon.
+    KeyMaterialExpires = 2,
+    /// The service does not rotate the key by itself.
+    RotationOff = 4,
+}
+
+impl Warning {
+    /// In the order in which they are shown.
+    pub const ALL: [Self; 3] =
+        [Self::DeletionScheduled, Self::KeyMaterialExpires, Self::RotationOff];
+
+    /// As in `cmk.key_event`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DeletionScheduled => "deletion_scheduled",
+            Self::KeyMaterialExpires => "key_material_expires",
+            Self::RotationOff => "rotation_off",
+        }
+    }
+}
+
+impl Warnings {
+    const SEEN: u8 = 128;
+    /// The owner of the key shows nothing to warn of.
+    pub const HIDDEN: Self = Self(0);
+
+    /// What was seen.
+    pub fn seen(warnings: impl IntoIterator<Item = Warning>) -> Self {
+        Self(warnings.into_iter().fold(Self::SEEN, |all, warning| all | warning as u8))
+    }
+
+    /// `None` if they can't be seen.
+    pub fn all(self) -> Option<impl Iterator<Item = Warning>> {
+        let given = move |warning: &Warning| self.0 & *warning as u8 != 0;
+        (self.0 & Self::SEEN != 0).then(|| Warning::ALL.into_iter().filter(given))
+    }
 }
 
 /// The state of a tenant's key as last seen.
@@ -71,8 +132,21 @@ impl LastState {
 }
 
 impl Record {
-    pub(super) fn is_of(&self, subject: &Subject) -> bool {
+    /// Whether it is of this tenant with the key that it has now. What is known of another key
+    /// says nothing of this one.
+    pub fn is_of(&self, subject: &Subject) -> bool {
         self.id == subject.id && self.customer_key == subject.customer_key
+    }
+
+    /// Of whom it is, with the key that it is about.
+    pub(super) fn subject(&self) -> Subject {
+        let Self { id, database, customer_key, epoch, .. } = *self;
+        Subject { id, database, customer_key, epoch }
+    }
+
+    /// Whether KMS was asked about this key.
+    pub(super) fn was_asked(&self) -> bool {
+        self.was_asked
     }
 
     /// The lowest is recycled first: a revoked key whose copies may live, or a running call, last;
@@ -80,6 +154,18 @@ impl Record {
     pub(super) fn eviction_priority(&self, now: Instant) -> (bool, Instant) {
         let missed = self.is_revoked() && now < self.copies_until.max(self.breaker.closes_at());
         (missed || self.call.in_progress(now), self.last_used)
+    }
+
+    /// Somebody has a copy of a data key until then. When its unwrap began may not be known.
+    pub(super) fn copy_lives(&mut self, until: Instant, unwrapped_at: Option<Instant>) {
+        self.copies_until = self.copies_until.max(until);
+        self.unwrapped_at = self.unwrapped_at.max(unwrapped_at.unwrap_or(until));
+    }
+
+    /// Until when a copy of a data key is used by statements that begin now: the TTL may have been
+    /// lowered since it was made.
+    pub fn warm_until(&self, ttl: u64) -> Instant {
+        self.copies_until.min(self.unwrapped_at.saturating_add(ttl))
     }
 
     /// A data key of this tenant that was unwrapped at or before this time must not be used.
@@ -107,6 +193,7 @@ impl Record {
         if self.id != TenantId::default() {
             counters.recycled.fetch_add(1, Relaxed);
         }
+        counters.keep(&self.stats.totals());
         counters.remember_revocation(self.not_before());
         counters.remember_copy(self.copies_until);
         let copies_until = counters.forgotten_copies_until();
@@ -118,6 +205,7 @@ impl Record {
             generation: self.generation.wrapping_add(1),
             revoked_at: counters.forgotten_revoked_at(),
             copies_until,
+            unwrapped_at: copies_until,
             holders_known_from: copies_until,
             ..Self::default()
         };
@@ -140,17 +228,21 @@ impl Record {
                 last_used: now,
                 first_data_key: self.first_data_key,
                 copies_until: self.copies_until,
+                unwrapped_at: self.unwrapped_at,
                 holders_known_from: self.holders_known_from,
                 // What was unwrapped under the old key before it was revoked stays unusable.
                 revoked_at: self.revoked_at,
                 evicted_at: self.evicted_at,
                 history: self.history,
+                telling: self.telling.for_another_key(),
                 used_at: self.used_at,
                 stats: self.stats,
                 ..Self::default()
             };
         } else if !is_same_epoch {
             self.epoch = subject.epoch;
+            // It may be another tenant of that name, whose data keys count from 1 again.
+            self.sealed = Sealed::default();
             (self.breaker, self.refresh_after) = (CircuitBreaker::default(), 0);
         }
         !(is_same_key && is_same_epoch)
@@ -174,7 +266,7 @@ impl Record {
         !self.breaker.is_open(now) && now >= self.refresh_after && !self.call.in_progress(now)
     }
 
-    pub(super) fn succeeded(&mut self, now: Now) -> Change {
+    pub(super) fn succeeded(&mut self, now: Now) -> Entered {
         (self.breaker, self.refresh_after) = (CircuitBreaker::default(), 0);
         self.enter(EncodedError::default(), now)
     }
@@ -184,7 +276,7 @@ impl Record {
         // asked.
         let stretches = error.reason.key_state() != Some(KeyState::Revoked);
         self.breaker.failed(now.instant, failure_ttl, stretches);
-        self.enter(EncodedError::of(error), now)
+        self.enter(EncodedError::of(error), now).told
     }
 
     /// A process failed for reasons of its own: shown, but nobody else is refused for it, and a
@@ -194,25 +286,30 @@ impl Record {
             return Change::NONE;
         }
         self.breaker.close();
-        self.enter(EncodedError::of(error), now)
+        self.enter(EncodedError::of(error), now).told
     }
 
-    fn enter(&mut self, error: EncodedError, now: Now) -> Change {
+    fn enter(&mut self, error: EncodedError, now: Now) -> Entered {
         let from = self.was_asked.then(|| self.last_error.state());
-        let to = Some(error.state());
-        let other_reason = from == to
-            && to == Some(KeyState::Revoked)
-            && error.reason() != self.last_error.reason();
-        let change = Change { from, to, other_reason };
         // Another reason for the same state keeps `since`.
-        if from != to {
+        if from != Some(error.state()) {
             self.since = now.wall;
-        }
-        if from != to || other_reason {
-            self.history.add(&PastChange { at: now.wall, change, reason: error.reason() });
         }
         self.was_asked = true;
         self.last_error = error;
-        change
+        let told = self.telling.tell(error.reason(), now.instant);
+        if told != Change::NONE {
+            self.history.add(&PastChange { at: now.wall, change: told, reason: error.reason() });
+        }
+        let is_usable = error.state() == KeyState::Usable;
+        Entered { told, is_recovery: is_usable && from.is_some_and(|it| it != KeyState::Usable) }
     }
+}
+
+/// A key's state was learned.
+pub(super) struct Entered {
+    /// What there is to tell of it.
+    pub told: Change,
+    /// The key failed, and works again.
+    pub is_recovery: bool,
 }

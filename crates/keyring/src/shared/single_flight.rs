@@ -54,26 +54,6 @@ impl SharedKeyring<'_> {
         self.ask_or_wait(at, pid, now, rules)
     }
 
-    /// What to do about a data key that the caller has, but wants younger. `None`: nothing now.
-    pub fn begin_refresh(
-        &mut self,
-        subject: &Subject,
-        fingerprint: &Fingerprint,
-        unwrapped_at: Instant,
-        pid: u32,
-        now: Now,
-        rules: &Rules,
-    ) -> Option<Step> {
-        let at = self.record_of(subject, now.instant);
-        if let Some(taken) = self.take(at, fingerprint, unwrapped_at, now.instant, rules) {
-            return Some(Step::Take(taken));
-        }
-        if !self.records[at].may_refresh(now.instant) {
-            return None;
-        }
-        self.begin_within_budget(at, pid, now.instant, rules).map(Step::Ask)
-    }
-
     /// Whether to ask KMS for the sake of the tenant's key alone. `None`: not now.
     pub fn begin_check(
         &mut self,
@@ -103,6 +83,19 @@ impl SharedKeyring<'_> {
         }
     }
 
+    /// Takes a call of another key than the tenant's out of the tenant's budget. Whatever is
+    /// remembered of the tenant's own key is no reason not to ask the other one. False if the
+    /// budget is spent.
+    pub fn spend_call(&mut self, subject: &Subject, now: Now, rules: &Rules) -> bool {
+        let at = self.record_of(subject, now.instant);
+        let record = &mut self.records[at];
+        let affordable = record.budget.spend(now.instant, rules.budget);
+        if !affordable {
+            record.stats.refused += 1;
+        }
+        affordable
+    }
+
     fn ask_or_wait(&mut self, at: usize, pid: u32, now: Now, rules: &Rules) -> Step {
         let record = &mut self.records[at];
         // Without shared slots the other process's result would not reach us, so ask KMS ourselves.
@@ -120,7 +113,7 @@ impl SharedKeyring<'_> {
     }
 
     /// The shared data key, if it was unwrapped after `newer_than`.
-    fn take(
+    pub(super) fn take(
         &mut self,
         at: usize,
         fingerprint: &Fingerprint,
@@ -132,12 +125,12 @@ impl SharedKeyring<'_> {
         let (dek, unwrapped_at) = self.data_keys().take(fingerprint, newer_than, now)?;
         let record = &mut self.records[at];
         record.used_at = now;
-        record.copies_until = record.copies_until.max(unwrapped_at.saturating_add(rules.ttl));
+        record.copy_lives(unwrapped_at.saturating_add(rules.ttl), Some(unwrapped_at));
         Some(SharedDataKey { dek, unwrapped_at, tag: Tag::new(at, record.generation) })
     }
 
     /// `None` if the tenant's call budget is spent.
-    fn begin_within_budget(
+    pub(super) fn begin_within_budget(
         &mut self,
         at: usize,
         pid: u32,

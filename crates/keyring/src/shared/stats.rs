@@ -1,6 +1,7 @@
 //! What a tenant's key cost so far.
 
 use cmk_error::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counters since the server started or `cmk.reset_stats()`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +44,46 @@ impl Stats {
     pub fn reset(&mut self) {
         let Self { last_success, last_failure, .. } = *self;
         *self = Self { last_success, last_failure, ..Self::default() };
+    }
+}
+
+impl Stats {
+    /// Its counters.
+    pub fn totals(&self) -> Totals {
+        let Self { hits, misses, kms_calls, kms_failures, waits, refused, .. } = *self;
+        Totals([hits, misses, kms_calls, kms_failures, waits, refused])
+    }
+}
+
+/// Sums over tenants: hits, misses, calls of KMS, those that failed, waits, refused calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals(pub [u64; 6]);
+
+impl Totals {
+    /// Adds what another tenant cost.
+    pub fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum = sum.saturating_add(more));
+    }
+}
+
+/// The same, for all processes.
+#[derive(Default)]
+#[repr(C)]
+pub(super) struct TotalsKept([AtomicU64; 6]);
+
+impl TotalsKept {
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; 6])
+    }
+
+    pub fn add(&self, totals: &Totals) {
+        for (kept, more) in self.0.iter().zip(totals.0) {
+            kept.fetch_add(more, Relaxed);
+        }
+    }
+
+    pub fn totals(&self) -> Totals {
+        Totals(self.0.each_ref().map(|kept| kept.load(Relaxed)))
     }
 }
 

@@ -5,8 +5,10 @@ use super::counters::SharedCounters;
 use super::data_keys::{self, DataKeySlot, DataKeys};
 use super::identity::{Subject, TenantId};
 use super::limits::probe;
-use super::record::Record;
+use super::record::{Record, Warnings};
+use super::stats::Totals;
 use super::tag::Tag;
+use super::uses::{Sealed, Uses};
 use cmk_error::Instant;
 use std::ops::Range;
 
@@ -122,22 +124,45 @@ impl SharedKeyring<'_> {
         match self.place_of(&subject.id) {
             Some(at) => {
                 let record = &mut self.records[at];
-                record.copies_until = record.copies_until.max(until);
+                record.copy_lives(until, None);
                 record.holders_known_from = record.holders_known_from.max(until);
             }
             None => self.counters.remember_copy(until),
         }
     }
 
-    /// Hits by the tag that their data keys were taken with.
-    pub fn add_hits(&mut self, hits: &[(Tag, u64)], now: Instant) {
-        for (tag, count) in hits {
+    /// Uses by the tag that their data keys were taken with.
+    pub fn add_uses(&mut self, uses: &[(Tag, Uses)], now: Instant) {
+        for (tag, uses) in uses {
             if let Some(record) = tag.record().and_then(|at| self.records.get_mut(at))
                 && record.generation == tag.generation()
             {
-                record.stats.hits += count;
-                record.used_at = now;
+                record.sealed.add(uses.sealed);
+                if uses.hits > 0 {
+                    record.stats.hits += uses.hits;
+                    record.used_at = now;
+                }
             }
+        }
+    }
+
+    /// What a database's tenants with a record in `range` have sealed since the last time.
+    pub fn take_sealed(&mut self, range: Range<usize>, database: u32) -> Vec<(TenantId, Sealed)> {
+        let end = range.end.min(self.records.len());
+        let records = self.records.get_mut(range.start..end).unwrap_or_default();
+        let some = |record: &&mut Record| record.database == database && record.sealed.values > 0;
+        let take = |record: &mut Record| {
+            let sealed = record.sealed;
+            record.sealed.values = 0;
+            (record.id, sealed)
+        };
+        records.iter_mut().filter(some).map(take).collect()
+    }
+
+    /// Gives back what [`take_sealed`](Self::take_sealed) took, for the next time.
+    pub fn give_back_sealed(&mut self, id: &TenantId, sealed: Sealed) {
+        if let Some(at) = self.place_of(id) {
+            self.records[at].sealed.add(sealed);
         }
     }
 
@@ -155,8 +180,27 @@ impl SharedKeyring<'_> {
     pub fn reset_stats(&mut self, range: Range<usize>, database: u32) {
         let end = range.end.min(self.records.len());
         let records = self.records.get_mut(range.start..end).unwrap_or_default();
-        let ours = records.iter_mut().filter(|record| record.database == database);
-        ours.for_each(|record| record.stats.reset());
+        for record in records.iter_mut().filter(|record| record.database == database) {
+            self.counters.keep(&record.stats.totals());
+            record.stats.reset();
+        }
+    }
+
+    /// What the tenants with a record in `range` cost.
+    pub fn totals(&self, range: Range<usize>) -> Totals {
+        let records = self.records.get(range.start..range.end.min(self.records.len()));
+        let mut totals = Totals::default();
+        let costs = records.unwrap_or_default().iter().map(|record| record.stats.totals());
+        costs.for_each(|cost| totals.add(&cost));
+        totals
+    }
+
+    /// What there is to warn of a tenant's key, as the monitor last saw.
+    pub fn put_warnings(&mut self, subject: &Subject, warnings: Warnings) {
+        let record = self.place_of(&subject.id).map(|at| &mut self.records[at]);
+        if let Some(record) = record.filter(|record| record.is_of(subject)) {
+            record.warnings = warnings;
+        }
     }
 
     /// The records in `range` of a database's tenants with changes that were not made known yet.

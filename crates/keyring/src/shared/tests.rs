@@ -7,6 +7,7 @@ mod failures;
 mod keeping;
 mod ranges;
 mod records;
+mod renewals;
 mod replacing;
 mod who_asks;
 
@@ -19,13 +20,20 @@ use super::identity::{Fingerprint, Salt, Subject, TenantId, hash};
 use super::now::{Now, Rules};
 use super::outcome::{EndedCall, Outcome};
 use super::record::Record;
+use super::renewal::{Patience, Renewal};
 use super::single_flight::Step;
 use super::table::SharedKeyring;
 use super::tag::Tag;
+use super::uses::{Sealed, Uses};
 use cmk_crypto::key::SecretKey;
 use cmk_error::{Error, KeyState, Reason};
+use std::collections::BTreeSet;
 
 const SECOND: u64 = 1_000_000_000;
+
+const fn hits(hits: u64) -> Uses {
+    Uses { hits, sealed: Sealed { values: 0, version: 0 } }
+}
 
 const fn subject(id: u8, epoch: u64) -> Subject {
     Subject { id: TenantId([id; 16]), database: 5, customer_key: 1, epoch }

@@ -4,7 +4,7 @@ use super::process::{FakeProcess, open, seal};
 use crate::keyring::Keyring;
 use crate::process::Process;
 use crate::shared::brake::{self, Brake};
-use crate::tenant::Grant;
+use crate::tenant::{Grant, Right};
 use cmk_error::Reason;
 
 impl FakeProcess {
@@ -43,10 +43,10 @@ fn a_grant_that_is_taken_back_is_asked_for_again_until_it_is_settled() {
     seal(&keyring, &process, "acme").unwrap();
     let (database, tenant) = (process.database(), process.tenant_id("acme"));
     process.pull(Brake::revocation(database, Some(tenant), 10, (true, false)));
-    process.grant.set(Grant { encrypt: false, decrypt: true });
+    process.grant.set(Grant { encrypt: Right::Never, decrypt: Right::Always });
     assert_eq!(reason_of_seal(&keyring, &process, "acme"), Some(Reason::NoGrant));
     process.lift();
-    process.grant.set(Grant { encrypt: true, decrypt: true });
+    process.grant.set(Grant { encrypt: Right::Always, decrypt: Right::Always });
     assert_eq!(reason_of_seal(&keyring, &process, "acme"), None);
     assert_eq!(process.grant_reads.get(), 3);
     // Other news are no reason to ask for grants again.

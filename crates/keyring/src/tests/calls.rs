@@ -109,26 +109,6 @@ fn two_administrators_ask_one_after_the_other() {
 }
 
 #[test]
-fn a_call_that_an_eviction_overtook_is_made_again_once() {
-    for (evictions, made) in [(1, Ok(())), (2, Err(Reason::KmsServerError))] {
-        let (keyring, process) = pair();
-        fn evict(process: &FakeProcess, more: u32) {
-            *process.during_call.borrow_mut() = Some(Box::new(move |process| {
-                let (id, now) = (process.tenant_id("acme"), process.now());
-                process.server_memory(|shared| shared.evict(&id, now));
-                process.pass(1);
-                if more > 0 {
-                    evict(process, more - 1);
-                }
-            }));
-        }
-        evict(&process, evictions - 1);
-        assert_eq!(make(&keyring, &process), made);
-        assert_eq!(process.calls.get(), if made.is_ok() { 3 } else { 2 });
-    }
-}
-
-#[test]
 fn a_key_is_proven_by_the_data_key_that_seals_now() {
     let (keyring, process) = pair();
     let prove = |tenant: Tenant| {
@@ -183,4 +163,56 @@ fn who_waits_for_a_call_is_woken_once_and_by_no_other() {
     let id = process.tenant_id("acme");
     let record = process.server_memory(|shared| shared.find(&id).unwrap().0.record().unwrap());
     assert_eq!(*process.woken.borrow(), [record]);
+}
+
+/// Evicts the tenant in the middle of so many of the calls that follow.
+fn evict_during(process: &FakeProcess, calls: u32) {
+    let Some(left) = calls.checked_sub(1) else { return };
+    *process.during_call.borrow_mut() = Some(Box::new(move |process| {
+        let id = process.tenant_id("acme");
+        process.server_memory(|shared| shared.evict(&id, process.now.get()));
+        process.now.set(process.now.get() + 1);
+        evict_during(process, left);
+    }));
+}
+
+#[test]
+fn evictions_that_overtake_a_call_have_it_made_again() {
+    let (keyring, process) = pair();
+    evict_during(&process, 5);
+    assert_eq!(make(&keyring, &process), Ok(()));
+    assert_eq!(process.calls.get(), 7);
+    evict_during(&process, 5);
+    assert!(seal(&keyring, &process, "acme").is_ok());
+    assert_eq!((process.calls.get(), state(&process)), (13, KeyState::Usable));
+}
+
+#[test]
+fn evictions_without_end_are_not_blamed_on_kms() {
+    let (keyring, process) = pair();
+    evict_during(&process, 100);
+    assert_eq!(make(&keyring, &process), Err(Reason::TenantBusy));
+    assert_eq!(process.calls.get(), 16);
+    assert_eq!(seal(&keyring, &process, "acme").unwrap_err().reason, Reason::TenantBusy);
+    assert_eq!(process.calls.get(), 32);
+    // It is nothing that would be remembered.
+    process.during_call.take();
+    assert!(seal(&keyring, &process, "acme").is_ok());
+}
+
+#[test]
+fn a_call_is_made_again_for_no_longer_than_one_may_take() {
+    let (keyring, process) = pair();
+    let slow = |process: &FakeProcess| {
+        let id = process.tenant_id("acme");
+        process.server_memory(|shared| shared.evict(&id, process.now.get()));
+        process.pass(7);
+    };
+    let slow_twice = move |process: &FakeProcess| {
+        slow(process);
+        *process.during_call.borrow_mut() = Some(Box::new(slow));
+    };
+    *process.during_call.borrow_mut() = Some(Box::new(slow_twice));
+    assert_eq!(make(&keyring, &process), Err(Reason::TenantBusy));
+    assert_eq!(process.calls.get(), 2, "once more in any case");
 }

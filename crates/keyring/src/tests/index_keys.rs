@@ -3,7 +3,7 @@
 
 use super::process::{FakeProcess, SECOND, TTL, data_key, open, seal};
 use crate::keyring::{Keyring, TokenFor};
-use crate::tenant::{DataKey, DataKeyState, Grant, Tenant, TenantState, index_key_id};
+use crate::tenant::{DataKey, DataKeyState, Grant, Right, Tenant, TenantState, index_key_id};
 use cmk_crypto::commitment::DekId;
 use cmk_crypto::key::SecretKey;
 use cmk_crypto::token::TokenKey;
@@ -79,7 +79,9 @@ fn processes_share_an_index_key_as_they_share_data_keys() {
 fn each_purpose_takes_its_grant() {
     let (keyring, process, key) = acme();
     for (encrypt, decrypt) in [(false, false), (true, false), (false, true), (true, true)] {
-        process.grant.set(Grant { encrypt, decrypt });
+        process
+            .grant
+            .set(Grant { encrypt: Right::of(encrypt, false), decrypt: Right::of(decrypt, false) });
         process.change("acme", |_| ());
         for (purpose, allowed) in [
             (TokenFor::Sealing, encrypt),
@@ -137,6 +139,44 @@ fn a_change_of_the_registry_leaves_an_index_key_at_hand() {
 }
 
 #[test]
+fn what_takes_index_keys_looks_again_when_one_was_destroyed_meanwhile() {
+    let (keyring, process, key) = acme();
+    let next = index_key(3, DataKeyState::Next);
+    process.change("acme", |tenant| add(tenant, next.clone()));
+    let both = |cancels: bool, tries: &mut u32| {
+        keyring.with_keys_in_use(&process, || {
+            *tries += 1;
+            let keys = keyring.look_at(&process, "acme", |tenant| tenant.index_keys())?;
+            if cancels && *tries == 1 {
+                process.change("acme", |tenant| {
+                    let next = tenant.data_keys.iter_mut().find(|key| key.version == 3).unwrap();
+                    (next.state, next.wrapped) = (DataKeyState::Destroyed, None);
+                });
+            }
+            let token = |id| {
+                let key = (id, TokenFor::Searching);
+                keyring.token(&process, "acme", key, COLUMN, b"x")
+            };
+            keys.searched().map(|id| token(id).map(|_| id)).collect::<Result<Vec<_>, _>>()
+        })
+    };
+    let mut tries = 0;
+    assert_eq!(both(false, &mut tries).unwrap(), [id(&key), id(&next)]);
+    let mut tries = 0;
+    assert_eq!(both(true, &mut tries).unwrap(), [id(&key)]);
+    assert_eq!(tries, 2);
+    // What stays destroyed is said at once.
+    process.change("acme", |tenant| {
+        tenant.data_keys.iter_mut().for_each(|key| {
+            (key.state, key.wrapped) = (DataKeyState::Destroyed, None);
+        })
+    });
+    let mut tries = 0;
+    assert_eq!(both(false, &mut tries).unwrap_err().reason, Reason::TenantShredded);
+    assert_eq!(tries, 1);
+}
+
+#[test]
 fn warming_fetches_index_keys_too() {
     let (keyring, process, key) = acme();
     assert_eq!(keyring.warm(&process, "acme").unwrap(), 2);
@@ -152,7 +192,7 @@ fn what_a_token_takes_is_checked_without_an_index_key() {
         |tenant, purpose| keyring.require(&process, tenant, purpose).map_err(|error| error.reason);
     assert_eq!(require("acme", TokenFor::Searching), Ok(()));
     assert_eq!(process.calls.get(), 1);
-    process.grant.set(Grant { encrypt: true, decrypt: false });
+    process.grant.set(Grant { encrypt: Right::Always, decrypt: Right::Never });
     process.change("acme", |tenant| tenant.state = TenantState::Suspended);
     assert_eq!(require("acme", TokenFor::Searching), Err(Reason::NoGrant));
     assert_eq!(require("acme", TokenFor::Sealing), Err(Reason::TenantSuspended));

@@ -12,12 +12,12 @@ use crate::shared::identity::TenantId;
 use crate::shared::record::Record;
 use crate::shared::table::SharedKeyring;
 use crate::shared::tag::Tag;
-use crate::tenant::{DataKey, DataKeyState, Grant, Role, Tenant, TenantState};
+use crate::tenant::{DataKey, DataKeyState, Grant, Right, Role, Tenant, TenantState};
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
 use cmk_envelope::{Envelope, OVERHEAD};
 use cmk_error::{Error, Instant, Reason, Result};
-use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose};
+use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose, Route};
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -39,6 +39,8 @@ pub struct FakeProcess {
     /// Of every role that `grants` doesn't name.
     pub grant: Cell<Grant>,
     pub grants: RefCell<HashMap<Role, Grant>>,
+    /// What the session names as its own.
+    pub session_tenant: Cell<&'static str>,
     pub role: Cell<Role>,
     pub starters: Cell<[Option<Role>; 2]>,
     pub outage: Cell<Option<Reason>>,
@@ -58,6 +60,10 @@ pub struct FakeProcess {
     pub soft_ttl: Cell<u64>,
     pub budget: Cell<u32>,
     pub pid: Cell<u32>,
+    pub statement: Cell<u64>,
+    /// From any key to any other.
+    pub route: Cell<Route>,
+    pub rewrap_outage: Cell<Option<Reason>>,
     pub open_call: Cell<Option<CallPermit>>,
     pub counters: SharedCounters,
     pub records: RefCell<Vec<Record>>,
@@ -70,6 +76,10 @@ pub struct FakeProcess {
     /// Runs whenever a process waits for another.
     pub during_wait: RefCell<Option<Happening>>,
     pub logged: RefCell<Vec<Change>>,
+    /// How often the renewer was woken.
+    pub handed_over: Cell<u32>,
+    /// Of renewals that KMS takes too long for: its latency, and whether they were handed over.
+    pub short_waits: RefCell<Vec<(u64, bool)>>,
     /// Records whose waiters were woken.
     pub woken: RefCell<Vec<usize>>,
     /// When data keys are to be erased.
@@ -104,6 +114,32 @@ impl Kms for FakeKms<'_> {
             None => SecretKey::from_slice(wrapped),
         }
     }
+
+    fn wrap(&self, _: &CustomerKey, dek: &SecretKey, _: &EncryptionContext<'_>) -> Result<Vec<u8>> {
+        self.begin_call();
+        match self.0.generate_outage.get().or(self.0.outage.get()) {
+            Some(reason) => Err(reason.into()),
+            None => Ok(dek.expose_secret().as_slice().into()),
+        }
+    }
+
+    fn route(&self, _: &CustomerKey, _: &CustomerKey) -> Route {
+        self.0.route.get()
+    }
+
+    fn rewrap(
+        &self,
+        _: &CustomerKey,
+        wrapped: &[u8],
+        _: &CustomerKey,
+        _: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>> {
+        self.begin_call();
+        match self.0.rewrap_outage.get() {
+            Some(reason) => Err(reason.into()),
+            None => Ok(wrapped.into()),
+        }
+    }
 }
 
 impl FakeKms<'_> {
@@ -127,6 +163,9 @@ impl Process for FakeProcess {
     }
     fn database(&self) -> u32 {
         5
+    }
+    fn statement(&self) -> u64 {
+        self.statement.get()
     }
     fn role(&self) -> Role {
         self.role.get()
@@ -161,6 +200,13 @@ impl Process for FakeProcess {
         }
         Ok(self.tenants.borrow().get(name).cloned())
     }
+    fn require_session_tenant(&self, tenant: &str) -> Result<()> {
+        match self.session_tenant.get() == tenant {
+            true => Ok(()),
+            false => Err(Reason::TenantMismatch.into()),
+        }
+    }
+
     fn grant(&self, role: Role, _: &str) -> Result<Grant> {
         self.grant_reads.set(self.grant_reads.get() + 1);
         Ok(self.grants.borrow().get(&role).copied().unwrap_or(self.grant.get()))
@@ -213,6 +259,12 @@ impl Process for FakeProcess {
     fn erase_at(&self, deadline: Instant) {
         self.erasures.borrow_mut().push(deadline);
     }
+    fn want_renewal(&self) {
+        self.handed_over.set(self.handed_over.get() + 1);
+    }
+    fn log_short_wait(&self, _: &str, latency: u64, is_handed_over: bool) {
+        self.short_waits.borrow_mut().push((latency, is_handed_over));
+    }
     fn log_state_change(&self, _: &str, change: Change, _: Option<&Error>) {
         if change.is_news() {
             self.logged.borrow_mut().push(change);
@@ -227,7 +279,8 @@ impl FakeProcess {
             now: Cell::new(1000 * SECOND),
             generation: Cell::new(1),
             tenants: RefCell::default(),
-            grant: Cell::new(Grant { encrypt: true, decrypt: true }),
+            session_tenant: Cell::default(),
+            grant: Cell::new(Grant { encrypt: Right::Always, decrypt: Right::Always }),
             grants: RefCell::default(),
             role: Cell::new(Role(10)),
             starters: Cell::new([None, None]),
@@ -243,6 +296,9 @@ impl FakeProcess {
             soft_ttl: Cell::new(TTL * SECOND),
             budget: Cell::new(0),
             pid: Cell::new(1),
+            statement: Cell::new(1),
+            route: Cell::new(Route::UnwrapAndWrap),
+            rewrap_outage: Cell::new(None),
             open_call: Cell::new(None),
             counters: SharedCounters::new(),
             records: RefCell::new(vec![Record::default(); 64]),
@@ -253,6 +309,8 @@ impl FakeProcess {
             own_records: RefCell::new(vec![Record::default(); 64]),
             during_wait: RefCell::new(None),
             logged: RefCell::default(),
+            handed_over: Cell::new(0),
+            short_waits: RefCell::default(),
             woken: RefCell::default(),
             erasures: RefCell::default(),
             limits: RefCell::default(),

@@ -225,3 +225,50 @@ fn a_refresh_that_gets_another_key_back_leaves_the_good_one_alone() {
     process.pass(TTL - OLD);
     assert_eq!(open(&keyring, &process, "acme", &sealed), Err(Reason::CommitmentMismatch));
 }
+
+/// How long a far Region takes: longer than a query may wait.
+const FAR: u64 = SECOND * 15 / 100;
+
+fn takes_long(process: &FakeProcess) {
+    let takes = |process: &FakeProcess| process.now.set(process.now.get() + FAR);
+    *process.during_call.borrow_mut() = Some(Box::new(takes));
+}
+
+#[test]
+fn where_kms_is_far_no_query_asks_it_ahead_of_need() {
+    let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme"]).sharing(4));
+    process.soft_ttl.set(200 * SECOND);
+    takes_long(&process);
+    let sealed = seal(&keyring, &process, "acme").unwrap();
+    process.pass(OLD);
+    open(&keyring, &process, "acme", &sealed).unwrap();
+    assert_eq!((process.calls.get(), process.handed_over.get()), (1, 1));
+    assert_eq!(*process.short_waits.borrow(), [(FAR, true)]);
+    // The renewer does, and within a tenth of a second its work is taken up.
+    takes_long(&process);
+    let began = process.now.get();
+    assert!(Keyring::new().check_tenant(&process, &process.registered("acme")));
+    process.now.set(began + SECOND / 10 + FAR);
+    open(&keyring, &process, "acme", &sealed).unwrap();
+    let entry = keyring.cache().get("acme").unwrap();
+    assert_eq!(entry.keys[0].unwrapped_at.value(), began);
+    assert_eq!((process.calls.get(), process.handed_over.get()), (2, 1));
+}
+
+#[test]
+fn without_a_renewer_one_query_waits_as_long_as_kms_takes_and_the_log_says_so() {
+    let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme"]));
+    process.soft_ttl.set(200 * SECOND);
+    takes_long(&process);
+    let sealed = seal(&keyring, &process, "acme").unwrap();
+    for calls in 2..5 {
+        process.pass(OLD);
+        takes_long(&process);
+        open(&keyring, &process, "acme", &sealed).unwrap();
+        assert_eq!(process.calls.get(), calls, "one call for each time it is due");
+    }
+    assert_eq!(process.handed_over.get(), 0);
+    assert_eq!(*process.short_waits.borrow(), [(FAR, false); 3]);
+    let limits: Vec<_> = process.limits.borrow().iter().flatten().map(|it| it.as_nanos()).collect();
+    assert_eq!(limits, [u128::from(FAR) * 2; 3]);
+}

@@ -2,11 +2,11 @@
 
 use super::process::{FakeProcess, open, seal};
 use crate::keyring::Keyring;
-use crate::tenant::{Grant, Role};
+use crate::tenant::{Grant, Right, Role};
 use cmk_error::Reason;
 
-const ENCRYPT: Grant = Grant { encrypt: true, decrypt: false };
-const DECRYPT: Grant = Grant { encrypt: false, decrypt: true };
+const ENCRYPT: Grant = Grant { encrypt: Right::Always, decrypt: Right::Never };
+const DECRYPT: Grant = Grant { encrypt: Right::Never, decrypt: Right::Always };
 
 /// With a value that role 10, who may do everything, has sealed.
 fn sealed() -> (Keyring, FakeProcess, Vec<u8>) {
@@ -60,6 +60,39 @@ fn what_one_role_may_do_is_not_what_another_may() {
     process.role.set(Role(11));
     assert_eq!(open(&keyring, &process, "acme", &sealed), Err(Reason::NoGrant));
     assert_eq!(process.grant_reads.get(), 2, "what a role may do was asked again");
+}
+
+#[test]
+fn a_bound_grant_counts_while_the_session_names_the_tenant() {
+    let (keyring, process, sealed) = sealed();
+    let bound = Grant { encrypt: Right::Bound, decrypt: Right::Bound };
+    process.grants.borrow_mut().insert(Role(11), bound);
+    process.role.set(Role(11));
+    for (named, expected) in [
+        ("", Err(Reason::TenantMismatch)),
+        ("globex", Err(Reason::TenantMismatch)),
+        ("acme", Ok(())),
+        ("acmeacme", Err(Reason::TenantMismatch)),
+    ] {
+        process.session_tenant.set(named);
+        let opened = open(&keyring, &process, "acme", &sealed).map(|_| ());
+        assert_eq!(opened, expected, "{named:?}");
+        assert_eq!(reason_of_seal(&keyring, &process), expected.err(), "{named:?}");
+        let warmed = keyring.warm(&process, "acme").map(|_| ()).map_err(|error| error.reason);
+        assert_eq!(warmed, expected, "{named:?}");
+    }
+    // Whoever started the query is bound, too.
+    process.role.set(Role(10));
+    open(&keyring, &process, "acme", &sealed).unwrap();
+    process.starters.set([Some(Role(11)), None]);
+    assert_eq!(open(&keyring, &process, "acme", &sealed), Err(Reason::TenantMismatch));
+    // Half of a grant may be bound, the other not be there.
+    process.starters.set([None, None]);
+    process.role.set(Role(12));
+    let half = Grant { encrypt: Right::Bound, decrypt: Right::Never };
+    process.grants.borrow_mut().insert(Role(12), half);
+    assert_eq!(open(&keyring, &process, "acme", &sealed), Err(Reason::NoGrant));
+    assert_eq!(reason_of_seal(&keyring, &process), Some(Reason::TenantMismatch));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use super::process::{FakeProcess, open, seal};
 use crate::keyring::Keyring;
+use crate::process::Process;
+use crate::shared::uses::Sealed;
 use cmk_error::Reason;
 
 fn counted(keyring: &Keyring) -> [u64; 4] {
@@ -14,7 +16,8 @@ fn a_value_that_had_to_wait_for_its_data_key_is_no_hit() {
     let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme"]));
     seal(&keyring, &process, "acme").unwrap();
     assert_eq!(counted(&keyring), [0, 1, 1, 0]);
-    assert!(!keyring.has_unflushed_hits());
+    keyring.flush_hits(&process);
+    assert_eq!((process.record("acme").stats.hits, process.record("acme").used_at), (0, 0));
     let sealed = seal(&keyring, &process, "acme").unwrap();
     open(&keyring, &process, "acme", &sealed).unwrap();
     assert_eq!(counted(&keyring), [2, 1, 1, 0]);
@@ -114,7 +117,31 @@ fn hits_of_dropped_data_keys_are_kept_by_tenant_however_many_there_are() {
         }
     }
     assert!(keyring.cache().dropped_for_room() > 1_000);
-    let hits = keyring.cache().take_unflushed_hits();
-    assert_eq!(hits.iter().map(|(_, count)| count).sum::<u64>(), 20 * 100);
-    assert!(hits.len() <= 20 + keyring.cache().len());
+    let uses = keyring.cache().take_unflushed_uses();
+    assert_eq!(uses.iter().map(|(_, uses)| uses.hits).sum::<u64>(), 20 * 100);
+    assert_eq!(uses.iter().map(|(_, uses)| uses.sealed.values).sum::<u64>(), 20 * 200);
+    assert!(uses.len() <= 20 + keyring.cache().len());
+}
+
+#[test]
+fn every_sealed_value_is_counted_for_its_data_key_once() {
+    let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme", "globex"]));
+    let sealed = seal(&keyring, &process, "acme").unwrap();
+    for _ in 0..3 {
+        open(&keyring, &process, "acme", &sealed).unwrap();
+    }
+    seal(&keyring, &process, "acme").unwrap();
+    keyring.flush_hits(&process);
+    seal(&keyring, &process, "acme").unwrap();
+    keyring.flush_hits(&process);
+    assert!(seal(&keyring, &process, "initech").is_err());
+    keyring.flush_hits(&process);
+    let id = process.record("acme").id;
+    let take = || process.server_memory(|shared| shared.take_sealed(0..100, process.database()));
+    let taken = take();
+    assert_eq!(taken, [(id, Sealed { values: 3, version: 1 })]);
+    assert!(take().is_empty());
+    process.server_memory(|shared| shared.give_back_sealed(&id, taken[0].1));
+    assert!(process.server_memory(|shared| shared.take_sealed(0..100, 99)).is_empty());
+    assert_eq!(take(), taken);
 }

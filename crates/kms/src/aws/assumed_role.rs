@@ -42,6 +42,23 @@ impl RoleArn {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The part of AWS that it is in.
+    pub fn partition(&self) -> &str {
+        self.0.split(':').nth(1).unwrap_or_default()
+    }
+
+    /// Whose role it is: 12 digits.
+    pub fn account(&self) -> &str {
+        self.0.split(':').nth(4).unwrap_or_default()
+    }
+
+    /// The path, `/` if there is none, and the name.
+    pub fn path_and_name(&self) -> (&str, &str) {
+        let resource = self.0.split_once(":role").map_or("", |(_, resource)| resource);
+        let at = resource.rfind('/').map_or(0, |at| at + 1);
+        resource.split_at(at)
+    }
 }
 
 /// The external id of a trust policy: 2 to 1224 of `A-Z a-z 0-9 _ + = , . @ : / -` (AWS STS API
@@ -75,7 +92,10 @@ mod tests {
             "arn:aws-iso-e:iam::111122223333:role/cmk",
             "arn:aws-iso-f:iam::111122223333:role/cmk",
         ] {
-            assert_eq!(RoleArn::parse(arn).unwrap().as_str(), arn);
+            let role = RoleArn::parse(arn).unwrap();
+            assert_eq!((role.as_str(), role.account()), (arn, "111122223333"));
+            let (path, name) = role.path_and_name();
+            assert!(arn.ends_with(&format!(":role{path}{name}")) && !name.contains('/'));
         }
         for arn in [
             "arn:aws:iam::111122223333:user/x",

@@ -3,12 +3,12 @@
 
 use super::assumed_role::AssumedRole;
 use super::connect::{ClientKey, Made, connect, loader};
+use super::failure;
 use super::lru_map::LruMap;
 use super::settings::AwsSettings;
 use aws_config::ConfigLoader;
 use aws_credential_types::provider::ProvideCredentials;
-use aws_sdk_kms::Client;
-use cmk_error::{Error, Reason, Result};
+use cmk_error::{Reason, Result};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub static CLIENTS: LazyLock<Clients> = LazyLock::new(|| Clients::new(loader));
 
 /// Clients of one set of settings: with another, all are made anew.
 pub struct Clients {
-    loader: fn() -> ConfigLoader,
+    loader: fn() -> Result<ConfigLoader>,
     known: Mutex<Known>,
 }
 
@@ -31,7 +31,7 @@ struct Known {
 
 impl Clients {
     /// `loader` gives what every client starts from.
-    pub fn new(loader: fn() -> ConfigLoader) -> Self {
+    pub fn new(loader: fn() -> Result<ConfigLoader>) -> Self {
         Self { loader, known: Mutex::new(Known { settings: None, made: LruMap::new() }) }
     }
 
@@ -48,32 +48,34 @@ impl Clients {
         settings: &AwsSettings,
         region: &str,
         role: Option<&AssumedRole>,
-        call: impl AsyncFn(&Client) -> Result<R>,
+        call: impl AsyncFn(&Made) -> Result<R>,
     ) -> Result<R> {
         let key = ClientKey { region: region.into(), role: role.cloned() };
         let Some(known) = self.find(settings, &key) else {
-            let made = connect((self.loader)(), settings, &key).await?;
+            let made = connect((self.loader)()?, settings, &key).await?;
             self.keep(settings, key, &made);
-            return call(&made.client).await;
+            made.begin();
+            return call(&made).await;
         };
-        let refused = match call(&known.client).await {
+        known.begin();
+        let refused = match call(&known).await {
             Err(error) if error.reason == Reason::KeyAccessDenied => error,
             Err(error) if error.reason == Reason::Credentials && known.at.elapsed() > PAUSE => {
                 error
             }
             answer => return answer,
         };
-        let made = connect((self.loader)(), settings, &key).await?;
+        let made = connect((self.loader)()?, settings, &key).await?;
         if refused.reason == Reason::KeyAccessDenied {
             let current = made.identity.provide_credentials().await;
-            current.map_err(|_| Error::new(Reason::Credentials))?;
+            current.map_err(|error| failure::undelivered(&error, false))?;
             // A session of a tenant's role may be out of date although we are the same.
             if role.is_none() && made.identity.last() == known.identity.last() {
                 return Err(refused);
             }
         }
         self.keep(settings, key, &made);
-        call(&made.client).await
+        call(&made).await
     }
 
     fn find(&self, settings: &AwsSettings, key: &ClientKey) -> Option<Made> {

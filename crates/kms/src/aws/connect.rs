@@ -3,18 +3,28 @@
 use super::answer_limit::limited;
 use super::assumed_role::AssumedRole;
 use super::credentials::{self, Identity};
-use super::endpoint;
+use super::environment::{self, Way, Ways, variable};
+use super::progress;
+use super::proxy::Proxy;
+use super::requests::noted;
+use super::resolver::Resolver;
 use super::settings::AwsSettings;
+use super::sources::Sources;
+use super::trust;
+use super::watched::watched;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::IdentityCache;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use cmk_error::{Reason, Result};
-use std::sync::{Arc, LazyLock};
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+use cmk_error::Result;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// What tells clients of the same settings apart.
@@ -31,30 +41,48 @@ pub struct ClientKey {
 pub struct Made {
     /// Cheap to clone.
     pub client: Client,
+    /// What a client of STS is made with: our own credentials, whatever role `client` assumes, and
+    /// our own Region, wherever the key is.
+    pub sts: SdkConfig,
+    /// Where the key is.
+    pub region: Box<str>,
     /// When it was made.
     pub at: Instant,
     /// Who we are to it.
     pub identity: Arc<Identity>,
 }
 
-/// What every client starts from: the SDK's defaults, and the connections of this process.
-pub fn loader() -> ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest()).http_client(connections())
+impl Made {
+    /// The Region of STS.
+    pub fn own_region(&self) -> &str {
+        self.sts.region().map_or("", |region| region.as_ref())
+    }
+
+    /// What is asked from now on is asked there.
+    pub fn begin(&self) {
+        progress::in_regions(&self.region, self.own_region());
+    }
 }
 
-/// A client whose chain of credentials providers has asked nobody yet.
+/// What every client starts from: the SDK's defaults, and the connections of this process. Where
+/// credentials come from is not the SDK's to say.
 ///
 /// # Errors
-/// `endpoint` for an endpoint setting that isn't https, or http to a loopback address;
-/// `credentials` if there is no chain.
+/// As [`connections`].
+pub fn loader() -> Result<ConfigLoader> {
+    let connections = connections()?;
+    Ok(aws_config::defaults(BehaviorVersion::latest()).http_client(connections).no_credentials())
+}
+
+/// A client whose sources of credentials have not been asked yet.
+///
+/// # Errors
+/// `endpoint` for a way to KMS or STS that isn't usable as it is configured.
 pub async fn connect(
     loader: ConfigLoader,
     settings: &AwsSettings,
     ClientKey { region, role }: &ClientKey,
 ) -> Result<Made> {
-    let kms_endpoint = settings.kms_endpoint.as_deref().map(endpoint::check).transpose()?;
-    let sts_endpoint = settings.sts_endpoint.as_deref().map(endpoint::check).transpose()?;
-
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(settings.connect_timeout)
         .operation_attempt_timeout(settings.attempt_timeout)
@@ -65,28 +93,59 @@ pub async fn connect(
         .with_initial_backoff(Duration::from_millis(50))
         .with_max_backoff(Duration::from_secs(1));
     let identities = IdentityCache::lazy().load_timeout(settings.operation_timeout).build();
+    let profiles = environment::load_profiles().await;
     let mut loader = loader
         .region(Region::new(region.to_string()))
         .timeout_config(timeouts)
         .retry_config(retries)
         .identity_cache(identities);
-    if let Some(endpoint) = sts_endpoint {
-        loader = loader.endpoint_url(endpoint);
+    if profiles.is_err() {
+        // The SDK would read them again, and wait where we don't.
+        let nothing = EnvConfigFiles::builder().with_contents(EnvConfigFileKind::Config, "");
+        loader = loader.profile_files(nothing.build());
     }
     let config = loader.load().await;
-    let chain = config.credentials_provider().ok_or(Reason::Credentials)?;
-    let identity = Arc::new(Identity::new(chain));
+    let ways = Ways::find(settings, region, &config, profiles.as_ref().ok())?;
+
+    let sts = on(&config, &ways.sts);
+    let identity = match config.credentials_provider() {
+        Some(given) => Identity::new(given),
+        None => Identity::of(Sources::of_environment(&sts, &profiles).await),
+    };
+    let identity = Arc::new(identity);
     let own: Arc<dyn ProvideCredentials> = identity.clone();
     let own = SharedCredentialsProvider::from(own);
-    let config = config.to_builder().credentials_provider(own).build();
+    let sts = sts.into_builder().credentials_provider(own.clone()).build();
 
-    // The general endpoint is that of STS (used for roles); KMS gets its own or its Region's.
-    let mut kms = aws_sdk_kms::config::Builder::from(&config);
-    kms.set_endpoint_url(kms_endpoint.map(str::to_owned));
+    let kms = on(&config, &ways.kms).into_builder().credentials_provider(own).build();
+    let mut kms = aws_sdk_kms::config::Builder::from(&kms);
     if let Some(role) = role {
-        kms = kms.credentials_provider(credentials::assumed(role, &config).await);
+        kms = kms.credentials_provider(credentials::assumed(role, &sts).await);
     }
-    Ok(Made { client: Client::from_conf(kms.build()), at: Instant::now(), identity })
+    let client = Client::from_conf(kms.build());
+    Ok(Made { client, sts, region: region.clone(), at: Instant::now(), identity })
+}
+
+/// The same for this way alone, whatever else the environment says. An endpoint that was named has
+/// no second form for IPv6.
+fn on(config: &SdkConfig, way: &Way) -> SdkConfig {
+    let mut on =
+        config.to_builder().region(Region::new(way.region.clone())).service_config(Nothing);
+    on.set_endpoint_url(way.endpoint.clone());
+    if way.endpoint.is_some() {
+        on.set_use_dual_stack(Some(false));
+    }
+    on.build()
+}
+
+/// No further settings of services.
+#[derive(Debug)]
+struct Nothing;
+
+impl LoadServiceConfig for Nothing {
+    fn load_config(&self, _key: ServiceConfigKey<'_>) -> Option<String> {
+        None
+    }
 }
 
 /// What all clients of this process connect with: TLS and its root certificates, which take about
@@ -94,16 +153,34 @@ pub async fn connect(
 ///
 /// The SDK makes one connector of it for each pair of connect and read timeout that it meets, and
 /// so one for all calls to KMS and STS, however many clients there are.
-fn connections() -> SharedHttpClient {
-    static CONNECTIONS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
+///
+/// # Errors
+/// `endpoint` for a proxy or a certificate bundle that isn't usable; the next call looks again.
+fn connections() -> Result<SharedHttpClient> {
+    static CONNECTIONS: Mutex<Option<SharedHttpClient>> = Mutex::new(None);
+    let mut made = CONNECTIONS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(made) = &*made {
+        return Ok(made.clone());
+    }
+    let (proxy, trust) = (Proxy::from_environment(variable)?, trust::context(variable)?);
+    let through = proxy.clone();
+    let connections = Builder::new().build_with_connector_fn(move |settings, components| {
         // No idle connections: between two calls nobody would look at one, and its TLS buffers
         // would keep the last plain data key in ordinary memory. A closed connection's memory is
         // zeroed as it is freed.
-        let connections = aws_smithy_http_client::Builder::new()
+        let mut connector = Connector::builder()
             .pool_max_idle_per_host(0)
             .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-            .build_https();
-        limited(connections)
+            .tls_context(trust.clone());
+        connector.set_proxy_config(through.as_ref().map(Proxy::config));
+        if let Some(settings) = settings {
+            connector.set_connector_settings(Some(settings.clone()));
+        }
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.build_with_resolver(Resolver)
     });
-    CONNECTIONS.clone()
+    let connections = noted(watched(limited(connections), proxy));
+    Ok(made.insert(connections).clone())
 }

@@ -1,12 +1,15 @@
 //! Where credentials come from, and the longest time that they are used without asking again.
 
 use super::assumed_role::AssumedRole;
+use super::failure;
+use super::progress::Asking;
+use super::sources::{SESSION_NAME, Sources};
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use sha2::{Digest, Sha256};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 /// Lifetime asked for an assumed role's credentials: the least that STS allows, because a trust
@@ -16,11 +19,12 @@ const SESSION: Duration = Duration::from_secs(900);
 /// Longest that our own credentials are used without asking for them anew.
 const OWN: Duration = Duration::from_secs(3600);
 
-/// The server's own identity: the SDK's default chain, and a hash of the credentials that it last
-/// gave.
+/// The server's own identity: where its credentials come from, and a hash of those that it last
+/// had.
 #[derive(Debug)]
 pub struct Identity {
     chain: Capped,
+    sources: Option<Arc<Sources>>,
     last: Mutex<Option<Fingerprint>>,
 }
 
@@ -31,7 +35,21 @@ pub struct Fingerprint([u8; 32]);
 impl Identity {
     /// Nobody has been asked yet.
     pub fn new(chain: SharedCredentialsProvider) -> Self {
-        Self { chain: Capped { provider: chain, longest: OWN }, last: Mutex::new(None) }
+        let chain = Capped { provider: chain, longest: OWN };
+        Self { chain, sources: None, last: Mutex::new(None) }
+    }
+
+    /// Of these sources.
+    pub fn of(sources: Sources) -> Self {
+        let sources = Arc::new(sources);
+        let provider: Arc<dyn ProvideCredentials> = sources.clone();
+        let sources = Some(sources);
+        Self { sources, ..Self::new(SharedCredentialsProvider::from(provider)) }
+    }
+
+    /// Which of the sources gave the last credentials.
+    pub fn provider(&self) -> Option<&'static str> {
+        self.sources.as_ref().and_then(|sources| sources.last())
     }
 
     /// The credentials that it last gave; `None` if it wasn't asked or had none.
@@ -68,13 +86,31 @@ fn fingerprint(credentials: &Credentials) -> Fingerprint {
 pub async fn assumed(role: &AssumedRole, config: &SdkConfig) -> SharedCredentialsProvider {
     let provider = AssumeRoleProvider::builder(role.arn.as_str())
         .external_id(role.external_id.as_str())
-        .session_name("cmk_encrypt")
+        .session_name(SESSION_NAME)
         .session_length(SESSION)
         .configure(config)
         .build()
         .await;
-    let provider = SharedCredentialsProvider::new(provider);
+    let provider = SharedCredentialsProvider::new(Assumed(provider));
     SharedCredentialsProvider::new(Capped { provider, longest: SESSION })
+}
+
+/// Sessions of a tenant's role, and what stands in their way in our own words.
+#[derive(Debug)]
+struct Assumed(AssumeRoleProvider);
+
+impl ProvideCredentials for Assumed {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let asking = Asking::begin(failure::ASSUME_ROLE);
+            let answer = self.0.provide_credentials().await.map_err(failure::of_assumed_role);
+            asking.answered();
+            answer
+        })
+    }
 }
 
 /// A provider of credentials that expire after `longest` at the latest, whatever it says: an answer

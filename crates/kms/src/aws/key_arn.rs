@@ -9,7 +9,10 @@ use super::arn::{is_account, is_region, partition_of};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyArn {
     arn: Box<str>,
+    partition: &'static str,
     region: Box<str>,
+    account: Box<str>,
+    id: Box<str>,
 }
 
 impl KeyArn {
@@ -27,7 +30,13 @@ impl KeyArn {
             && partition == partition_of(region)
             && is_account(account)
             && (is_uuid(id) || is_multi_region_id(id));
-        valid.then(|| Self { arn: arn.into(), region: region.into() })
+        valid.then(|| Self {
+            arn: arn.into(),
+            partition: partition_of(region),
+            region: region.into(),
+            account: account.into(),
+            id: id.into(),
+        })
     }
 
     /// As it was given.
@@ -35,9 +44,47 @@ impl KeyArn {
         &self.arn
     }
 
+    /// Whether both are multi-Region keys with the same material: same id, account and partition,
+    /// whatever the Region.
+    pub fn is_replica_of(&self, other: &Self) -> bool {
+        let rest = |key: &Self| {
+            let (partition, rest) = key.arn.split_once(":kms:")?;
+            let (_region, rest) = rest.split_once(':')?;
+            let (_account, id) = rest.split_once(":key/")?;
+            is_multi_region_id(id).then(|| (partition.to_owned(), rest.to_owned()))
+        };
+        rest(self).is_some_and(|this| rest(other) == Some(this))
+    }
+
     /// Of the key, and so of the endpoint.
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// The one that its Region is in.
+    pub fn partition(&self) -> &'static str {
+        self.partition
+    }
+
+    /// Whose key it is: 12 digits.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// What follows `key/`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it may have replicas in other Regions.
+    pub fn is_multi_region(&self) -> bool {
+        is_multi_region_id(&self.id)
+    }
+
+    /// Whether it stands for a key that its owner has yet to make, and of which only account and
+    /// Region are known: `00000000-0000-0000-0000-000000000000`, which no key has.
+    pub fn is_placeholder(&self) -> bool {
+        self.id.bytes().all(|b| matches!(b, b'0' | b'-'))
     }
 }
 

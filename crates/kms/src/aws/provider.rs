@@ -1,10 +1,11 @@
 //! `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`, with `role_arn` and `external_id`.
 
 use super::assumed_role::{AssumedRole, ExternalId, RoleArn};
-use super::key::AwsKey;
+use super::key::{self, AwsKey};
 use super::key_arn::KeyArn;
+use crate::key_facts::OwnIdentity;
 use crate::options::Options;
-use crate::provider::{Provider, ProviderKey};
+use crate::provider::{Call, Provider, ProviderKey};
 use cmk_error::{Error, Reason, Result};
 use std::sync::Arc;
 
@@ -21,23 +22,40 @@ impl Provider for Aws {
     fn parse_key(
         &self,
         uri: &str,
-        mut options: Options,
+        options: Options,
         session_epoch: i64,
     ) -> Result<Arc<dyn ProviderKey>> {
-        let arn = KeyArn::parse(uri).ok_or_else(|| Error::new(Reason::KeyUri))?;
-        let (role, id) = (options.take_text("role_arn"), options.take_text("external_id"));
-        // First: a misspelt option explains why the other one seems to be missing.
-        options.finish()?;
-        let role = match (role, id) {
-            (Some(arn), Some(id)) => {
-                let (arn, external_id) = (RoleArn::parse(&arn)?, ExternalId::parse(&id)?);
-                Some(AssumedRole { arn, external_id, session_epoch })
-            }
-            (None, None) => None,
-            _ => return Err(Reason::ExternalId.into()),
-        };
+        let (arn, role) = parse(uri, options, session_epoch)?;
         Ok(Arc::new(AwsKey { arn, role }))
     }
+
+    fn own_identity(&self, call: &Call<'_>, region: Option<&str>) -> Result<Option<OwnIdentity>> {
+        key::own_identity(call, region).map(Some)
+    }
+}
+
+/// A key, and the role as which it is used, if not as ourselves.
+///
+/// # Errors
+/// As [`Provider::parse_key`].
+pub fn parse(
+    uri: &str,
+    mut options: Options,
+    session_epoch: i64,
+) -> Result<(KeyArn, Option<AssumedRole>)> {
+    let arn = KeyArn::parse(uri).ok_or_else(|| Error::new(Reason::KeyUri))?;
+    let (role, id) = (options.take_text("role_arn"), options.take_text("external_id"));
+    // First: a misspelt option explains why the other one seems to be missing.
+    options.finish()?;
+    let role = match (role, id) {
+        (Some(arn), Some(id)) => {
+            let (arn, external_id) = (RoleArn::parse(&arn)?, ExternalId::parse(&id)?);
+            Some(AssumedRole { arn, external_id, session_epoch })
+        }
+        (None, None) => None,
+        _ => return Err(Reason::ExternalId.into()),
+    };
+    Ok((arn, role))
 }
 
 #[cfg(test)]

@@ -20,11 +20,13 @@ pub struct AwsSettings {
     /// Clients that a process keeps: one per pair of Region and assumed role, with that role's
     /// session.
     pub max_clients: usize,
+    /// As whom policies of keys are to name us; `None`: as STS says.
+    pub service_principal: Option<String>,
 }
 
 impl AwsSettings {
     /// Whether clients made with the one do what clients made with the other do. How many are kept
-    /// says nothing about a client.
+    /// and how we are called says nothing about a client.
     pub fn connects_as(&self, other: &Self) -> bool {
         let Self {
             kms_endpoint,
@@ -34,6 +36,7 @@ impl AwsSettings {
             operation_timeout,
             max_attempts,
             max_clients: _,
+            service_principal: _,
         } = self;
         *kms_endpoint == other.kms_endpoint
             && *sts_endpoint == other.sts_endpoint

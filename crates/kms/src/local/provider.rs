@@ -3,8 +3,10 @@
 use super::key_file::{self, LocalName};
 use super::wrapped;
 use crate::context::EncryptionContext;
+use crate::key_facts::KeyFacts;
 use crate::options::Options;
 use crate::provider::{Call, Provider, ProviderKey};
+use crate::trace::{self, About, Began, Outcome};
 use cmk_crypto::key::SecretKey;
 use cmk_error::{Error, Reason, Result};
 use std::sync::Arc;
@@ -26,24 +28,47 @@ impl Provider for Local {
         let name = uri.strip_prefix("local:").and_then(LocalName::parse);
         let name = name.ok_or_else(|| Error::new(Reason::KeyUri))?;
         options.finish()?;
-        Ok(Arc::new(LocalKey(name)))
+        Ok(Arc::new(LocalKey { name, uri: uri.into() }))
     }
 }
 
 #[derive(Debug)]
-struct LocalKey(LocalName);
+struct LocalKey {
+    name: LocalName,
+    uri: Box<str>,
+}
 
 impl LocalKey {
     fn read(&self, call: &Call<'_>) -> Result<SecretKey> {
         let directory = call.settings.local.directory.as_deref().ok_or(Reason::LocalKeysOff)?;
-        key_file::read(directory, &self.0)
+        key_file::read(directory, &self.name)
+    }
+
+    /// Does `work`, and leaves a trace of how it went.
+    fn traced<R>(
+        &self,
+        operation: &'static str,
+        context: Option<&EncryptionContext<'_>>,
+        work: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let about = About { key_uri: &self.uri, to_key_uri: None, context };
+        let began = Began::now();
+        let done = work();
+        let outcome = match &done {
+            Ok(_) => Outcome::Success,
+            Err(error) => Outcome::Failure(error.reason),
+        };
+        trace::record(about.entry("local", operation, outcome, began));
+        done
     }
 }
 
 impl ProviderKey for LocalKey {
     fn generate(&self, call: &Call<'_>, context: &EncryptionContext<'_>) -> Result<Vec<u8>> {
-        let key = self.read(call)?;
-        wrapped::wrap(&key, &context.to_canonical_json(), &SecretKey::generate()?)
+        self.traced("generate", Some(context), || {
+            let key = self.read(call)?;
+            wrapped::wrap(&key, &context.to_canonical_json(), &SecretKey::generate()?)
+        })
     }
 
     fn unwrap(
@@ -52,6 +77,27 @@ impl ProviderKey for LocalKey {
         wrapped: &[u8],
         context: &EncryptionContext<'_>,
     ) -> Result<SecretKey> {
-        wrapped::unwrap(&self.read(call)?, &context.to_canonical_json(), wrapped)
+        self.traced("unwrap", Some(context), || {
+            wrapped::unwrap(&self.read(call)?, &context.to_canonical_json(), wrapped)
+        })
+    }
+
+    fn wrap(
+        &self,
+        call: &Call<'_>,
+        dek: &SecretKey,
+        context: &EncryptionContext<'_>,
+    ) -> Result<Vec<u8>> {
+        self.traced("wrap", Some(context), || {
+            wrapped::wrap(&self.read(call)?, &context.to_canonical_json(), dek)
+        })
+    }
+
+    /// A file that is there can be used, and there is no more to it.
+    fn describe(&self, call: &Call<'_>) -> Result<KeyFacts> {
+        self.traced("describe", None, || {
+            self.read(call)?;
+            Ok(KeyFacts { enabled: Some(true), can_wrap: Some(true), ..KeyFacts::default() })
+        })
     }
 }

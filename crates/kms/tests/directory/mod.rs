@@ -50,6 +50,7 @@ pub fn on<R>(directory: Option<PathBuf>, work: impl FnOnce(&Providers<'_>) -> R)
             operation_timeout: Default::default(),
             max_attempts: 1,
             max_clients: 1,
+            service_principal: None,
         },
         local: LocalSettings { directory },
     };

@@ -139,8 +139,8 @@ fn hits_that_were_not_told_yet_take_no_more_room_than_the_tenants_they_are_of() 
         of.cache.get(&name_of(round % 2)).unwrap().keys[0].hits.add(1);
     }
     assert!(lock(&of.cache.totals.unflushed).len() <= 2);
-    let mut hits = of.cache.take_unflushed_hits();
-    hits.sort_unstable_by_key(|(tag, _)| tag.0);
-    let told: u64 = hits.iter().map(|(_, hits)| hits).sum();
-    assert_eq!((told, hits[0].0), (2000, Tag::new(0, 1)));
+    let mut uses = of.cache.take_unflushed_uses();
+    uses.sort_unstable_by_key(|(tag, _)| tag.0);
+    let told: u64 = uses.iter().map(|(_, uses)| uses.hits).sum();
+    assert_eq!((told, uses[0].0), (2000, Tag::new(0, 1)));
 }

@@ -1,7 +1,7 @@
 //! What is known of one tenant, and what a newer snapshot of the registry leaves of it.
 
 use super::*;
-use crate::tenant::{Grant, Role};
+use crate::tenant::{Grant, Right, Role};
 use cmk_error::Reason;
 
 fn failure(dek_id: Option<DekId>, reason: Reason) -> Failure {
@@ -107,12 +107,15 @@ fn grants_of_many_roles_are_remembered_and_of_too_many_not_all() {
     let of = acme();
     of.change("acme", |entry| {
         for role in 0..64 {
-            entry.put_grant(Role(role), Grant { encrypt: true, decrypt: role % 2 == 0 });
+            entry.put_grant(
+                Role(role),
+                Grant { encrypt: Right::Always, decrypt: Right::of(role % 2 == 0, false) },
+            );
         }
         let known = |role| entry.grant(Role(role)).map(|grant| grant.decrypt);
         assert_eq!(
             [known(0), known(1), known(63), known(64)],
-            [Some(true), Some(false), Some(false), None]
+            [Some(Right::Always), Some(Right::Never), Some(Right::Never), None]
         );
         for role in 64..1000 {
             entry.put_grant(Role(role), Grant::default());
@@ -136,19 +139,20 @@ fn who_decided_by_an_older_snapshot_changes_nothing() {
 #[test]
 fn hits_are_told_once_and_those_of_a_dropped_data_key_are_not_lost() {
     let of = acme();
-    assert_eq!(of.cache.take_unflushed_hits(), [], "nothing was used");
+    assert_eq!(of.cache.take_unflushed_uses(), [], "nothing was used");
+    let hits = |hits| Uses { hits, ..Uses::default() };
     let hit = |number, hits| {
         of.cache.get("acme").unwrap().value().key(dek_id(number)).unwrap().hits.add(hits);
     };
     hit(1, 3);
-    assert_eq!(of.cache.take_unflushed_hits(), [(Tag::new(1, 1), 3)]);
+    assert_eq!(of.cache.take_unflushed_uses(), [(Tag::new(1, 1), hits(3))]);
     hit(1, 2);
     hit(2, 5);
     of.cache.remove_tenant("acme");
-    let mut hits = of.cache.take_unflushed_hits();
-    hits.sort_unstable_by_key(|(tag, _)| tag.0);
-    assert_eq!(hits, [(Tag::new(1, 1), 2), (Tag::new(2, 1), 5)]);
-    assert_eq!(of.cache.take_unflushed_hits(), []);
+    let mut uses = of.cache.take_unflushed_uses();
+    uses.sort_unstable_by_key(|(tag, _)| tag.0);
+    assert_eq!(uses, [(Tag::new(1, 1), hits(2)), (Tag::new(2, 1), hits(5))]);
+    assert_eq!(of.cache.take_unflushed_uses(), []);
 }
 
 #[test]

@@ -88,11 +88,12 @@ fn data_keys_in_use_are_those_that_were_used_after_their_unwrap() {
         all
     };
     assert!(in_use(&mut memory, 0..8).is_empty());
-    let used: Vec<_> = [1, 4, 6].map(|id| (memory.shared().find(&of(id).id).unwrap().0, 2)).into();
-    memory.shared().add_hits(&used, at(104).instant);
+    let used: Vec<_> =
+        [1, 4, 6].map(|id| (memory.shared().find(&of(id).id).unwrap().0, hits(2))).into();
+    memory.shared().add_uses(&used, at(104).instant);
     // Tenant 4 was unwrapped at 104, tenant 6 later.
     assert_eq!(in_use(&mut memory, 0..8), [(of(1).id, at(101).instant)]);
-    memory.shared().add_hits(&used, at(107).instant);
+    memory.shared().add_uses(&used, at(107).instant);
     let all = [1, 4, 6].map(|id| (of(id).id, at(100 + u64::from(id)).instant));
     assert_eq!(in_use(&mut memory, 0..100), all);
     let part = [1, 4, 6].into_iter().filter(|id| (2..6).contains(&memory.place(*id)));
@@ -110,7 +111,7 @@ fn of_several_data_keys_of_a_tenant_the_oldest_counts() {
     // By its own call, which renews nothing: it is past the TTL of nobody.
     memory.put_version(&of, 2, at(100));
     let tag = memory.shared().find(&of.id).unwrap().0;
-    memory.shared().add_hits(&[(tag, 1)], at(150).instant);
+    memory.shared().add_uses(&[(tag, hits(1))], at(150).instant);
     assert_eq!(memory.shared().in_use(0..8), [(of.id, at(100).instant)]);
 }
 

@@ -1,5 +1,6 @@
 //! What is known of a tenant's key, and of which tenant.
 
+use super::super::record::{Warning, Warnings};
 use super::*;
 
 #[test]
@@ -32,7 +33,7 @@ fn the_least_recently_used_record_makes_room_and_its_hits_go_nowhere() {
     let (stale, _) = memory.shared().find(&subject(2, 0).id).unwrap();
     memory.put(&subject(3, 0), at(102));
     memory.put(&subject(4, 0), at(103));
-    memory.shared().add_hits(&[(stale, 7), (Tag::new(99, 0), 1)], 0);
+    memory.shared().add_uses(&[(stale, hits(7)), (Tag::new(99, 0), hits(1))], 0);
     assert!(memory.records.iter().all(|record| record.stats.hits == 0));
 }
 
@@ -117,4 +118,63 @@ fn names_are_salted() {
     counters.draw_salt();
     assert_eq!(drawn, counters.salt().0, "a salt is drawn once");
     assert_ne!(drawn, SharedCounters::new().salt().0);
+}
+
+#[test]
+fn what_tenants_cost_is_counted_on_though_their_records_and_counters_go() {
+    let mut memory = Memory::new(2, 4);
+    let total = |memory: &mut Memory| {
+        let shared = memory.shared();
+        let mut totals = shared.totals(0..2);
+        totals.add(&shared.counters.past());
+        totals.0[2]
+    };
+    for id in 1..=5 {
+        memory.put(&subject(id, 0), at(100 + u64::from(id)));
+        assert_eq!(total(&mut memory), u64::from(id));
+    }
+    let database = subject(5, 0).database;
+    memory.shared().reset_stats(0..2, database);
+    assert_eq!(memory.shared().totals(0..2).0, [0; 6]);
+    assert_eq!(total(&mut memory), 5);
+}
+
+#[test]
+fn warnings_are_of_one_key_and_those_that_cannot_be_seen_are_none() {
+    let mut memory = Memory::new(2, 4);
+    let of = subject(1, 0);
+    memory.put(&of, at(100));
+    let seen = |memory: &mut Memory| {
+        let warnings = memory.shared().find(&of.id).unwrap().1.warnings;
+        warnings.all().map(|all| all.map(Warning::name).collect::<Vec<_>>())
+    };
+    assert_eq!(seen(&mut memory), None);
+    let given = [Warning::RotationOff, Warning::DeletionScheduled];
+    memory.shared().put_warnings(&of, Warnings::seen(given));
+    assert_eq!(seen(&mut memory).unwrap(), ["deletion_scheduled", "rotation_off"]);
+    memory.shared().put_warnings(&of, Warnings::seen([]));
+    assert_eq!(seen(&mut memory), Some(vec![]));
+    let moved = Subject { customer_key: of.customer_key + 1, ..of };
+    memory.shared().put_warnings(&moved, Warnings::HIDDEN);
+    assert_eq!(seen(&mut memory), Some(vec![]), "said of another key");
+    memory.put(&moved, at(101));
+    assert_eq!(seen(&mut memory), None, "known of the old key");
+}
+
+#[test]
+fn another_tenant_of_the_same_name_begins_to_count_sealed_values_anew() {
+    let mut memory = Memory::new(2, 4);
+    let (before, after) = (subject(1, 7), subject(1, 8));
+    let sealed = |version| Sealed { values: 5, version };
+    for (of, version, taken) in [(before, 9, 9), (before, 1, 0), (after, 1, 1)] {
+        memory.shared().count_look(&of, false, at(100).instant);
+        let (tag, _) = memory.shared().find(&of.id).unwrap();
+        let uses = Uses { hits: 0, sealed: sealed(version) };
+        memory.shared().add_uses(&[(tag, uses)], at(101).instant);
+        let database = memory.record(&of).database;
+        let found = memory.shared().take_sealed(0..8, database);
+        let expected = if taken == 0 { vec![] } else { vec![(of.id, sealed(taken))] };
+        assert_eq!(found, expected);
+        assert_eq!(memory.record(&of).used_at, 0, "what is sealed without a hit is no use");
+    }
 }

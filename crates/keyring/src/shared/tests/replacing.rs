@@ -128,7 +128,7 @@ fn another_customer_key_is_one_of_which_nothing_is_known() {
     memory.put(&subject(1, 8), at(102));
     memory.put(&subject(2, 0), at(102));
     let tag = memory.shared().find(&old.id).unwrap().0;
-    memory.shared().add_hits(&[(tag, 3)], at(103).instant);
+    memory.shared().add_uses(&[(tag, hits(3))], at(103).instant);
     memory.shared().remember_copy(&old, at(500).instant);
     memory.fail(&subject(1, 9), 1, 104, Reason::KeyDisabled);
     assert!(matches!(memory.begin(&subject(1, 9), 1, at(104)), Step::Refuse(..)));

@@ -41,17 +41,17 @@ fn a_refresh_takes_a_younger_copy_only() {
     memory.put(&OF, at(100));
     let mut refresh = |unwrapped_at, seconds| {
         let (now, print) = (at(seconds), fingerprint(&OF));
-        memory.shared().begin_refresh(&OF, &print, unwrapped_at, 2, now, &RULES)
+        memory.shared().begin_renewal(&OF, &print, unwrapped_at, 2, now, &RULES, SECOND)
     };
     let unwrapped_at = at(100).instant;
-    assert!(matches!(refresh(unwrapped_at - 1, 200), Some(Step::Take(_))));
-    let Some(Step::Ask(permit)) = refresh(unwrapped_at, 200) else { panic!("it is as old") };
-    assert!(refresh(unwrapped_at, 200).is_none(), "somebody is asking");
+    assert!(matches!(refresh(unwrapped_at - 1, 200), Renewal::Take(_)));
+    let Renewal::Ask(permit, _) = refresh(unwrapped_at, 200) else { panic!("it is as old") };
+    assert!(matches!(refresh(unwrapped_at, 200), Renewal::Later), "somebody is asking");
     memory.shared().abandon(&permit, 0);
     memory.fail(&subject(1, 1), 1, 201, Reason::KmsTimeout);
     let (of, now) = (subject(1, 1), at(201));
-    let step = memory.shared().begin_refresh(&of, &fingerprint(&of), 0, 2, now, &RULES);
-    assert!(step.is_none(), "an outage is remembered");
+    let step = memory.shared().begin_renewal(&of, &fingerprint(&of), 0, 2, now, &RULES, SECOND);
+    assert!(matches!(step, Renewal::Later), "an outage is remembered");
 }
 
 #[test]

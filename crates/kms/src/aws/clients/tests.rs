@@ -51,8 +51,8 @@ fn as_somebody() -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::latest()).credentials_provider(own)
 }
 
-fn fake() -> ConfigLoader {
-    as_somebody().http_client(http_client_fn(|_, _| SharedHttpConnector::new(Fake)))
+fn fake() -> Result<ConfigLoader> {
+    Ok(as_somebody().http_client(http_client_fn(|_, _| SharedHttpConnector::new(Fake))))
 }
 
 fn settings(max_clients: usize) -> AwsSettings {
@@ -64,6 +64,7 @@ fn settings(max_clients: usize) -> AwsSettings {
         operation_timeout: Duration::from_secs(5),
         max_attempts: 1,
         max_clients,
+        service_principal: None,
     }
 }
 
@@ -86,8 +87,8 @@ fn sessions(clients: &Clients, settings: &AwsSettings, roles: &[AssumedRole]) ->
 
 fn ask(clients: &Clients, settings: &AwsSettings, role: Option<&AssumedRole>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(clients.call(settings, "eu-central-1", role, async |client| {
-        let answer = client.describe_key().key_id("key").send().await;
+    runtime.block_on(clients.call(settings, "eu-central-1", role, async |made| {
+        let answer = made.client.describe_key().key_id("key").send().await;
         answer.map(|_| ()).map_err(|error| classify(&error))
     }))
 }
@@ -131,7 +132,7 @@ fn settings_make_new_clients_and_their_number_does_not() {
 static CONNECTORS: AtomicU32 = AtomicU32::new(0);
 
 /// As [`loader`], but counts the connectors that are made.
-fn counting() -> ConfigLoader {
+fn counting() -> Result<ConfigLoader> {
     static CONNECTIONS: LazyLock<aws_smithy_runtime_api::client::http::SharedHttpClient> =
         LazyLock::new(|| {
             limited(Builder::new().build_with_connector_fn(|settings, _| {
@@ -144,7 +145,7 @@ fn counting() -> ConfigLoader {
                 }
             }))
         });
-    as_somebody().http_client(CONNECTIONS.clone())
+    Ok(as_somebody().http_client(CONNECTIONS.clone()))
 }
 
 /// A connector has the TLS configuration and all root certificates of the system: 8 MB.
@@ -153,7 +154,8 @@ fn all_clients_share_one_connector() {
     let (clients, settings) = (Clients::new(counting), settings(256));
     for number in 0..5 {
         let refused = ask(&clients, &settings, Some(&role(number))).unwrap_err();
-        assert_eq!(refused.info(), None, "nobody listens there");
+        let told = "cause=assume_role layer=refused region=eu-central-1";
+        assert_eq!(refused.info(), Some(told), "nobody listens there");
     }
     ask(&clients, &settings, None).unwrap_err();
     assert_eq!(CONNECTORS.load(Relaxed), 1);
