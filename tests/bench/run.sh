@@ -20,6 +20,9 @@ grep -m 1 'model name' /proc/cpuinfo || true
 "$("$PG_CONFIG" --bindir)/psql" -X -h "$server/socket" -U postgres -d postgres \
     -v rows="${ROWS:-1000000}" -v runs="${RUNS:-9}" -f tests/bench/bench.sql
 "$VENV/bin/python" tests/bench/calls.py
+"$VENV/bin/python" tests/bench/audit.py
+"$VENV/bin/python" tests/bench/tenants.py
 "$VENV/bin/python" tests/bench/columns.py
 "$VENV/bin/python" tests/bench/search.py
+"$VENV/bin/python" tests/bench/reencrypt.py
 "$VENV/bin/python" tests/bench/drills.py

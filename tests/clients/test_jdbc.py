@@ -6,7 +6,7 @@ import pytest
 
 import look_ups
 from tcp import Port
-from twins import STATEMENTS, twins  # noqa: F401 (fixture)
+from twins import STATEMENTS, assert_stored_as_shown, twins  # noqa: F401 (fixture)
 
 STATEMENT_MODES = ["simple", "extended", "prepared", "unspecified", "cursor"]
 
@@ -65,3 +65,8 @@ def test_what_was_prepared_before_the_protection_is_prepared_again(shop, wire_ty
     told = shop.across(wire_type)
     for when in ("before", "after", "again"):
         assert (told[f"note {when}"], told[f"ssn {when}"]) == ([["pays in cash"]], [["536-90-4399"]]), when
+
+
+@pytest.mark.parametrize("mode", STATEMENT_MODES)
+def test_a_parameter_that_looks_like_bytes_is_stored_as_text(shop, mode):
+    assert_stored_as_shown(shop.calls(mode))

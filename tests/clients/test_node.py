@@ -5,7 +5,7 @@ import os
 import pytest
 
 import look_ups
-from twins import HERE, STATEMENTS, twins  # noqa: F401 (fixture)
+from twins import HERE, STATEMENTS, assert_stored_as_shown, twins  # noqa: F401 (fixture)
 
 
 @pytest.fixture
@@ -63,3 +63,8 @@ def test_with_wire_type_text_what_was_prepared_goes_on(shop):
     told = shop.across(wire_type="text")
     for when in ("before", "after", "again"):
         assert (told[f"note {when}"], told[f"ssn {when}"]) == ([["pays in cash"]], [["536-90-4399"]]), when
+
+
+@pytest.mark.parametrize("mode", ["simple", "extended", "prepared"])
+def test_a_parameter_that_looks_like_bytes_is_stored_as_text(shop, mode):
+    assert_stored_as_shown(shop.calls(mode))

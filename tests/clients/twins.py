@@ -34,6 +34,7 @@ SCHEMA = """
         ('globex', 3, '078-05-1120', repeat('long ', 2000));
 """
 STATEMENTS = HERE / "statements.tsv"
+CALLS = HERE / "calls.tsv"
 
 
 class Database:
@@ -148,6 +149,11 @@ class Twins:
         """What a step prints where the columns are, or will be, protected."""
         return self.protected.run([*self.command, step], **self.environment)
 
+    def calls(self, step):
+        """What a step prints of calls of our functions, where nothing is protected."""
+        self.protected.prepare()
+        return self.protected.run([*self.command[:-1], CALLS, step], **self.environment)
+
     def across(self, wire_type=None):
         """What step "across" prints, in whose middle the columns are protected."""
         self.protected.prepare(wire_type)
@@ -167,6 +173,14 @@ class Twins:
         """Protects the columns in one of the databases. The other one never has the extension."""
         self.protected.prepare(wire_type)
         self.protected.protect(**how)
+
+
+def assert_stored_as_shown(told):
+    """Of the calls, that text is what it shows, whatever it looks like, and bytes are said to be bytes."""
+    assert told == {
+        **dict.fromkeys(("parameter", "tenant and value", "nested", "with aad", "literal"), [["\\x41"]]),
+        "not hexadecimal": [["\\xłódź \\ '"]], "bytes": [["A"]],
+    }  # fmt: skip
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ class Vectors:
         self.suite = suite
         self.dek = derived("dek 1", 32)
         # Not a multiple of 3 bytes with its header and checksum: its armor has spare bits.
-        self.base = self.seal("base", ACME, LABEL, bytes(range(65 + (suite == c.SUITE_4))))
+        self.of_base = bytes(range(65 + (suite == c.SUITE_4)))
+        self.base = self.seal("base", ACME, LABEL, self.of_base)
         self.header_len = c.HEADER_LEN[suite]
 
     def nonce(self, name: str) -> bytes:
@@ -107,6 +108,7 @@ class Vectors:
             self.valid("label_is_the_tenant", ACME, ACME, b"value"),
             self.valid("plaintext_1025_bytes", ACME, LABEL, derived("plaintext", 1025)),
             self.valid("plaintext_an_armor", ACME, LABEL, c.armor(self.base).encode()),
+            self.valid("base", ACME, LABEL, self.of_base),
         ]
 
     def invalid(

@@ -22,6 +22,7 @@ NOBODY, ANYBODY = set(), set(ROLES)
 APPLICATION_FUNCTIONS = {
     "cmk_encrypt":          "volatile restricted caller",
     "cmk_encrypt_text":     "volatile restricted caller",
+    "cmk_encrypt_nested":   "volatile restricted caller",
     "cmk_decrypt":          "stable restricted caller",
     "cmk_decrypt_text":     "stable restricted caller",
     "cmk_try_decrypt":      "stable restricted caller",
@@ -51,6 +52,9 @@ TYPE_FUNCTIONS = {
     # Casts: to the type that is protected, which opens the value, and from it, which takes no key
     "{kind}":              "stable restricted caller strict",
     "varchar":             "stable restricted caller strict",
+    "bpchar":              "stable restricted caller strict",
+    "name":                "stable restricted caller strict pinned",
+    "cmk_text":            "immutable safe caller strict",
     "json":                "stable restricted caller strict",
     "cmk_bytea":           "immutable safe caller strict",
     "cmk_jsonb":           "immutable safe caller strict",
@@ -79,9 +83,17 @@ FUNCTIONS = {
     "register_tenant":      (NOBODY,  "volatile unsafe owner"),
     "alter_tenant_options": (NOBODY,  "volatile unsafe owner"),
     "activate_tenant":      (NOBODY,  "volatile unsafe owner"),
+    "verify_tenant":        (NOBODY,  "volatile unsafe owner"),
     "rotate_tenant":        (NOBODY,  "volatile unsafe owner"),
+    "alter_tenant_rotation": (NOBODY, "volatile unsafe owner"),
+    "rewrap_tenant":        (NOBODY,  "volatile unsafe owner"),
+    "confirm_rewrap":       (NOBODY,  "volatile unsafe owner"),
+    "cancel_rewrap":        (NOBODY,  "volatile unsafe owner"),
+    "retire_keys":          (NOBODY,  "volatile unsafe owner"),
     "suspend_tenant":       (NOBODY,  "volatile unsafe owner"),
     "resume_tenant":        (NOBODY,  "volatile unsafe owner"),
+    "shred_tenant":         (NOBODY,  "volatile unsafe owner"),
+    "remove_tenant":        (NOBODY,  "volatile unsafe owner"),
     "evict":                (NOBODY,  "volatile unsafe owner"),
     "evict_all":            (NOBODY,  "volatile unsafe owner strict"),
     "grant_access":         (NOBODY,  "volatile unsafe owner"),
@@ -90,6 +102,11 @@ FUNCTIONS = {
     "rotate_index_key":      (NOBODY, "volatile unsafe owner"),
     "finish_index_rotation": (NOBODY, "volatile unsafe owner"),
     "cancel_index_rotation": (NOBODY, "volatile unsafe owner"),
+    # For owners of keys, who get it from an administrator
+    "key_policy":           (NOBODY,  "volatile unsafe owner"),
+    "service_policy":       (NOBODY,  "stable unsafe owner"),
+    "onboarding":           (NOBODY,  "volatile unsafe owner"),
+    "identity":             (NOBODY,  "volatile unsafe owner"),
     # As the caller, who has to be a superuser whatever was granted to them: test_copied_database.py.
     "adopt_registry":       (NOBODY,  "volatile unsafe caller strict pinned"),
     # What is known
@@ -98,9 +115,11 @@ FUNCTIONS = {
     "envelope_header":      (NOBODY,  "immutable restricted caller strict"),
     "revocation_bound":     (MONITOR, "volatile unsafe owner"),
     "key_copies":           (NOBODY,  "volatile restricted caller"),
-    "key_status":           (MONITOR, "volatile restricted caller strict"),
-    "backend_cache":        (MONITOR, "volatile restricted caller strict"),
-    "backend_cache_stats":  (MONITOR, "volatile restricted caller strict"),
+    # Behind views: no row for whoever can't name the word in cmk.home, see test_status_dark.py
+    "key_status":           (ANYBODY, "volatile restricted caller strict"),
+    "server_facts":         (ANYBODY, "volatile restricted caller strict"),
+    "backend_cache":        (ANYBODY, "volatile restricted caller strict"),
+    "backend_cache_stats":  (ANYBODY, "volatile restricted caller strict"),
     "reset_stats":          (NOBODY,  "volatile restricted caller strict"),
     "warm":                 (NOBODY,  "volatile restricted caller"),
     # Of the type: for whoever dumps cmk.access
@@ -120,6 +139,8 @@ FUNCTIONS = {
     "unprotect_column":     (ANYBODY, "volatile unsafe caller pinned"),
     "seal_table":           (ANYBODY, "volatile unsafe caller"),
     "seal_batch":           (ANYBODY, "volatile unsafe caller"),
+    "reencrypt":            (ANYBODY, "volatile unsafe caller"),
+    "data_key_usage":       (ANYBODY, "stable unsafe caller pinned"),
     # What is known of them
     "unsealed_rows":        (ANYBODY, "stable unsafe caller pinned"),
     "protections":          (ANYBODY, "stable restricted caller strict pinned"),
@@ -148,7 +169,12 @@ FUNCTIONS = {
     "needs_sealing":        (ANYBODY, "stable restricted caller"),
     "reseal":               (ANYBODY, "volatile restricted caller"),
     "sealed_for":           (ANYBODY, "stable restricted caller strict"),
+    "is_envelope":          (ANYBODY, "stable restricted caller strict"),
     "index_key_counts":     (ANYBODY, "stable unsafe owner"),
+    # The audit trail
+    "verify_audit":         (NOBODY,  "stable unsafe owner"),
+    "audit_report":         (NOBODY,  "stable unsafe owner"),
+    "match_cloudtrail":     (NOBODY,  "stable unsafe owner"),
     # For functions in PL/pgSQL: an error of ours
     "raise":                (ANYBODY, "volatile restricted caller"),
 }
@@ -157,33 +183,64 @@ FUNCTIONS = {
 # far as with the statements that are in them. See NEEDS_TABLE.
 INTERNAL_FUNCTIONS = {
     "volatile unsafe caller strict pinned": {
-        "change_column", "clear_grants", "drop_plain_indexes", "go_on_rotating", "has_pending", "make_indexes",
+        "expression_obstacle",
+        "change_column", "clear_grants", "drop_plain_indexes", "go_on_rotating", "has_pending", "is_own_change", "make_indexes",
         "note_files", "row_expression", "tell_failures", "tell_missing_indexes", "tell_of_few_values",
-        "tell_of_triggers", "tell_remnants", "validate_sealed", "wait_for_writers",
+        "has_outdated_values", "outdated_values", "sealed_values", "tell_of_triggers", "tell_remnants", "validate_sealed", "wait_for_writers",
     },
+    # Of a run of cmk.reencrypt(): read the caller's expression, in the caller's search_path.
+    "volatile unsafe caller": {
+        "count_outdated", "reencrypt_all", "reencrypt_batch", "reencrypt_each", "reencrypt_find", "reencrypt_possible",
+        "tell_dry_run",
+    },
+    "volatile unsafe caller strict": {"reencrypt_begin", "reencrypt_end"},
+    "stable unsafe caller strict": {"aad_obstacle"},
+    # Writes for whoever holds the lock that only the table's owner gets.
+    "volatile unsafe owner": {"audit_column", "reencrypt_note"},
+    "volatile safe caller pinned": {"reencrypt_locks"},
+    "volatile safe caller strict pinned": {"has_values_elsewhere"},
+    "volatile restricted caller strict": {"waited_for_processor"},
+    # With grants, or of headers
+    "volatile restricted caller": {"renewed", "renewal_problem"},
+    # Of the planner
+    "stable safe caller": {"at_execution"},
+    "volatile safe caller strict": {"defer"},
+    "stable restricted caller strict": {"data_key_facts", "is_outdated", "tenant_of"},
+    "immutable safe caller strict": {"data_key_id"},
     "volatile unsafe caller pinned": {
-        "change_column_politely", "clean_defaults", "make_index_keys", "make_seal_triggers", "protect_obstacles",
+        "leave_code_aside", "may_replicate", "tell_reencrypted",
+        "audit", "refuse_pause", "change_column_politely", "clean_defaults", "make_index_keys", "make_seal_triggers", "protect_obstacles",
         "protection_sentence", "refuse", "run_as", "seal_by_tenant", "tell_of_indexes", "tell_of_protection",
         "tenant_obstacles", "try_tenants", "write_notes",
     },
     "stable unsafe caller strict pinned": {
-        "column_problems", "columns_to_seal", "has_tokens", "seal_obstacles", "unique_token_indexes",
+        "column_problems", "columns_to_seal", "has_tokens", "label_obstacle", "seal_obstacles", "unique_token_indexes",
     },
     "stable unsafe caller pinned": {
-        "dump_keys", "lone_unique_indexes", "options_obstacle", "refuse_null", "refuse_unprotected", "seal_statements",
+        "dump_keys", "reencrypt_obstacles", "reencrypt_targets", "retirement_obstacles", "lone_unique_indexes", "options_obstacle", "refuse_null", "refuse_unprotected", "seal_statements",
     },
     "stable safe caller strict pinned": {
-        "column_indexes", "column_obstacles", "column_uses", "common_obstacles", "files_of_column", "index_key",
+        "row_key", "sees_reencryption", "is_in_foreign_key",
+        "column_indexes", "column_obstacles", "column_uses", "common_obstacles", "files_of_column", "index_columns", "index_key",
         "is_protected_type", "keeps_file", "may_rotate", "plain_default", "protecting_type", "protection_note", "row_type_holders", "seal_conditions", "seal_trigger",
         "table_tree", "twin_statement", "unused_constraint_name", "view_grants", "view_obstacles", "view_script",
         "views_of_column", "wanted_indexes",
     },
-    "stable restricted caller strict pinned": {"checks_of_column", "default_label", "is_protected"},
+    "stable restricted caller strict pinned": {
+        "checks_of_column", "default_label", "is_protected", "label_in_trigger", "missing_uniques",
+    },
     "stable safe caller pinned": {
+        "envelope_columns", "not_skipped",
         "former_type", "new_options", "pending_condition", "protection_comment", "sealing_expression",
         "search_obstacles", "search_options", "token_index",
     },
-    "immutable safe caller pinned": {"concerns_tenant", "tolerated_uses"},
+    "immutable safe caller pinned": {"concerns_row", "concerns_tenant", "failures_kept", "is_note", "tolerated_uses"},
+}
+
+# Have settings of their own, and yet the caller's search_path: they run SQL that the caller wrote.
+UNPINNED = {
+    "aad_obstacle", "count_outdated", "reencrypt_all", "reencrypt_each", "reencrypt_find", "reencrypt_possible",
+    "tell_dry_run",
 }
 
 # Overloads that run otherwise than their name says.
@@ -195,25 +252,27 @@ OVERLOADS = {
 # Who may call it needs a grant for the tenants as well, a superuser too.
 NEEDS_GRANT = {
     "warm", "seal_value", "try_text", "unprotect_column", "try_tenants", "equal", "equal_any", "equal_columns", "probe",
-    "probes", "probes_any", "reseal",
+    "probes", "probes_any", "reseal", "renewed",
 }
 # Who may call it needs to own the table as well, or to be a superuser; what others get, who may only read and write.
 NEEDS_TABLE = {
     "protect_column": "not_protectable", "unprotect_column": "not_protectable", "seal_table": "not_protectable",
-    "seal_batch": "not_owner", "change_column": "not_protectable", "change_column_politely": "not_protectable",
+    "seal_batch": "not_owner", "reencrypt": "not_reencryptable", "reencrypt_begin": "not_owner", "change_column": "not_protectable", "change_column_politely": "not_protectable",
     "make_seal_triggers": "denied", "note_files": "denied", "write_notes": "denied", "validate_sealed": "denied",
     "run_as": "denied",
     # The registry's tables, that is.
     "dump_keys": "denied",
+    # Nor is it for the owner of any table.
+    "audit": "denied", "outdated_values": "denied", "has_outdated_values": "denied",
 }
 # Which of TYPE_FUNCTIONS need a grant to open the values.
 OPENS = {
-    "{kind}", "varchar", "json", "cmk_{kind}_eq", "cmk_{kind}_ne", "cmk_{kind}_lt", "cmk_{kind}_le", "cmk_{kind}_gt",
+    "{kind}", "varchar", "bpchar", "name", "json", "cmk_{kind}_eq", "cmk_{kind}_ne", "cmk_{kind}_lt", "cmk_{kind}_le", "cmk_{kind}_gt",
     "cmk_{kind}_ge", "cmk_{kind}_cmp", "cmk_{kind}_hash", "cmk_bytea_concat", "cmk_jsonb_concat",
 }
-# Not called: by superusers' event triggers only, or by no SQL that a role could write, as what takes one of these
+# Not called: by superusers' event triggers only, by whoever holds a lock (test_reencrypt.py), or by no SQL that a role could write, as what takes one of these
 # types. The privilege is looked up.
-NOT_CALLED = {"drop_guard"}
+NOT_CALLED = {"drop_guard", "reencrypt_note"}
 NOT_WRITTEN = {"internal", "pg_node_tree"}
 # Called by making a trigger of it.
 TRIGGER_FUNCTIONS = {"registry_guard", "registry_changed", "seal"}
@@ -224,15 +283,23 @@ TABLES = {
     "data_key":  READER,
     "access":    READER,
     "home":      READER,
+    "data_key_use": READER | MONITOR,
     "key_event": READER | MONITOR,
+    "audit_event": READER,
+    "audit_chain": READER,
+    "reencrypt_job": READER,
+    "reencrypt_failure": READER,
 }
-# A view's functions ask for the caller's rights, so pg_read_all_data is not enough for those with functions.
 VIEWS = {
     "tenants":           READER | MONITOR,
-    "status":            MONITOR,
-    "cache":             MONITOR,
-    "cache_stats":       MONITOR,
+    "status":            READER | MONITOR,
+    "server":            READER | MONITOR,
+    "cache":             READER | MONITOR,
+    "cache_stats":       READER | MONITOR,
     "protected_columns": ANYBODY,
+    # Rows of tables that they own only: test_reencrypt.py.
+    "reencrypt_progress": ANYBODY,
+    "reencrypt_failures": ANYBODY,
 }
 
 # What becomes of a change of a table: pg_write_all_data gets as far as the guard. {column} is the first one.
@@ -255,8 +322,8 @@ WRITES = {
 }
 # What a superuser must not do by the way either.
 GUARDED = {
-    ("UPDATE {table} SET {column} = DEFAULT", "tenant"): "keys_would_be_lost",
-    ("UPDATE {table} SET {column} = DEFAULT", "data_key"): "keys_would_be_lost",
+    ("UPDATE {table} SET {column} = DEFAULT", "tenant"): "tenant_name_fixed",
+    ("UPDATE {table} SET {column} = DEFAULT", "data_key"): "tenant_name_fixed",
     ("UPDATE {table} SET {column} = DEFAULT", "home"): "registry_write",
     ("DELETE FROM {table}", "tenant"): "keys_would_be_lost",
     ("DELETE FROM {table}", "data_key"): "keys_would_be_lost",
@@ -265,6 +332,8 @@ GUARDED = {
     ("TRUNCATE {table}", "data_key"): "keys_would_be_lost",
     ("TRUNCATE {table}", "access"): "registry_write",
     ("TRUNCATE {table}", "home"): "registry_write",
+    **{(change, table): "audit_trail" for table in ("audit_event", "audit_chain")
+       for change in ("UPDATE {table} SET {column} = DEFAULT", "DELETE FROM {table}", "TRUNCATE {table}")},
 }
 
 TYPES = {
@@ -272,7 +341,7 @@ TYPES = {
     "pg_catalog.cmk_text": ANYBODY, "pg_catalog.cmk_bytea": ANYBODY, "pg_catalog.cmk_jsonb": ANYBODY,
 }
 # Used by whoever gets into the schema: pg_dump warns of row types whose privileges an extension has set.
-ROW_TYPES = [*(f"cmk.{name}" for name in (*TABLES, *VIEWS)), "cmk_internal.column_change"]
+ROW_TYPES = [*(f"cmk.{name}" for name in (*TABLES, *VIEWS)), "cmk_internal.column_change", "cmk_internal.reencrypt_target"]
 CASTS = {
     ("cmk.grantee", "pg_catalog.oid"): READER, ("cmk.grantee", "pg_catalog.regrole"): READER,
     # Open the value, with a grant: to what is protected, and to text
@@ -280,7 +349,10 @@ CASTS = {
     ("pg_catalog.cmk_bytea", "pg_catalog.bytea"): ANYBODY, ("pg_catalog.cmk_bytea", "pg_catalog.text"): ANYBODY,
     ("pg_catalog.cmk_jsonb", "pg_catalog.jsonb"): ANYBODY, ("pg_catalog.cmk_jsonb", "pg_catalog.json"): ANYBODY,
     ("pg_catalog.cmk_jsonb", "pg_catalog.text"): ANYBODY,
+    ("pg_catalog.cmk_text", "character"): ANYBODY, ("pg_catalog.cmk_text", "pg_catalog.name"): ANYBODY,
+    ("pg_catalog.cmk_bytea", "character varying"): ANYBODY, ("pg_catalog.cmk_jsonb", "character varying"): ANYBODY,
     # Take no key: from it
+    ("character", "pg_catalog.cmk_text"): ANYBODY,
     ("pg_catalog.text", "pg_catalog.cmk_text"): ANYBODY, ("character varying", "pg_catalog.cmk_text"): ANYBODY,
     ("pg_catalog.bytea", "pg_catalog.cmk_bytea"): ANYBODY,
     ("pg_catalog.jsonb", "pg_catalog.cmk_jsonb"): ANYBODY, ("pg_catalog.json", "pg_catalog.cmk_jsonb"): ANYBODY,

@@ -53,7 +53,10 @@ def world(server):
         session.run("SET cmk_encrypt.input = envelope")
     users["application"].run("UPDATE outside.people SET ssn = ssn")
     dba.run("CALL cmk.seal_table('outside.people')")
-    dba.run("ALTER TABLE outside.plain ADD CONSTRAINT not_valid CHECK (id > 0) NOT VALID")
+    # One whose protection is not validated
+    dba.run("CREATE TABLE outside.unsealed (id int, tenant text NOT NULL, ssn text)")
+    dba.run("INSERT INTO outside.unsealed VALUES (1, 'a', 'x')")
+    dba.run("SELECT cmk.protect_column('outside.unsealed', 'ssn', 'tenant', label => 'b', rewrite => false)")
     yield World(dba, users, sealed_values(users["application"]))
     for session in (dba, *users.values()):
         session.close()
@@ -79,14 +82,16 @@ def sealed_values(session):
 # so nobody is asked. Literals of pseudo-types are bare.
 VALUES = {
     "text": "a", "character varying": "a", "bytea": "a", "boolean": "true", "regrole": "-", "text[]": "{a}",
-    "jsonb": "{}", "json": "{}", "cstring": "a", "cstring[]": "{5}", "internal": "", '"any"': "a", "cmk.grantee": "a",
-    "oid": "0", "smallint": "3", "integer": "1", "bigint": "0", "interval": "1s", "name": "ssn", "pg_node_tree": "",
+    "jsonb": "{}", "json": "{}", "xid": "3", "timestamp with time zone": "2026-01-01", "cstring": "a", "cstring[]": "{5}", "internal": "", '"any"': "a", "cmk.grantee": "a",
+    "oid": "0", "smallint": "3", "integer": "1", "bigint": "0", "interval": "1s", "name": "ssn", "character": "a", "pg_node_tree": "",
     "regclass": "outside.plain", "regclass[]": "{outside.plain}", "name[]": "{ssn}", "numeric": "0",
-    "cmk_text[]": "{a}",
+    "cmk_text[]": "{a}", "uuid": "00000000-0000-0000-0000-000000000000",
     "cmk_internal.column_change": "(outside.plain,ssn,25,,,,,,,,,,{})",
+    "cmk_internal.reencrypt_target": "(outside.plain,3,ssn,false,ssn,null,null,null,false)",
+    "cmk_internal.reencrypt_target[]": "{}", "tid": "(0,1)",
 }
 PSEUDO_TYPES = {"cstring", "internal", '"any"'}
-CONSTRAINT = "(SELECT oid FROM pg_constraint WHERE conname = 'not_valid')"
+CONSTRAINT = "(SELECT constraint_oid FROM cmk.protections() WHERE NOT validated)"
 # Where those would not do: a call that gets somewhere if its caller may.
 ARGUMENTS = {
     "protect_column": "'outside.plain', 'ssn', 'tenant'",
@@ -94,19 +99,31 @@ ARGUMENTS = {
     "seal_table": "'outside.people'",
     "seal_batch": "'outside.people'::regclass, 3::int2, 0, 1, '{}'",
     "unsealed_rows": "'outside.people', 'ssn'",
+    "reencrypt": "'outside.people', 'ssn'",
+    "reencrypt_begin": "'outside.people'::regclass, 3::int2",
+    "reencrypt_note": "'outside.people'::regclass, 3::int2, 'running', '{}'",
+    "data_key_usage": "'outside.people', 'ssn'",
+    "outdated_values": "'outside.people'::regclass, 3::int2",
+    "has_outdated_values": "'outside.people'::regclass, 3::int2",
+    "sealed_values": "'outside.people'::regclass, 3::int2",
+    "reencrypt_targets": "'outside.people', 'ssn', NULL, NULL, NULL",
+    "reencrypt_obstacles": "'outside.people', 'ssn', NULL, NULL",
     "raise": "'not_protected', ''",
+    "audit_column": "'outside.people', 'ssn', 'protect_column'",
+    "match_cloudtrail": "'a', '[]', NULL",
     "dump_keys": "'{outside.people}'",
     "make_seal_triggers": "'{outside.plain}', '{}', 'true'",
-    "note_files": "'outside.people', 3::int2, (SELECT constraint_oid FROM cmk.protections())",
+    "note_files": "'outside.people', 3::int2, (SELECT constraint_oid FROM cmk.protections() WHERE validated)",
     "has_pending": "'outside.plain', 'true'",
     "has_tokens": "'outside.people', 'ssn', 'a'",
+    "label_obstacle": "'outside.people', 'ssn', 'a'",
     "refuse": "'{}'",
     "row_expression": "'outside.plain', 'tenant'",
     "run_as": "'{postgres}', '{SELECT 1}'",
     "seal_by_tenant": "'outside.people', 3::int2, 'true', 'new.tenant', 0, 1, '{}'",
     "try_tenants": "'outside.plain', 'ssn', 'tenant', 'a', NULL, false, 1",
     "validate_sealed": CONSTRAINT,
-    "write_notes": "'outside.people', 'cmk_sealed_ssn', 'ssn', 'text'",
+    "write_notes": "'outside.people', 'cmk_sealed_ssn', 'ssn', 'text', '[]'",
 }
 
 Function = namedtuple("Function", "oid schema name types call")
@@ -127,6 +144,8 @@ def calls(world):
                   for place, kind in enumerate(types)]
         if name.startswith(("cmk_encrypt", "cmk_decrypt", "cmk_try_decrypt")):
             values = ("a", envelope, "", "{}")  # tenant, value, aad, forgive
+        elif name in ("renewed", "renewal_problem"):
+            values = (envelope, "", "a")[:len(types)] if types[0] == "bytea" else (*values[:-1], None)
         elif name in ("sealed", "seal_value", "cmk_search_token", "cmk_search_tokens"):
             values[-1] = None  # no options, no normalization
         elif name in ("probe", "probes", "probes_any", "needs_sealing", "reseal"):
@@ -140,7 +159,10 @@ def calls(world):
     return found
 
 
-REFUSALS = {"no_grant", "registry_write", "keys_would_be_lost", "not_owner", "not_protectable", "index_refused"}
+REFUSALS = {
+    "no_grant", "registry_write", "keys_would_be_lost", "audit_trail", "not_owner", "not_protectable", "index_refused",
+    "not_reencryptable", "tenant_name_fixed",
+}
 
 
 def outcome(session, sql):

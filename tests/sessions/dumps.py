@@ -16,8 +16,11 @@ SEALED = [("here", 200), ("there", 200)]
 REGISTRY = {
     "tenant": "SELECT t::text FROM cmk.tenant t",
     "data_key": "SELECT k::text FROM cmk.data_key k",
-    "access": "SELECT tenant, role::text, encrypt, decrypt FROM cmk.access",
+    "access": "SELECT tenant, role::text, encrypt, decrypt, bound FROM cmk.access",
+    "data_key_use": "SELECT u::text FROM cmk.data_key_use u",
     "key_event": "SELECT e::text FROM cmk.key_event e",
+    "audit_event": "SELECT e::text FROM cmk.audit_event e",
+    "audit_chain": "SELECT c::text FROM cmk.audit_chain c",
 }
 
 
@@ -61,11 +64,16 @@ def filled(session, role, database, kms):
             if half == 0:
                 dba.run("SELECT cmk.rotate_tenant(%s)", name)
         dba.run("INSERT INTO cmk.key_event (tenant, event) VALUES (%s, 'usable')", name)
+        dba.run("INSERT INTO cmk.data_key_use (tenant, version, sealed) VALUES (%s, 2, 100)", name)
     for name in ("pending", "suspended", "shredded"):
         activate = name != "pending"
         dba.run("SELECT cmk.register_tenant(%s, 'local:shared', activate => %s)", name, activate)
     dba.run("SELECT cmk.suspend_tenant('suspended')")
     shred(dba, Tenant("shredded", "local:shared"))
+    # On its way to another key, and with a data key that was made meanwhile
+    dba.run("SELECT cmk.register_tenant('moving', 'local:shared')")
+    dba.run("SELECT cmk.rewrap_tenant('moving', %s)", kms.key())
+    dba.run("SELECT cmk.rotate_tenant('moving')")
     grant(dba, "suspended", user, decrypt=False)
     grant(dba, "*", role("NOLOGIN"), encrypt=False)
     return dba, user
@@ -133,6 +141,7 @@ def complete(session, filled):
         assert registry(restored) == registry(dba)
         assert open_all(session(user, dbname=target)) == SEALED
         assert problems(restored) == list(found)
+        assert restored.all("SELECT DISTINCT status FROM cmk.verify_audit()") == [("ok",)]
         return restored
 
     return check

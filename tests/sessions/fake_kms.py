@@ -43,8 +43,16 @@ class FakeKms:
         """A new key; its ARN."""
         return self._call("POST", "/_control/key", {"region": region, "account": ACCOUNT, **options})["arn"]
 
+    def replica(self, arn, region="us-east-1"):
+        """A replica of a multi-Region key; its ARN."""
+        return self._call("POST", "/_control/replicate", {"arn": arn, "region": region})["arn"]
+
     def state(self, arn, state):
         self._call("POST", "/_control/key_state", {"arn": arn, "state": state})
+
+    def trouble(self, arn, trouble):
+        """What the custom key store of a key makes of calls from now on; None: it works."""
+        self._call("POST", "/_control/key_store", {"arn": arn, "trouble": trouble})
 
     def deny(self, arn, deny=True, **options):
         self._call("POST", "/_control/deny", {"arn": arn, "deny": deny, **options})
@@ -81,6 +89,18 @@ class FakeKms:
     def fault(self, kind, arn=None, operation=None, times=None, **options):
         fault = {"kind": kind, "arn": arn, "operation": operation, "times": times, **options}
         self._call("POST", "/_control/fault", fault)
+        try:
+            yield
+        finally:
+            self.clear_faults()
+
+    @contextlib.contextmanager
+    def fault_after(self, calls, kind, arn=None, operation=None, **options):
+        """The same fault, for all calls but the first ones."""
+        for first, times in (({"kind": "delay", "millis": 0}, calls), ({"kind": kind, **options}, None)):
+            if times != 0:
+                fault = {"arn": arn, "operation": operation, "times": times, **first}
+                self._call("POST", "/_control/fault", fault)
         try:
             yield
         finally:

@@ -4,6 +4,10 @@ import base64
 import re
 from pathlib import Path
 
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from envelope import xaes_derive
+
 WRITABLE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw")
 
 
@@ -39,6 +43,18 @@ def forms(dek):
     """Pieces of the raw key (an expanded one begins with it) and of its spelling in KMS's answer."""
     spelt = base64.b64encode(dek)
     return [dek[at : at + 8] for at in range(0, 32, 8)] + [spelt[at : at + 11] for at in range(0, 44, 11)]
+
+
+def derived_forms(dek, nonce):
+    """Pieces of the message key that XAES-256-GCM derives for a nonce (an expanded one begins with it), and of the
+    number that GCM hashes by: as GHASH has it, and as POLYVAL does (RFC 8452, appendix A)."""
+    key, _ = xaes_derive(dek, nonce)
+    ghash = Cipher(algorithms.AES256(key), modes.ECB()).encryptor().update(bytes(16))
+    number = int.from_bytes(ghash, "big") << 1
+    if number >> 128:
+        number ^= 1 << 128 | 0xC2 << 120 | 1
+    polyval = number.to_bytes(16, "little")
+    return [of[at : at + 8] for of in (key, ghash, polyval) for at in range(0, len(of), 8)]
 
 
 def flags_at(pid, address):

@@ -89,7 +89,8 @@ def steps(block):
             found[-1].value = returned[1]
         else:
             lines.append(line)
-            if line.endswith(";"):
+            # Not within the body of a function.
+            if line.endswith(";") and "\n".join(lines).count("$$") % 2 == 0:
                 found.append(Step("\n".join(lines), error))
                 lines, error = [], None
     assert not "".join(lines).strip() and not error, "an unfinished statement"
@@ -107,6 +108,7 @@ def every_page():
 
 README = Page(ROOT / "README.md")
 DOCS = [Page(path) for path in sorted((ROOT / "docs").glob("*.md"))]
+RUNBOOK = [Page(path) for path in sorted((ROOT / "docs" / "runbooks").glob("*.md"))]
 
 
 def docs(name):

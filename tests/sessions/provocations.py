@@ -63,9 +63,8 @@ def shredded(stage):
 
 
 def shred(dba, tenant):
-    with dba.connection.transaction():
-        dba.run("UPDATE cmk.data_key SET state = 'destroyed', wrapped = NULL WHERE tenant = %s", tenant.name)
-        dba.run("UPDATE cmk.tenant SET state = 'shredded' WHERE tenant = %s", tenant.name)
+    dba.run("SELECT cmk.suspend_tenant(%s)", tenant.name)
+    dba.run("SELECT cmk.shred_tenant(%s, confirm => %s, immediately => true)", tenant.name, tenant.name)
 
 
 @provokes("unknown_tenant", "42704")
@@ -108,12 +107,45 @@ def conflict(stage):
     stage.manage("suspend_tenant")
 
 
+@provokes("verification_failed", "55000")
+def verification_failed(stage):
+    stage.use(activate=False)
+    with stage.kms.fault("any_context", arn=stage.tenant.key_uri):
+        stage.manage("activate_tenant")
+
+
+@provokes("rotation_limit", "22023")
+def rotation_limit(stage):
+    stage.use()
+    stage.dba.run("SELECT cmk.alter_tenant_rotation(%s, rotate_after_values => -1)", stage.tenant.name)
+
+
+@provokes("confirmation", "22023")
+def confirmation(stage):
+    stage.use()
+    stage.dba.run("SELECT cmk.shred_tenant(%s, confirm => 'another')", stage.tenant.name)
+
+
+@provokes("shred_too_soon", "55000")
+def shred_too_soon(stage):
+    stage.use()
+    stage.manage("suspend_tenant")
+    stage.dba.run("SELECT cmk.shred_tenant(%s, confirm => %s)", stage.tenant.name, stage.tenant.name)
+
+
 # Access
 
 
 @provokes("no_grant", "42501")
 def no_grant(stage):
     stage.use(to=())
+    stage.app.encrypt(stage.tenant)
+
+
+@provokes("tenant_mismatch", "42501")
+def tenant_mismatch(stage):
+    stage.use(to=())
+    stage.dba.run("SELECT cmk.grant_access(%s, %s, bound => true)", stage.tenant.name, stage.app.role)
     stage.app.encrypt(stage.tenant)
 
 
@@ -125,6 +157,12 @@ def registry_write(stage):
         "INSERT INTO cmk.access (tenant, role, encrypt, decrypt)"
         f" VALUES ('{stage.tenant}', '{stage.app.role}', true, true)"
     )
+
+
+@provokes("audit_trail", "42501", names_tenant=False)
+def audit_trail(stage):
+    stage.use("local:shared", to=())
+    stage.dba.run("DELETE FROM cmk.audit_event")
 
 
 @provokes("security_restricted_operation", "42501", names_tenant=False)
@@ -179,6 +217,12 @@ def tenant_row_missing(stage):
     stage.use()
     lose(stage.dba, stage.tenant, "tenant")
     stage.dba.run("SELECT cmk.register_tenant(%s, 'local:shared')", stage.tenant.name)
+
+
+@provokes("tenant_name_fixed", "2BP01")
+def tenant_name_fixed(stage):
+    stage.use()
+    stage.dba.run("UPDATE cmk.tenant SET tenant = %s WHERE tenant = %s", unique("renamed"), stage.tenant.name)
 
 
 @provokes("keys_would_be_lost", "2BP01", names_tenant=False)
@@ -238,6 +282,12 @@ def external_id(stage):
     stage.use(name=stage.expect_name(), role_arn="arn:aws:iam::111122223333:role/acme")
 
 
+@provokes("onboarding_format", "22023")
+def onboarding_format(stage):
+    stage.use(activate=False, to=())
+    stage.dba.one("SELECT cmk.onboarding(%s, 'fax')", stage.tenant.name)
+
+
 @provokes("too_large", "22023", names_tenant=False)
 def too_large(stage):
     stage.use("local:shared")
@@ -254,6 +304,12 @@ def reason_name(stage):
 def access_argument(stage):
     stage.use("local:shared")
     stage.dba.run(f"SELECT cmk.grant_access('{stage.tenant}', '{stage.app.role}', encrypt => false, decrypt => false)")
+
+
+@provokes("cloudtrail", "22023")
+def cloudtrail(stage):
+    stage.use("local:shared", to=())
+    stage.dba.run("SELECT cmk.match_cloudtrail(%s, '{}')", str(stage.tenant))
 
 
 @provokes("null_argument", "22004", names_tenant=False)

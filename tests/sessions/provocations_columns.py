@@ -36,6 +36,11 @@ def armored(stage, table):
 # What is stored
 
 
+@provokes("already_sealed", "22023")
+def already_sealed(stage):
+    stage.app.encrypt(stage.use("local:shared"), stage.app.encrypt(stage.tenant))
+
+
 @provokes("not_sealed", "23514", names_tenant=False)
 def not_sealed(stage):
     table = protect(stage)
@@ -115,3 +120,42 @@ def not_owner(stage):
 @provokes("not_protected", "42704", names_tenant=False)
 def not_protected(stage):
     stage.dba.run(f"SELECT cmk.unprotect_column('{make(stage)}', 'ssn')")
+
+
+# Re-encryption, and the end of old data keys
+
+
+@provokes("not_reencryptable", "42809", names_tenant=False)
+def not_reencryptable(stage):
+    stage.dba.run("CALL cmk.reencrypt('cmk.tenants', 'tenant')")
+
+
+@provokes("pause", "22023", names_tenant=False)
+def pause(stage):
+    stage.dba.run("CALL cmk.seal_table('pg_class', pause => 'infinity')")
+
+
+@provokes("reencrypt_running", "55P03", names_tenant=False)
+def reencrypt_running(stage):
+    table = unique("sealed")
+    stage.dba.run(f"CREATE TABLE {table} (c bytea)")
+    begin = f"SELECT cmk_internal.reencrypt_begin('{table}'::regclass, 1::int2)"
+    try:
+        stage.session().run(begin)
+        stage.dba.run(begin)
+    finally:
+        stage.dba.run(f"DROP TABLE {table}")
+
+
+@provokes("retirement_unchecked", "22023")
+def retirement_unchecked(stage):
+    stage.use()
+    stage.manage("retire_keys")
+
+
+@provokes("retirement_blocked", "55000")
+def retirement_blocked(stage):
+    stage.use()
+    with stage.dba.connection.transaction():
+        stage.manage("rotate_tenant")
+        stage.dba.run("SELECT cmk.retire_keys(%s, also_checked => 'everything')", stage.tenant.name)

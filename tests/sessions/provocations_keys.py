@@ -44,7 +44,50 @@ def unusable(stage):
     stage.use(stage.kms.key(usage="SIGN_VERIFY", spec="RSA_2048"), name=stage.expect_name())
 
 
+# Moving to another key
+
+
+@provokes("rewrap_target", "22023")
+def rewrap_target(stage):
+    stage.use()
+    stage.dba.run("SELECT cmk.rewrap_tenant(%s, %s)", stage.tenant.name, stage.tenant.key_uri)
+
+
+@provokes("rewrap_pending", "55000")
+def rewrap_pending(stage):
+    stage.use()
+    for _ in range(2):
+        stage.dba.run("SELECT cmk.rewrap_tenant(%s, %s)", stage.tenant.name, stage.kms.key())
+
+
+@provokes("rewrap_incomplete", "55000")
+def rewrap_incomplete(stage):
+    stage.use()
+    stage.dba.run("SELECT cmk.rewrap_tenant(%s, %s)", stage.tenant.name, stage.kms.key())
+    stage.manage("rotate_tenant")
+    stage.manage("confirm_rewrap")
+
+
+@provokes("no_rewrap", "55000")
+def no_rewrap(stage):
+    stage.use()
+    stage.manage("confirm_rewrap")
+
+
 # The way to KMS
+
+
+@provokes("service_principal", "F0000")
+def service_principal(stage):
+    stage.use(activate=False, to=())
+    with stage.server.settings(service_principal="postgres"):
+        stage.manage("key_policy")
+
+
+@provokes("no_key_policy", "42809")
+def no_key_policy(stage):
+    stage.use("local:shared", activate=False, to=())
+    stage.manage("key_policy")
 
 
 @provokes("kms_unreachable", "58000")

@@ -46,6 +46,34 @@ def test_a_new_external_id_takes_effect_in_every_session(session, app, dba, kms,
     assert stored == {"role_arn": assuming.role, "external_id": "new"}
 
 
+def test_an_external_id_is_changed_without_a_dark_moment(session, app, dba, kms, assuming):
+    """The owner asks for either, we take the new one, the owner asks for the new one only (docs/operations.md)."""
+    warm = session(app.role)
+    opens = lambda: all(user.decrypt(assuming, assuming.envelope) == CANARY for user in (warm, app))  # noqa: E731
+    assert opens()
+    kms.trust(assuming.role, None, None)  # the fake knows one external id, or any
+    kms.end_sessions(assuming.role)
+    dba.run("SELECT cmk.evict(%s)", assuming.name)
+    assert opens()
+    alter(dba, assuming, options(assuming.role, "new"))
+    assert opens()
+    kms.trust(assuming.role, "new", None)
+    kms.end_sessions(assuming.role)
+    dba.run("SELECT cmk.evict(%s)", assuming.name)
+    assert opens() and session(app.role).decrypt(assuming, assuming.envelope) == CANARY
+
+
+def test_an_external_id_that_changed_without_a_word_is_told_and_mended(app, dba, kms, assuming):
+    kms.trust(assuming.role, "new", None)
+    kms.end_sessions(assuming.role)
+    dba.run("SELECT cmk.evict(%s)", assuming.name)
+    with fails("55000", "key_access_denied", assuming.name) as caught:
+        app.decrypt(assuming, assuming.envelope)
+    assert "cause=assume_role" in caught.value.diag.message_detail
+    alter(dba, assuming, options(assuming.role, "new"))
+    assert app.decrypt(assuming, assuming.envelope) == CANARY
+
+
 @pytest.mark.parametrize("external_id", ["OLD", "someone-elses"])
 def test_what_kms_refuses_changes_nothing(app, dba, assuming, external_id):
     before = dba.row("SELECT options, epoch, changed_at FROM cmk.tenant WHERE tenant = %s", assuming.name)

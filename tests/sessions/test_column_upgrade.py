@@ -1,52 +1,13 @@
-"""pg_upgrade: what was sealed stays byte for byte, and opens afterwards.
-
-The new server is of the same PostgreSQL, or of the one whose pg_config UPGRADE_PG_CONFIG names."""
-
-import os
-import subprocess
-from unittest import mock
+"""pg_upgrade: what was sealed stays byte for byte, and opens afterwards."""
 
 import pytest
 
 from columns import ROWS, Client, World, envelopes, plain
-from server import Server
 from support import fails
+from upgrading import Upgraded
 
 CHECKS = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conname LIKE 'cmk%' ORDER BY 1, 2"
 STORED = "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('u', 'u_pkey', 'half') ORDER BY 1"
-
-
-class Upgraded(Server):
-    """A server that pg_upgrade fills from `old`, which is stopped for it."""
-
-    def __init__(self, old, conf):
-        self.old, self.old_bin = old, os.path.dirname(Server.program("postgres"))
-        with mock.patch.dict(os.environ, PG_CONFIG=os.environ.get("UPGRADE_PG_CONFIG", os.environ["PG_CONFIG"])):
-            super().__init__({"cmk_encrypt.local_key_directory": str(old.keys), **conf})
-
-    @staticmethod
-    def has_checksums(pg_controldata, data):
-        said = subprocess.run([pg_controldata, data], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-        return "checksum version:           0" not in said.stdout
-
-    def _script(self, command, *arguments):
-        if command == "start":
-            self.old.stop()
-            uid, gid = self.owner()
-            as_owner = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--init-groups"] if os.geteuid() == 0 else []
-            # From PostgreSQL 18 on a new server has them, and pg_upgrade wants both alike.
-            if self.has_checksums(self.program("pg_controldata"), self.data) and not self.has_checksums(
-                os.path.join(self.old_bin, "pg_controldata"), self.old.data
-            ):
-                subprocess.run([*as_owner, self.program("pg_checksums"), "--disable", "-D", self.data],
-                               cwd=self.dir, stdout=subprocess.DEVNULL, check=True, timeout=60)
-            done = subprocess.run(
-                [*as_owner, self.program("pg_upgrade"), "-b", self.old_bin, "-d", self.old.data,
-                 "-D", self.data, "-U", "postgres", "-s", self.socket],
-                cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
-            )
-            assert done.returncode == 0, done.stdout.decode()
-        return super()._script(command, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -229,8 +229,6 @@ WRITES = {
     "delete data keys": "DELETE FROM cmk.data_key",
     "delete a retired data key": "DELETE FROM cmk.data_key WHERE state = 'retired'",
     "delete tenants": "DELETE FROM cmk.tenant",
-    "rename a tenant": "UPDATE cmk.tenant SET tenant = 'b'",
-    "data key's tenant": "UPDATE cmk.data_key SET tenant = 'b'",
     "data key's version": "UPDATE cmk.data_key SET version = version + 10",
     "commitment": "UPDATE cmk.data_key SET commitment = sha256(commitment)",
     "wrapped data key": "UPDATE cmk.data_key SET wrapped = 'x'",
@@ -244,6 +242,29 @@ def test_a_superuser_does_not_lose_data_keys_by_writing_tables(kept, write, as_r
     dba.run(f"SET session_replication_role = {as_role}")
     with fails("2BP01", "keys_would_be_lost"):
         dba.run(write)
+    assert kept.is_whole()
+
+
+RENAMES = {
+    "tenant": "UPDATE cmk.tenant SET tenant = 'b' WHERE tenant = 'a'",
+    "all tenants": "UPDATE cmk.tenant SET tenant = tenant || '-eu'",
+    "data keys": "UPDATE cmk.data_key SET tenant = 'b'",
+}
+
+
+@pytest.mark.parametrize("rename", RENAMES.values(), ids=list(RENAMES))
+@pytest.mark.parametrize("as_role", ["origin", "replica"])
+def test_a_tenant_is_not_renamed_by_hand(kept, rename, as_role):
+    dba = kept.connect()
+    dba.run(f"SET session_replication_role = {as_role}")
+    with fails("2BP01", "tenant_name_fixed", "a"):
+        dba.run(rename)
+    # Nor before it has a data key: the owner's policy names it already.
+    dba.run("SELECT cmk.register_tenant('c', 'local:shared', activate => false)")
+    with fails("2BP01", "tenant_name_fixed", "c"):
+        dba.run("UPDATE cmk.tenant SET tenant = 'd' WHERE tenant = 'c'")
+    dba.run("UPDATE cmk.tenant SET tenant = 'c' WHERE tenant = 'c'")
+    dba.run("DELETE FROM cmk.tenant WHERE tenant = 'c'")
     assert kept.is_whole()
 
 

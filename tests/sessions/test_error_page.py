@@ -76,3 +76,20 @@ def test_every_reason_of_the_functions_page_exists():
         if errors := re.search(r"^- Errors: (.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE):
             named = re.findall(r"`(\w+)`", re.sub(r"\[`\w+`\]\(#\w+\)", "", errors[1]))
             assert set(named) <= set(reasons()), heading
+
+
+def causes():
+    """{cause: hint}, read from the source."""
+    source = (ROOT / "crates" / "error" / "src" / "cause.rs").read_text()
+    string = r'"((?:[^"\\]|\\.)*)"'
+    found = re.findall(rf"^    \w+ = {string},\n\s+{string};", source, re.MULTILINE)
+    assert len(found) > 10
+    return dict(found)
+
+
+def test_every_cause_is_in_the_table_and_has_its_hint_below():
+    section = ERRORS.sections(2)["Which layer failed"]
+    rows = re.findall(r"^\| `(\w+)(?::PROVIDER)?` \|", section, re.MULTILINE)
+    assert rows == list(causes())
+    listed = re.findall(r"^- `(\w+)`: (.*?)(?=^- |\Z)", section, re.DOTALL | re.MULTILINE)
+    assert {name: one_line(hint) for name, hint in listed} == causes()

@@ -99,7 +99,7 @@ WRITES = {
     "insert home": "INSERT INTO cmk.home VALUES (1)",
     "update home": "UPDATE cmk.home SET database = 1",
 }
-TABLES = ("cmk.tenant", "cmk.data_key", "cmk.access", "cmk.key_event", "cmk.home")
+TABLES = ("cmk.tenant", "cmk.data_key", "cmk.access", "cmk.data_key_use", "cmk.key_event", "cmk.home")
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=list(WRITES))

@@ -9,6 +9,7 @@ from columns import dba, envelopes, opened, reader  # noqa: F401 (fixtures)
 from protected import hear
 from rotation import ROWS, SHAPE, Load, make_rotation, rotation  # noqa: F401 (fixtures)
 from searching import ids, index_keys, scanning, tokens, world  # noqa: F401 (fixtures)
+from server import until
 from support import fails, fails_with, grant, unique
 
 
@@ -249,6 +250,35 @@ def test_a_rotation_that_is_cancelled_under_load_leaves_the_old_key(make_rotatio
     assert rotation.keys_in_use() == {(rotation.key("current"),)} != {(old,)}
 
 
+MEANWHILE = {
+    "search": "SELECT count(*) FROM {t} WHERE tenant_id = '{tenant}' AND ssn = 'value 7'",
+    "search of the session's tenant": "SELECT count(*) FROM {t} WHERE ssn = 'value 7'",
+    "list": "SELECT count(*) FROM {t} WHERE tenant_id = '{tenant}' AND ssn IN ('value 7', 'x')",
+    "write": "WITH w AS (INSERT INTO {t} VALUES (7777, '{tenant}', 'new', 'n') RETURNING 1) SELECT count(*) FROM w",
+    "token": "SELECT cardinality(cmk_search_tokens('{tenant}', 'value 7', 'label'))",
+}
+
+
+@pytest.mark.parametrize("kind", ["seq scan", "index scan"])
+@pytest.mark.parametrize("act", MEANWHILE)
+def test_what_waits_for_kms_while_the_rotation_is_cancelled_goes_on(world, make_rotation, act, kind):
+    """It has seen that there is a next key, and comes to it when that is destroyed."""
+    key = world.kms.key()
+    tenant = world.tenant(unique("cancelling"), "app", key=key)
+    rotation, session = make_rotation(name=tenant, rows=20), world.connect("app")
+    rotation.rotate()
+    rotation.seal()
+    session.run("SELECT set_config('cmk_encrypt.tenant', %s, false)", tenant)
+    rotation.dba.run("SELECT cmk.evict(%s)", tenant)
+    with scanning(session, kind), world.kms.fault("delay", arn=key, millis=700):
+        before = world.kms.calls(key)
+        meanwhile = session.start(MEANWHILE[act].format(t=rotation.table, tenant=tenant))
+        until(lambda: world.kms.calls(key) > before, 10, "a call of KMS")
+        rotation.cancel()
+        assert meanwhile.result(timeout=20) == [(1,)]
+    assert rotation.states() == ["current", "destroyed"]
+
+
 def test_the_indexes_twin_is_asked_for_in_words(rotation):
     rotation.rotate()
     heard = hear(rotation.dba)
@@ -259,3 +289,28 @@ def test_the_indexes_twin_is_asked_for_in_words(rotation):
     heard.clear()
     rotation.seal()
     assert "DROP INDEX" in str(heard) and f"{rotation.table}_next" in str(heard)
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_table_that_came_after_the_transaction_began_is_looked_at(rotation, world, level):
+    """Its values have the old key's tokens only: if that took over, none of them would be found."""
+    other, late = world.connect(), unique("late")
+    other.run(f"CREATE TABLE {late} (LIKE {rotation.table})")
+    # As they are, and so without the tokens that a trigger would add.
+    other.run(f"INSERT INTO {late} SELECT * FROM {rotation.table} WHERE id < 10")
+    label = other.one('SELECT label FROM cmk.protected_columns WHERE "table" = %s::regclass', rotation.table)
+    for step in (rotation.rotate, rotation.seal, rotation.twin):
+        step()
+    finisher = world.connect()
+    finisher.run(f"BEGIN ISOLATION LEVEL {level}")
+    finisher.run("SELECT count(*) FROM pg_class")
+    other.run(f"SELECT cmk.protect_column('{late}', 'ssn', tenant_column => 'tenant_id', searchable => true, label => %s)", label)
+    try:
+        with fails("55000", "index_rotation_open", rotation.tenant) as caught:
+            finisher.run("SELECT cmk.finish_index_rotation(%s)", rotation.tenant)
+        assert f"{late}.ssn" in caught.value.diag.message_detail
+        finisher.run("ROLLBACK")
+        assert rotation.states() == ["current", "next"]
+    finally:
+        other.run(f"DROP TABLE {late}")
+    assert rotation.finish() is True

@@ -217,8 +217,12 @@ def test_every_request_carries_the_context_and_only_the_two_operations_needed(db
     dba.run("SELECT cmk.rotate_tenant(%s)", made.name)
     log = kms.log(made.key_uri)
     assert [entry["operation"] for entry in log] == [
-        "GenerateDataKeyWithoutPlaintext", "Decrypt", "Decrypt", "GenerateDataKeyWithoutPlaintext", "Decrypt",
+        "GenerateDataKeyWithoutPlaintext", "Decrypt", "Decrypt", "Decrypt", "GenerateDataKeyWithoutPlaintext", "Decrypt",
     ]
+    # On registration, another context than the tenant's was refused.
+    refused = log.pop(2)
+    assert refused["encryption_context"] == {**made.context, "tenant": "*"}
+    assert refused["outcome"] == "InvalidCiphertextException"
     for entry in log:
         assert entry["encryption_context"] == made.context
         assert entry["access_key_id"] == AMBIENT_ACCESS_KEY_ID

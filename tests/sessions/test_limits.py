@@ -105,8 +105,11 @@ HUGE_ARGUMENTS = {
     "tenant to register": (f"cmk.register_tenant({huge()}, 'local:shared')", "tenant_name"),
     **{
         f"tenant to {function}": (f"cmk.{function}({huge()})", "tenant_name")
-        for function in ("activate_tenant", "rotate_tenant", "suspend_tenant", "evict", "warm")
+        for function in ("activate_tenant", "rotate_tenant", "suspend_tenant", "evict", "warm", "confirm_rewrap",
+                         "cancel_rewrap")
     },
+    "tenant to rewrap": (f"cmk.rewrap_tenant({huge()}, 'local:shared')", "tenant_name"),
+    "key to rewrap for": (f"cmk.rewrap_tenant('acme', 'local:' || {huge()})", "key_uri"),
     "tenant to grant": (f"cmk.grant_access({huge()}, 'nobody')", "tenant_name"),
     "tenant to encrypt for": (f"cmk_encrypt({huge()}, 'x')", "tenant_name"),
     "tenant to decrypt for": (f"cmk_decrypt({huge()}, 'x')", "tenant_name"),

@@ -58,7 +58,8 @@ def test_the_budget_counts_every_call(make_server, kms):
         began = time.time()
         time.sleep(6)
         asked = [e["operation"] for e in kms.log() if e["key_arn"] in keys and e["at_ms"] / 1e3 > began]
-    assert len(asked) <= 8, f"{asked} in 6 seconds"
+    # One a second. A check takes up to three at once, and the first may have been saved up for.
+    assert len(asked) <= 9, f"{asked} in 6 seconds"
 
 
 def test_each_of_two_quick_changes_is_told(watched, kms):

@@ -6,12 +6,15 @@ PostgreSQL takes the function that fits the types of a call best, wherever on th
 from itertools import product
 
 import pytest
+from psycopg import pq
 
-from support import CANARY, grant
+from dumps import client
+from support import CANARY, fails_with, grant
 
 NAMES = {
     "cmk_encrypt": ("bytea", "text", "varchar"),
     "cmk_encrypt_text": ("text", "varchar"),
+    "cmk_encrypt_nested": ("bytea", "text", "varchar"),
     "cmk_decrypt": ("bytea",),
     "cmk_decrypt_text": ("bytea",),
     "cmk_try_decrypt": ("bytea",),
@@ -68,7 +71,7 @@ def seal(app, aad, prefix=""):
         " 'value'::text AS v_text, 'value'::varchar(9) AS v_varchar, 'value'::bytea AS v_bytea"
     )
     app.run("CREATE TEMP TABLE sealed (value bytea)")
-    calls = [*product(["cmk_encrypt"], TENANTS, TEXTS + BYTES),
+    calls = [*product(["cmk_encrypt", "cmk_encrypt_nested"], TENANTS, TEXTS + BYTES),
              *product(["cmk_encrypt_text"], TENANTS, TEXTS)]
     for name, tenant, value in calls:
         app.run(f"INSERT INTO sealed SELECT {prefix}{name}({tenant}, {value}{aad}) FROM columns")
@@ -151,6 +154,57 @@ def test_qualified_calls_reach_ours_wherever_the_search_path_leads(theirs, aad):
         if "decrypt" in name:
             theirs.app.one(f"SELECT pg_catalog.{name}('a', '\\x{sealed}'{aad})")
     assert theirs.called() == []
+
+
+# What a value without a type is: the text that it shows
+
+TRICKY = [r"\x41", r"\101", r"\x", r"a\\b", "'", r"\xdeadbeef", "{1,2}", "cmk0:x", r"\t", "NULL", "true", "5", r"\X41"]
+UNKNOWN, TEXT, VARCHAR = 705, 25, 1043
+
+
+@pytest.mark.parametrize("function", ["cmk_encrypt", "cmk_encrypt_text", "cmk_encrypt_nested"])
+@pytest.mark.parametrize("value", TRICKY)
+def test_an_untyped_value_is_sealed_as_the_text_that_it_shows(app, local_tenant, function, value):
+    """As a literal; as a parameter without a type, or with one of a text, in text and in binary form; prepared."""
+    tenant, written = local_tenant(), value.replace("'", "''")
+
+    def sent(oid, is_binary):
+        sql = f"SELECT {function}('{tenant}', $1)".encode()
+        result = app.connection.pgconn.exec_params(sql, [value.encode()], [oid], [int(is_binary)], 1)
+        assert result.status == pq.ExecStatus.TUPLES_OK, result.error_message
+        return result.get_value(0, 0)
+
+    escaped = written.replace("\\", "\\\\")
+    literals = (f"'{written}'", f"E'{escaped}'", f"$q${value}$q$", f"'{written}'::text", f"'{written}'::varchar(99)")
+    sealed = [app.one(f"SELECT {function}('{tenant}', {literal})") for literal in literals]
+    sealed += [sent(oid, is_binary) for oid in (0, UNKNOWN, TEXT, VARCHAR) for is_binary in (False, True)]
+    app.run(f"PREPARE p AS SELECT {function}('{tenant}', $1)")
+    sealed.append(app.one(f"EXECUTE p('{written}')"))
+    app.run("DEALLOCATE p")
+    assert {app.decrypt(tenant, envelope) for envelope in sealed} == {value.encode()}
+
+
+@pytest.mark.parametrize("cast", [r"'\x41'::bytea", r"bytea '\x41'", r"CAST('\x41' AS bytea)", "decode('41', 'hex')"])
+def test_bytes_are_sealed_where_the_type_is_written(app, local_tenant, cast):
+    tenant = local_tenant()
+    for function in ("cmk_encrypt", "cmk_encrypt_nested"):
+        assert app.decrypt(tenant, app.one(f"SELECT {function}('{tenant}', {cast})")) == b"A"
+
+
+@pytest.mark.parametrize("value", ["5", "true", "now()", "'{}'::jsonb", "ARRAY['a']", "1.5"])
+def test_what_is_neither_text_nor_bytes_is_an_error_of_postgresql(app, local_tenant, value):
+    with fails_with("42883"):
+        app.run(f"SELECT cmk_encrypt('{local_tenant()}', {value})")
+
+
+def test_psql_variables_and_literals_are_text(server, dba, local_tenant):
+    tenant = local_tenant(to=(dba,))
+    script = "\n".join([
+        r"\set v '\\x41'",
+        f"SELECT convert_from(cmk_decrypt('{tenant}', cmk_encrypt('{tenant}', :'v')), 'UTF8');",
+        rf"SELECT cmk_decrypt_text('{tenant}', cmk_encrypt('{tenant}', '\x41'));",
+    ])
+    assert client(server, "psql", "-AtqX", "-d", "sessions", input=script.encode()).split() == [rb"\x41", rb"\x41"]
 
 
 # The set of ours

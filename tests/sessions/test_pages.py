@@ -59,9 +59,16 @@ def test_files_that_a_page_names_exist(name):
     assert not missing
 
 
-def test_every_page_of_docs_is_linked_from_the_readme():
-    linked = {path for path, _ in LINK.findall(README.prose)}
-    assert {str(page) for page in PAGES if str(page).startswith("docs/")} <= linked
+def linked(page):
+    paths = [(page.path.parent / path).resolve() for path, _ in LINK.findall(page.prose) if path]
+    return {str(path.relative_to(ROOT)) for path in paths if path.is_relative_to(ROOT)}
+
+
+def test_every_page_of_docs_is_linked_from_the_readme_and_those_in_folders_from_another_page():
+    docs = {str(page): linked(page) for page in PAGES if str(page).startswith("docs/")}
+    assert {page for page in docs if page.count("/") == 1} <= linked(README)
+    others = set().union(*(links - {page} for page, links in docs.items()))
+    assert {page for page in docs if page.count("/") > 1} <= others
 
 
 @each_page

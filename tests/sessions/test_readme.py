@@ -7,11 +7,12 @@ import re
 
 import pytest
 
-from pages import DOCS, README
+from pages import DOCS, README, RUNBOOK
 from support import fails
 
 # Blocks that no session can run, and why. A new one has to be added here.
 NOT_RUN = {
+    "docs/operations.md": ["takes a replica in another Region"],
     "docs/settings.md": ["changes the server's configuration"],
 }
 
@@ -78,19 +79,27 @@ def test_the_sql_of_a_page_runs_as_it_says(page, stage_for, session, database):
     play(session(dbname=database(extension=False)), [*README.sql(), *page.sql()], names)
 
 
+def test_the_sql_of_the_runbook_runs_as_it_says(stage_for, session, database):
+    """One page after the other, in one database: they look, and leave things as they are."""
+    names = stage_for(README, *RUNBOOK)
+    blocks = [block for page in RUNBOOK for block in page.sql()]
+    assert len(blocks) >= len(RUNBOOK) > 10
+    play(session(dbname=database(extension=False)), [*README.sql(), *blocks], names)
+
+
 def test_the_pages_have_sql_that_runs():
     run = {page.path.name for page in DOCS if page.has_sql()}
     assert {"columns.md", "functions.md", "onboarding.md", "operations.md"} <= run
 
 
 def test_blocks_that_do_not_run_are_known_and_say_why():
-    marked = {str(page): page.not_run() for page in [README, *DOCS]}
+    marked = {str(page): page.not_run() for page in [README, *DOCS, *RUNBOOK]}
     assert {page: reasons for page, reasons in marked.items() if reasons} == NOT_RUN
 
 
 def test_sql_has_no_other_name():
     """A block in another spelling, or indented, would not run unnoticed."""
-    for page in [README, *DOCS]:
+    for page in [README, *DOCS, *RUNBOOK]:
         written = re.findall(r"^\s*(?:```|~~~)\s*(\w*sql\w*)", page.text, re.MULTILINE | re.IGNORECASE)
         counted = list(page.blocks("sql"))
         assert [name for name in written if name != "sql"] == [] and len(written) == len(counted), page

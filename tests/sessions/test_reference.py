@@ -178,7 +178,8 @@ def test_tables_and_views_have_the_columns_and_readers_of_the_server(dba):
 
 def test_every_problem_that_the_check_looks_for_is_named(dba):
     source = dba.one("SELECT prosrc FROM pg_proc WHERE oid = 'cmk.check'::regproc")
-    found = re.findall(r"^ *SELECT '(\w+)'|\bTHEN '(\w+)' ELSE '(\w+)' END, NULL", source, re.MULTILINE)
+    found = re.findall(
+        r"^ *SELECT '(\w+)'|^ *\('(column_\w+)', '\w+',|\bTHEN '(\w+)' ELSE '(\w+)' END, NULL", source, re.MULTILINE)
     listed = re.findall(r"`(\w+)`", one_line(entries()["cmk.check"][1].split("What it looks for:")[1].split("```")[0]))
     assert sorted(listed) == sorted({name for names in found for name in names if name})
 
@@ -272,12 +273,12 @@ def test_settings_have_the_defaults_units_and_ranges_of_the_server(drill):
         figures = [figure and milliseconds(drill.dba, figure) for figure in figures]
         described[name] = (written["when"], others, *figures)
     for name, kind, unit, value, least, most, choice, context in ours:
-        assert unit in (None, "ms") and (unit is None or kind == "integer"), name
+        assert unit in (None, "ms", "s") and (unit is None or kind == "integer"), name
         figures = [value or "empty", least, most]
         actual[name] = (
             {"sighup": "on reload", "postmaster": "on restart", "user": "at once"}[context],
             sorted(choice or []),
-            *(f"{figure} ms" if unit and figure else figure for figure in figures),
+            *(f"{int(figure) * {'ms': 1, 's': 1000}[unit]} ms" if unit and figure else figure for figure in figures),
         )
     assert described == actual
 

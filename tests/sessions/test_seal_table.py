@@ -149,10 +149,13 @@ def test_a_row_that_breaks_a_rule_of_the_table_keeps_only_its_tenants_batch_back
 
 def test_values_sealed_for_something_else_are_reported(owner, local_tenant):
     tenant = local_tenant()
-    table = make_table(owner, [tenant])
-    table.protect(tenant_column="tenant_id", label="first")
-    owner.run(f"ALTER TABLE {table} DROP CONSTRAINT cmk_sealed_ssn")
+    table, other = make_table(owner, [tenant]), make_table(owner, [tenant])
     table.protect(tenant_column="tenant_id", label="second")
+    other.protect(tenant_column="tenant_id", label="first")
+    owner.run(f"ALTER TABLE {table} DROP CONSTRAINT cmk_sealed_ssn")
+    owner.run(f'ALTER TABLE {table} DISABLE TRIGGER "~cmk_seal"')
+    owner.run(f"INSERT INTO {table} SELECT id + 1000000, tenant_id, ssn FROM {other} LIMIT 1")
+    table.protect(tenant_column="tenant_id")
     heard = hear(owner)
     table.seal()
     assert ("WARNING", "reason=foreign_envelope column=second") in [(said[0], said[2]) for said in heard]

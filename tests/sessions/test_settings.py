@@ -13,6 +13,7 @@ SETTINGS = {
     "failure_ttl": "0",
     "kms_endpoint_url": "http://127.0.0.1:1",
     "sts_endpoint_url": "http://127.0.0.1:1",
+    "service_principal": "arn:aws:iam::777788889999:role/mine",
     "kms_connect_timeout": "7s",
     "kms_attempt_timeout": "7s",
     "kms_operation_timeout": "7s",
@@ -22,10 +23,15 @@ SETTINGS = {
     "local_key_directory": "/tmp",
     "cache_soft_ttl": "7s",
     "refresh_wait": "7s",
+    "promised_bound": "11min",
     "tenant_call_budget": "7",
     "shared_keyring_size": "77",
+    "rotate_after": "7s",
+    "rotate_after_values": "7",
+    "shred_delay": "7s",
     "monitor_databases": "postgres",
     "monitor_interval": "7s",
+    "log_repeats": "7",
     "monitor_budget": "7",
 }
 each_setting = pytest.mark.parametrize("name", SETTINGS)
@@ -153,7 +159,7 @@ def test_a_misspelt_setting_is_refused(app):
         app.run("SET cmk_encrypt.cache_tll = 1")
 
 
-@pytest.mark.parametrize("name", ["kms_endpoint_url", "sts_endpoint_url", "local_key_directory"])
+@pytest.mark.parametrize("name", ["kms_endpoint_url", "sts_endpoint_url", "service_principal", "local_key_directory"])
 def test_an_ordinary_user_cannot_read_where_keys_come_from(app, name):
     load(app)
     with fails_with("42501"):

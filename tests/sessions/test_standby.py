@@ -1,7 +1,9 @@
 """A hot standby: it decrypts by itself, can't change the registry, and hears of changes with the commit."""
 
 import pytest
+import yaml
 
+from server import ROOT
 from standby import Standby, replayed
 from support import CANARY, Session, fails, unique
 
@@ -55,23 +57,60 @@ def test_a_standby_decrypts_with_one_call_of_its_own(reader, sealed, kms):
 def test_a_standby_changes_nothing(pair, sealed):
     name = sealed[0]
     with pair[1].connect() as connection:
-        for call in ("cmk.evict(%s)", "cmk.suspend_tenant(%s)", "cmk.rotate_tenant(%s)", "cmk.register_tenant(%s || '2', 'local:shared')"):
+        for call in ("cmk.evict(%(name)s)", "cmk.suspend_tenant(%(name)s)", "cmk.rotate_tenant(%(name)s)",
+                     "cmk.register_tenant(%(name)s || '2', 'local:shared')", "cmk.remove_tenant(%(name)s)",
+                     "cmk.shred_tenant(%(name)s, %(name)s, true)", "cmk.rewrap_tenant(%(name)s, 'local:shared')",
+                     "cmk.confirm_rewrap(%(name)s)", "cmk.cancel_rewrap(%(name)s)"):
             with fails("25006", "read_only"):
-                connection.execute(f"SELECT {call}", (name,))
+                connection.execute(f"SELECT {call}", {"name": name})
 
 
 @pytest.mark.parametrize(
     "change, sqlstate, reason",
-    [("cmk.suspend_tenant(%s)", "55000", "tenant_suspended"), ("cmk.revoke_access(%s, 'reader')", "42501", "no_grant")],
-    ids=["a suspension", "a revoked grant"],
+    [("cmk.suspend_tenant(%(name)s)", "55000", "tenant_suspended"),
+     ("cmk.revoke_access(%(name)s, 'reader')", "42501", "no_grant"),
+     ("cmk.suspend_tenant(%(name)s), cmk.shred_tenant(%(name)s, %(name)s, true)", "55000", "tenant_shredded")],
+    ids=["a suspension", "a revoked grant", "the end of a tenant"],
 )
 def test_a_change_reaches_a_warm_session_of_the_standby(pair, dba, reader, sealed, change, sqlstate, reason):
     name, _, envelope = sealed
     assert reader.decrypt(name, envelope) == CANARY
-    dba.run(f"SELECT {change}", name)
+    dba.connection.execute(f"SELECT {change}", {"name": name})
     replayed(pair)
     with fails(sqlstate, reason, name):
         reader.decrypt(name, envelope)
+
+
+def test_a_move_to_another_key_reaches_a_warm_session_of_the_standby(pair, dba, reader, sealed, kms):
+    name, key, envelope = sealed
+    assert reader.decrypt(name, envelope) == CANARY
+    dba.run("SELECT cmk.rewrap_tenant(%s, 'local:shared')", name)
+    dba.run("SELECT cmk.confirm_rewrap(%s)", name)
+    replayed(pair)
+    kms.state(key, "Deleted")
+    calls = kms.calls(key)
+    assert reader.decrypt(name, envelope) == CANARY
+    assert kms.calls(key) == calls
+
+
+def test_a_standby_says_what_it_knows_itself(pair, reader, sealed, kms):
+    name, key, envelope = sealed
+    with pair[1].connect() as connection:
+        looker = Session(connection)
+        queries = yaml.safe_load((ROOT / "docs" / "monitoring" / "queries.yaml").read_text())
+        looker.run("SELECT cmk_try_decrypt(%s, %b)", name, envelope)
+        seen = "key_state, dark_since, watched, warnings, from_history"
+        assert looker.row(f"SELECT {seen} FROM cmk.status WHERE tenant = %s", name) == ("usable", None, False, None, False)
+        kms.state(key, "Disabled")
+        pair[0].execute(f"SELECT cmk.evict('{name}')")
+        replayed(pair)
+        with fails("55000", "key_disabled", name):
+            looker.decrypt(name, envelope)
+        seen = "key_state, dark_since = since"
+        assert looker.row(f"SELECT {seen} FROM cmk.status WHERE tenant = %s", name) == ("revoked", True)
+        assert looker.all("SELECT * FROM cmk.check(deep => true)") == []
+        for query in queries.values():
+            looker.all(query["query"])
 
 
 def test_an_eviction_makes_the_standby_ask_kms_again(pair, dba, reader, sealed, kms):

@@ -18,6 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
+# Whose public endpoints the certificate is good for, too: for what comes through a forward proxy.
+REGIONS = ("eu-central-1", "eu-west-1", "us-east-1")
+
+
 class TlsProxy:
     """Terminates TLS, keeps connections alive as KMS does, passes answers on as they come, and counts the requests."""
 
@@ -31,7 +35,8 @@ class TlsProxy:
         context.load_cert_chain(certify(self.authority, self.dir / "server.pem"))
         self._server = Quiet(("127.0.0.1", 0), self._handler(port))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
-        self.url = f"https://localhost:{self._server.server_port}"
+        self.port = self._server.server_port
+        self.url = f"https://localhost:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def _handler(proxy, port):
@@ -77,7 +82,8 @@ def certify(authority_path, server_path):
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name, name = common_name("cmk_encrypt test authority"), common_name("localhost")
     authority = certificate(ca_name, ca_name, ca_key).add_extension(x509.BasicConstraints(True, None), True)
-    addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = ["localhost", *(f"*.{region}.{domain}" for region in REGIONS for domain in ("amazonaws.com", "api.aws"))]
+    addresses = [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     server = certificate(name, ca_name, key).add_extension(x509.SubjectAlternativeName(addresses), False)
     authority_path.write_bytes(pem(authority, ca_key))
     server_path.touch(mode=0o600)

@@ -83,9 +83,10 @@ class Watched:
         until(lambda: self.kms.calls(tenant.key_uri) >= before + count, timeout, "the monitor's checks")
 
     def log(self, about=""):
-        """The extension's lines in the server log that hold `about`, without the prefix."""
-        lines = self.server.log.read_text().splitlines()
-        return [line.partition("LOG:  ")[2] for line in lines if "LOG:  cmk_encrypt " in line and about in line]
+        """The extension's lines in the server log that hold `about`, without the prefix; those for programs aside."""
+        lines = [line.partition("LOG:  ")[2] for line in self.server.log.read_text().splitlines()]
+        ours = [line for line in lines if line.startswith("cmk_encrypt ") and about in line]
+        return [line for line in ours if not line.startswith(("cmk_encrypt audit=", "cmk_encrypt kms="))]
 
     def status(self, tenant, columns="key_state"):
         return self.dba.row(f"SELECT {columns} FROM cmk.status WHERE tenant = %s", tenant.name)
@@ -110,12 +111,12 @@ class Watched:
             yield heard_of
 
 
-def rotate(kms, arn):
-    """Has KMS rotate the key by itself."""
+def rotate(kms, arn, how="EnableKeyRotation"):
+    """Has KMS rotate the key by itself; or at once, by RotateKeyOnDemand."""
     region = arn.split(":")[3]
     headers = {
         "Content-Type": "application/x-amz-json-1.1",
-        "X-Amz-Target": "TrentService.EnableKeyRotation",
+        "X-Amz-Target": f"TrentService.{how}",
         "Authorization": f"AWS4-HMAC-SHA256 Credential=AKIAFAKEOWNER0000000/20260101/{region}/kms/"
         "aws4_request, SignedHeaders=host, Signature=0",
     }

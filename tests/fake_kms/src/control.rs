@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::call::Answer;
 use crate::fault::Fault;
 use crate::server::Shared;
-use crate::store::{Key, KeyState, NewKey, SYMMETRIC, Store, Trust};
+use crate::store::{Key, KeyState, NewKey, SYMMETRIC, Store, Trouble, Trust};
 
 /// Why a control request was not carried out.
 pub struct Refusal {
@@ -30,6 +30,23 @@ struct KeyRequest {
     key_id: Option<String>,
     usage: Option<String>,
     spec: Option<String>,
+    origin: Option<String>,
+    #[serde(default)]
+    multi_region: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplicateRequest {
+    arn: String,
+    region: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyRequest {
+    arn: String,
+    policy: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -45,6 +62,13 @@ struct KeyStateRequest {
 struct KeyMaterialRequest {
     arn: String,
     valid_to: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyStoreRequest {
+    arn: String,
+    trouble: Option<Trouble>,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +136,22 @@ pub fn perform(shared: &Shared, method: &str, path: &str, body: Value) -> Result
             let KeyMaterialRequest { arn, valid_to } = parse(body)?;
             let date = valid_to.map(time_at).transpose()?;
             key(&mut shared.store.lock(), &arn)?.import(date);
+            Ok(done)
+        }
+        ("POST", "key_store") => {
+            let KeyStoreRequest { arn, trouble } = parse(body)?;
+            let mut store = shared.store.lock();
+            let key = key(&mut store, &arn)?;
+            if !key.is_in_custom_key_store() {
+                return Err(Refusal::new(400, "the key is in no custom key store"));
+            }
+            key.trouble = trouble;
+            Ok(done)
+        }
+        ("POST", "replicate") => replicate(&mut shared.store.lock(), parse(body)?),
+        ("POST", "policy") => {
+            let PolicyRequest { arn, policy } = parse(body)?;
+            key(&mut shared.store.lock(), &arn)?.policy = policy;
             Ok(done)
         }
         ("POST", "deny") => {
@@ -188,9 +228,24 @@ fn add_key(store: &mut Store, request: KeyRequest) -> Result<Value, Refusal> {
         key_id: request.key_id,
         usage: request.usage.unwrap_or_else(|| "ENCRYPT_DECRYPT".into()),
         spec: request.spec.unwrap_or_else(|| SYMMETRIC.into()),
-        origin: "AWS_KMS".into(),
+        origin: request.origin.unwrap_or_else(|| "AWS_KMS".into()),
         description: String::new(),
+        multi_region: request.multi_region,
     });
     let key = key.map_err(|error| Refusal::new(500, error.to_string()))?;
     Ok(json!({"arn": key.arn}))
+}
+
+fn replicate(store: &mut Store, request: ReplicateRequest) -> Result<Value, Refusal> {
+    let ReplicateRequest { arn, region } = request;
+    let missing = || Refusal::new(404, format!("no such key: {arn}"));
+    let source = store.key(&arn).ok_or_else(missing)?;
+    if !source.is_multi_region() {
+        return Err(Refusal::new(400, "only a multi-Region key has replicas"));
+    }
+    if store.replicas(source).any(|replica| replica.region == region) {
+        return Err(Refusal::new(409, "there is a replica in this Region already"));
+    }
+    let replica = store.replicate(&arn, &region).ok_or_else(missing)?;
+    Ok(json!({"arn": replica.arn}))
 }

@@ -23,6 +23,8 @@ pub enum Kind {
     WrongKeyId,
     /// Answers with a plaintext of 31 bytes.
     ShortKey,
+    /// Decrypts whatever the encryption context, to bytes that mean nothing.
+    AnyContext,
     /// Answers with a body without end or, if `length` is given, of that many bytes.
     Endless,
     /// Answers as usual, or with an error if `status` is given, and adds spaces up to `bytes`
@@ -46,6 +48,7 @@ impl Kind {
             Self::Garbage => "fault:garbage",
             Self::WrongKeyId => "fault:wrong_key_id",
             Self::ShortKey => "fault:short_key",
+            Self::AnyContext => "fault:any_context",
             Self::Endless => "fault:endless",
             Self::Padded => "fault:padded",
             Self::Expires => "fault:expires",

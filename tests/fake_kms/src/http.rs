@@ -69,6 +69,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 
 async fn respond(shared: &Shared, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
     let (head, body) = request.into_parts();
+    let request_id = Uuid::new_v4().to_string();
     let answer = match Limited::new(body, BODY_LIMIT).collect().await {
         Err(error) => Answer::refusal(413, &error.to_string()),
         Ok(body) => {
@@ -77,6 +78,7 @@ async fn respond(shared: &Shared, request: Request<Incoming>) -> Result<Response
                 control::answer(shared, head.method.as_str(), path, &body)
             } else if let Some(protocol) = Protocol::of(&head.headers, &body) {
                 let call = Call {
+                    request_id: request_id.clone(),
                     protocol,
                     scope: header(&head.headers, AUTHORIZATION.as_str()).and_then(Scope::parse),
                     session_token: header(&head.headers, "x-amz-security-token"),
@@ -88,21 +90,21 @@ async fn respond(shared: &Shared, request: Request<Incoming>) -> Result<Response
             }
         }
     };
-    Ok(into_response(answer))
+    Ok(into_response(answer, &request_id))
 }
 
 pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn into_response(answer: Answer) -> Response<Body> {
+fn into_response(answer: Answer, request_id: &str) -> Response<Body> {
     let mut response = Response::new(answer.body);
     // A scripted status may be any number, also one that HTTP does not know.
     *response.status_mut() =
         answer.status.try_into().unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(answer.content_type));
-    if let Ok(id) = Uuid::new_v4().to_string().parse() {
+    if let Ok(id) = request_id.parse() {
         headers.insert("x-amzn-requestid", id);
     }
     response

@@ -41,6 +41,8 @@ pub fn perform(
         "CancelKeyDeletion" => admin::cancel_key_deletion(store, caller, parse(body)?),
         "GetKeyRotationStatus" => admin::get_key_rotation_status(store, caller, parse(body)?),
         "EnableKeyRotation" => admin::enable_key_rotation(store, caller, parse(body)?),
+        "GetKeyPolicy" => admin::get_key_policy(store, caller, parse(body)?),
+        "CreateGrant" => admin::create_grant(store, caller, parse(body)?),
         "RotateKeyOnDemand" => admin::rotate_key_on_demand(store, caller, parse(body)?),
         _ => Err(ApiError::new(400, "UnknownOperationException", "")),
     }
@@ -75,6 +77,12 @@ pub fn subject(store: &Store, scope: Option<&Scope>, body: &[u8]) -> Subject {
         arns: source.into_iter().chain(destination).collect(),
         encryption_context: named.encryption_context.or(named.source_encryption_context),
     }
+}
+
+/// What a service answers that decrypts without looking at the encryption context.
+pub fn opened_anyhow(store: &Store, scope: Option<&Scope>, body: &[u8]) -> Value {
+    let key_id = subject(store, scope, body).arns.into_iter().next();
+    json!({ "KeyId": key_id, "Plaintext": Base64(vec![0x31; 32]) })
 }
 
 /// Makes a true answer wrong in the way that the fault names.

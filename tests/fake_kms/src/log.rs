@@ -17,6 +17,8 @@ pub type EncryptionContext = BTreeMap<String, String>;
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
     seq: u64,
+    /// The one of the answer, as CloudTrail would have it
+    request_id: String,
     operation: String,
     key_arn: Option<String>,
     encryption_context: Option<EncryptionContext>,
@@ -50,6 +52,7 @@ struct Inner {
 impl Log {
     pub fn enter(
         &self,
+        request_id: &str,
         operation: &str,
         key_arn: Option<String>,
         encryption_context: Option<EncryptionContext>,
@@ -61,6 +64,7 @@ impl Log {
         let seq = inner.next_seq;
         let entry = Entry {
             seq,
+            request_id: request_id.to_owned(),
             operation: operation.to_owned(),
             key_arn,
             encryption_context,

@@ -1,12 +1,15 @@
 //! What the server knows: keys, roles and the sessions it issued. All in memory.
 
 mod key;
+mod key_store;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 pub use key::{EXTERNAL, Key, KeyState, NewKey, SYMMETRIC};
+pub use key_store::Trouble;
 
 use crate::auth::Caller;
 use crate::error::ApiError;
@@ -38,6 +41,23 @@ impl Store {
     }
 
     /// The key with this ARN in whatever state, a deleted one too.
+    pub fn key(&self, arn: &str) -> Option<&Key> {
+        self.keys.get(arn)
+    }
+
+    /// The keys that have the same material, this one included.
+    pub fn replicas(&self, key: &Key) -> impl Iterator<Item = &Key> {
+        self.keys.values().filter(|other| Arc::ptr_eq(&other.generations, &key.generations))
+    }
+
+    /// A replica of a multi-Region key.
+    pub fn replicate(&mut self, arn: &str, region: &str) -> Option<&Key> {
+        let replica = self.keys.get(arn)?.replica_in(region);
+        let arn = replica.arn.clone();
+        Some(self.keys.entry(arn).insert_entry(replica).into_mut())
+    }
+
+    /// The same, to change it.
     pub fn key_mut(&mut self, arn: &str) -> Option<&mut Key> {
         self.keys.get_mut(arn)
     }

@@ -27,10 +27,11 @@ pub fn perform(
     caller: &Caller,
     form: &Form,
     expiration: Option<&str>,
+    request_id: &str,
 ) -> Result<Answer, ApiError> {
     match form.get("Action").map(String::as_str) {
-        Some("AssumeRole") => assume_role(store, caller, form, expiration),
-        Some("GetCallerIdentity") => Ok(get_caller_identity(caller)),
+        Some("AssumeRole") => assume_role(store, caller, form, expiration, request_id),
+        Some("GetCallerIdentity") => Ok(get_caller_identity(caller, request_id)),
         action => {
             let message = format!("Could not find operation {}", action.unwrap_or_default());
             Err(ApiError::new(400, "InvalidAction", message))
@@ -50,6 +51,7 @@ fn assume_role(
     caller: &Caller,
     form: &Form,
     expiration: Option<&str>,
+    request_id: &str,
 ) -> Result<Answer, ApiError> {
     let role_arn = required(form, "RoleArn")?;
     let name = required(form, "RoleSessionName")?;
@@ -95,36 +97,36 @@ fn assume_role(
         escape(&session.arn()),
     );
     store.add_session(session);
-    Ok(success("AssumeRole", &result))
+    Ok(success("AssumeRole", &result, request_id))
 }
 
-fn get_caller_identity(caller: &Caller) -> Answer {
+fn get_caller_identity(caller: &Caller, request_id: &str) -> Answer {
     let Caller { arn, account, access_key_id, .. } = caller;
     let (arn, user) = (escape(arn), escape(access_key_id));
     let result = format!("<Arn>{arn}</Arn><UserId>{user}</UserId><Account>{account}</Account>");
-    success("GetCallerIdentity", &result)
+    success("GetCallerIdentity", &result, request_id)
 }
 
-pub fn error(error: &ApiError) -> Answer {
+pub fn error(error: &ApiError, request_id: &str) -> Answer {
     let kind = if error.status < 500 { "Sender" } else { "Receiver" };
     let (code, message) = (escape(&error.code), escape(&error.message));
     xml(
         error.status,
         format!(
             "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>{kind}</Type><Code>{code}</Code>\
-             <Message>{message}</Message></Error><RequestId>{}</RequestId></ErrorResponse>",
-            Uuid::new_v4()
+             <Message>{message}</Message></Error><RequestId>{request_id}</RequestId>\
+             </ErrorResponse>"
         ),
     )
 }
 
-fn success(operation: &str, result: &str) -> Answer {
+fn success(operation: &str, result: &str, request_id: &str) -> Answer {
     xml(
         200,
         format!(
             "<{operation}Response xmlns=\"{NAMESPACE}\"><{operation}Result>{result}</{operation}Result>\
-             <ResponseMetadata><RequestId>{}</RequestId></ResponseMetadata></{operation}Response>",
-            Uuid::new_v4()
+             <ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>\
+             </{operation}Response>"
         ),
     )
 }

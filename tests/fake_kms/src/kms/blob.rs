@@ -44,9 +44,10 @@ impl<'a> Blob<'a> {
     /// InvalidCiphertextException, whatever the reason.
     pub fn open(&self, key: &Key, context: &EncryptionContext) -> Result<Vec<u8>, ApiError> {
         let invalid = ApiError::invalid_ciphertext;
-        let material = key.generations.get(self.generation).ok_or_else(invalid)?;
+        let material = key.generations.lock().get(self.generation).copied();
+        let material = material.ok_or_else(invalid)?;
         let aad = aad(self.header, context);
-        Aes256Gcm::new(material.into())
+        Aes256Gcm::new((&material).into())
             .decrypt(&Nonce::from(self.nonce), Payload { msg: self.sealed, aad: &aad })
             .map_err(|_| invalid())
     }
@@ -56,8 +57,9 @@ impl<'a> Blob<'a> {
 /// KMSInternalException when the system has no randomness to give.
 pub fn seal(key: &Key, context: &EncryptionContext, plaintext: &[u8]) -> Result<Vec<u8>, ApiError> {
     let internal = |what: &str| ApiError::new(500, "KMSInternalException", what);
-    let [.., material] = &key.generations[..] else { return Err(internal("no key material")) };
-    let generation = u32::try_from(key.generations.len() - 1).map_err(|_| internal("rotations"))?;
+    let generations = key.generations.lock().clone();
+    let [.., material] = &generations[..] else { return Err(internal("no key material")) };
+    let generation = u32::try_from(generations.len() - 1).map_err(|_| internal("rotations"))?;
     let arn_len = u8::try_from(key.arn.len()).map_err(|_| internal("key ARN too long"))?;
     let mut blob = vec![VERSION, arn_len];
     blob.extend(key.arn.as_bytes());

@@ -8,7 +8,7 @@ use super::{find, find_usable};
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::log::EncryptionContext;
-use crate::store::{SYMMETRIC, Store};
+use crate::store::{Key, SYMMETRIC, Store};
 
 pub fn encrypt(store: &mut Store, caller: &Caller, request: Encrypt) -> Result<Value, ApiError> {
     let key = find_usable(store, caller, "Encrypt", request.key_id.as_deref())?;
@@ -116,16 +116,25 @@ fn open(
     context: &EncryptionContext,
 ) -> Result<Opened, ApiError> {
     let blob = Blob::parse(ciphertext)
-        .filter(|blob| store.key_mut(blob.key_arn).is_some())
+        .filter(|blob| store.key(blob.key_arn).is_some())
         .ok_or_else(ApiError::invalid_ciphertext);
+    // Of a multi-Region key, the replica that is asked opens what any of them made.
+    let mut wanted = blob.as_ref().map_or("", |blob| blob.key_arn).to_owned();
     if let Some(key_id) = key_id {
-        let named = find(store, caller, action, Some(key_id))?;
-        if named.arn != blob.as_ref().map_err(Clone::clone)?.key_arn {
+        let named = find(store, caller, action, Some(key_id))?.arn.clone();
+        let wrote = blob.as_ref().map_err(Clone::clone)?.key_arn;
+        let is_replica = |key: &Key| store.replicas(key).any(|replica| replica.arn == named);
+        if !store.key(wrote).is_some_and(is_replica) {
             return Err(ApiError::incorrect_key());
         }
+        wanted = named;
+    } else if let Some(key) = store.key(&wanted).filter(|key| key.is_multi_region())
+        && let Some(here) = store.replicas(key).find(|replica| replica.region == caller.region)
+    {
+        wanted = here.arn.clone();
     }
     let blob = blob?;
-    let key = find_usable(store, caller, action, Some(blob.key_arn)).map_err(|error| {
+    let key = find_usable(store, caller, action, Some(&wanted)).map_err(|error| {
         // Nobody learns from a ciphertext whether a key exists.
         if key_id.is_none() && error.code == "NotFoundException" {
             ApiError::access_denied(

@@ -113,6 +113,23 @@ pub struct OneKey {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
+pub struct GetKeyPolicy {
+    pub key_id: Option<String>,
+    pub policy_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CreateGrant {
+    pub key_id: Option<String>,
+    pub grantee_principal: Option<String>,
+    pub operations: Option<Vec<String>>,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct ScheduleKeyDeletion {
     pub key_id: Option<String>,
     pub pending_window_in_days: Option<u16>,

@@ -1,9 +1,10 @@
 //! Who may do what: policies, principals, dry runs, authentication.
 
 use aws_sdk_kms::error::ProvideErrorMetadata;
+use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::DataKeySpec;
-use serde_json::json;
+use aws_sdk_kms::types::{DataKeySpec, GrantOperation};
+use serde_json::{Value, json};
 
 use crate::target::{ACCESS_KEY_ID, Target, code};
 
@@ -117,6 +118,60 @@ async fn a_dry_run_fails_in_one_way_where_the_call_would_succeed() {
     target.control("POST", "deny", json!({"arn": key, "deny": true}));
     let denied = kms.decrypt().ciphertext_blob(blob).dry_run(true);
     assert_eq!(code(denied.send().await), "AccessDeniedException");
+}
+
+#[tokio::test]
+async fn a_policy_is_shown_and_decides_nothing() {
+    let target = ours();
+    let key = target.key().await;
+    let shown = || async {
+        let answer = target.kms.get_key_policy().key_id(&key).send().await.expect("GetKeyPolicy");
+        assert_eq!(answer.policy_name(), Some("default"));
+        serde_json::from_str::<Value>(answer.policy().expect("a policy")).expect("JSON")
+    };
+    let default = shown().await;
+    let root = json!({"AWS": "arn:aws:iam::111122223333:root"});
+    assert_eq!(default["Statement"][0]["Principal"], root);
+    let nobody = json!({"Version": "2012-10-17", "Statement": []});
+    target.control("POST", "policy", json!({"arn": key, "policy": nobody.to_string()}));
+    assert_eq!(shown().await, nobody);
+    target.wrapped(&key).await;
+    target.control(
+        "POST",
+        "deny",
+        json!({"arn": key, "deny": true, "operations": ["GetKeyPolicy"]}),
+    );
+    let denied = target.kms.get_key_policy().key_id(&key).send().await;
+    assert_eq!(code(denied), "AccessDeniedException");
+}
+
+#[tokio::test]
+async fn a_grant_is_only_tried() {
+    let target = ours();
+    let key = target.key().await;
+    let grant = |dry_run| {
+        let call = target.kms.create_grant().key_id(&key).operations(GrantOperation::Decrypt);
+        call.grantee_principal("arn:aws:iam::111122223333:role/cmk").dry_run(dry_run).send()
+    };
+    assert_eq!(code(grant(true).await), "DryRunOperationException");
+    assert_eq!(code(grant(false).await), "UnsupportedOperationException");
+    target.control(
+        "POST",
+        "deny",
+        json!({"arn": key, "deny": true, "operations": ["CreateGrant"]}),
+    );
+    assert_eq!(code(grant(true).await), "AccessDeniedException");
+}
+
+#[tokio::test]
+async fn the_log_has_the_request_ids_of_the_answers() {
+    let target = ours();
+    let key = target.key().await;
+    let answer = target.kms.describe_key().key_id(&key).send().await.expect("DescribeKey");
+    let refused = target.kms.describe_key().key_id("alias/x").send().await.expect_err("no alias");
+    let log = target.control("GET", "log", Value::Null);
+    let ids = [answer.request_id(), refused.request_id()].map(|id| id.expect("a request id"));
+    assert_eq!((&log[1]["request_id"], &log[2]["request_id"]), (&json!(ids[0]), &json!(ids[1])));
 }
 
 #[test]

@@ -158,6 +158,22 @@ async fn an_answer_can_be_a_byte_short() {
 }
 
 #[tokio::test]
+async fn a_key_can_decrypt_whatever_the_encryption_context() {
+    let target = ours();
+    let key = target.key().await;
+    let blob = target.wrapped(&key).await;
+    let decrypt = || {
+        let call = target.kms.decrypt().ciphertext_blob(blob.clone()).key_id(&key);
+        call.encryption_context("tenant", "another").send()
+    };
+    target.control("POST", "fault", json!({"kind": "any_context", "times": 1}));
+    let answer = decrypt().await.expect("Decrypt");
+    assert_eq!(answer.plaintext.expect("bytes").as_ref().len(), 32);
+    assert_eq!(answer.key_id, Some(key.clone()));
+    assert_eq!(code(decrypt().await), "InvalidCiphertextException");
+}
+
+#[tokio::test]
 async fn the_log_says_what_was_asked() {
     let target = ours();
     let key = target.key().await;

@@ -10,6 +10,7 @@ mod answers;
 mod behaviours;
 mod faults;
 mod keys;
+mod multi_region;
 mod roto;
 mod sts;
 mod target;
@@ -58,4 +59,5 @@ behaviours! {
     keys_are_listed
     rotation_can_be_switched_on
     errors_carry_a_request_id
+    answers_carry_a_request_id_of_their_own
 }

@@ -164,3 +164,12 @@ pub async fn errors_carry_a_request_id(target: &Target) {
     assert!(error.request_id().is_some_and(|id| id.len() >= 32));
     assert!(error.into_service_error().is_not_found_exception(), "a modelled error");
 }
+
+pub async fn answers_carry_a_request_id_of_their_own(target: &Target) {
+    let ask = || async {
+        let answer = target.kms.list_keys().send().await.expect("ListKeys");
+        answer.request_id().expect("a request id").to_owned()
+    };
+    let (one, other) = (ask().await, ask().await);
+    assert!(one.len() >= 32 && one != other, "{one} {other}");
+}
