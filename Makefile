@@ -14,6 +14,9 @@ test: ## run everything CI runs; with PG=16 the session tests on that version (1
 test-clients: ## protected columns as Node, Java, Rust and PgBouncer see them
 	@scripts/test_clients.sh
 
+test-onboarding: ## what owners of keys are handed, read by Terraform, AWS's tools and a simulator of IAM
+	@scripts/test_onboarding.sh
+
 install: ## build the release and install it into the server of PG_CONFIG
 	@scripts/install.sh
 
@@ -22,6 +25,9 @@ schema: ## regenerate the committed SQL script from sql/ and src/sql/
 
 deny: ## licences, sources, duplicates and advisories of the dependencies
 	@scripts/deny.sh
+
+sbom: ## write a bill of materials of the library, CycloneDX, to target/sbom
+	@scripts/sbom.sh
 
 mutants: ## change the code and see whether a test notices
 	@scripts/mutants.sh
@@ -41,4 +47,4 @@ endurance: ## mixed load with random faults for ENDURANCE_SECONDS (3600)
 clean: ## remove what was built
 	@scripts/clean.sh
 
-.PHONY: help demo check test test-clients install schema deny mutants miri bench bench-crates endurance clean
+.PHONY: help demo check test test-clients test-onboarding install schema deny sbom mutants miri bench bench-crates endurance clean

@@ -35,7 +35,7 @@ PATH=$("$PG_CONFIG" --bindir):$PATH psql -X -v keys="$server/keys" -f scripts/de
 # What the client saw when the key was gone: SQLSTATE, message, reason and what to do.
 for seen in 'ERROR:  55000: the key of tenant "globex" does not exist' \
     'DETAIL:  reason=key_not_found tenant=globex' \
-    'HINT:  The key was deleted' \
+    'HINT:  Check the key' \
     'DETAIL:  reason=no_grant tenant=globex'; do
     grep -qF "$seen" "$transcript" || die "the transcript lacks: $seen"
 done

@@ -91,6 +91,7 @@ key() { as_server sh -c 'umask 077; exec head -c 32 /dev/urandom >"$1"' sh "$1/k
 
 command=${1:-}
 shift || usage
+: "${PG_CONFIG:?set PG_CONFIG}"
 case $command in
     create) create ;;
     *)

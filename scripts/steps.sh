@@ -25,7 +25,7 @@ declare -A beside_pid beside_output
 stop_besides() {
     local pid
     for pid in "${beside_pid[@]}"; do
-        xargs -r kill -INT <"/proc/$pid/task/$pid/children" 2>/dev/null || true
+        { xargs -r kill -INT <"/proc/$pid/task/$pid/children"; } 2>/dev/null || true
     done
     wait
     rm -f "${beside_output[@]}" "${beside_output[@]/%/.time}"

@@ -40,7 +40,7 @@ in_backend() {
 }
 
 if [[ ${PG:-} ]]; then
-    step "what is missing" scripts/setup.sh bench
+    step "what is missing" scripts/setup.sh sessions
     pg=$(private_postgres "$PG")
     step "fake KMS" cargo build -q --locked -p fake_kms
     step "release for PostgreSQL $PG" release "$pg"
@@ -87,7 +87,8 @@ for major in 14 16 17 18; do
     step "PostgreSQL $major: demonstration" scripts/demo.sh "$pg"
 done
 UPGRADE_PG_CONFIG=$pg18 step "PostgreSQL 14 to 18: pg_upgrade" \
-    sessions "$(private_postgres 14)" tests/sessions/test_column_upgrade.py
+    sessions "$(private_postgres 14)" tests/sessions/test_{column_upgrade,upgrade}.py
+step "PostgreSQL 15: onboarding" scripts/test_onboarding.sh "$pg15"
 join "PostgreSQL 15: sessions"
 join "PostgreSQL 18: sessions"
 step "PostgreSQL 15: clients" scripts/test_clients.sh "$pg15"
