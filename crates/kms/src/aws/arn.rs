@@ -56,7 +56,7 @@ mod tests {
     /// The list that the SDK resolves endpoints by, out of the source of aws-sdk-kms in use.
     fn partitions_of_sdk() -> Vec<Value> {
         let metadata = Command::new(env!("CARGO"))
-            .args(["metadata", "--format-version", "1", "--offline"])
+            .args(["metadata", "--format-version", "1", "--locked"])
             .output()
             .unwrap();
         let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
