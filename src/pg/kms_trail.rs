@@ -33,6 +33,13 @@ impl Trail {
 
 impl Drop for Trail {
     fn drop(&mut self) {
+        self.log();
+    }
+}
+
+impl Trail {
+    /// Logs what was asked since the last time.
+    pub fn log(&self) {
         for call in trace::take() {
             log(&call, &self.database);
             if let Some(id) = call.request_id.filter(|_| IS_OPEN.get()) {

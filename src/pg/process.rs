@@ -21,7 +21,7 @@ use cmk_keyring::tenant::{Grant, Role, Tenant, check_tenant_name, read_tenant_na
 use cmk_kms::Kms;
 use once_cell::sync::Lazy;
 use pgrx::{pg_guard, pg_sys};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::time::Duration;
 
 /// Made on first use, so never in the postmaster.
@@ -32,8 +32,8 @@ static KEYRING: Lazy<Keyring> = Lazy::new(|| {
 });
 
 thread_local! {
-    /// The KMS call that this process is making, as the shared keyring has it.
-    static OPEN_CALL: Cell<Option<CallPermit>> = const { Cell::new(None) };
+    /// The KMS calls that this process is making, as the shared keyring has them.
+    static OPEN_CALLS: RefCell<Vec<CallPermit>> = const { RefCell::new(Vec::new()) };
 }
 
 /// This process's keyring.
@@ -51,7 +51,7 @@ pub fn keyring_in_use() -> Option<&'static Keyring> {
 extern "C-unwind" fn on_exit(_code: i32, _argument: pg_sys::Datum) {
     KEYRING.flush_hits(&THIS_PROCESS);
     KEYRING.cache().clear();
-    if let Some(permit) = OPEN_CALL.take() {
+    for permit in OPEN_CALLS.take() {
         access::with(|shared| shared.abandon(&permit, 0));
         if let Some(record) = permit.tag.record() {
             THIS_PROCESS.wake(record);
@@ -224,8 +224,12 @@ impl Process for ThisProcess {
         read::tenant_id(name)
     }
 
-    fn set_open_call(&self, permit: Option<CallPermit>) {
-        OPEN_CALL.set(permit);
+    fn call_opened(&self, permit: CallPermit) {
+        OPEN_CALLS.with_borrow_mut(|calls| calls.push(permit));
+    }
+
+    fn call_closed(&self, permit: &CallPermit) {
+        OPEN_CALLS.with_borrow_mut(|calls| calls.retain(|open| open != permit));
     }
 
     fn wait(&self, awaited: AwaitedCall) {

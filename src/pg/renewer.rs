@@ -7,9 +7,9 @@
 pub mod launch;
 
 use super::background::{handle_signals, sleep};
+use super::monitor::checks::Checks;
 use super::monitor::session::{Database, connect, transaction};
 use super::monitor::tenants::{active_tenant, active_tenants};
-use super::process::{THIS_PROCESS, keyring};
 use super::registry::read;
 use super::settings::values;
 use super::shared_memory::access;
@@ -17,7 +17,7 @@ use super::{clock, identity, interrupt};
 use cmk_keyring::shared::identity::TenantId;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 /// As `pg_stat_activity` shows it.
@@ -51,8 +51,9 @@ pub extern "C-unwind" fn cmk_encrypt_renewer_main(argument: pg_sys::Datum) {
 }
 
 /// The tenants of this database for which a renewal is wanted.
-fn wanted() -> Vec<TenantId> {
-    let (database, mut databases, mut wanted) = (identity::database(), BTreeSet::new(), Vec::new());
+fn wanted() -> HashSet<TenantId> {
+    let mut wanted = HashSet::new();
+    let (database, mut databases) = (identity::database(), BTreeSet::new());
     access::in_chunks(|range| {
         access::read(|shared| shared.wanting_renewal(range.clone(), &mut databases));
     });
@@ -65,12 +66,22 @@ fn wanted() -> Vec<TenantId> {
     wanted
 }
 
-/// One after the other. What could not be renewed is wanted again, or done by a query.
-fn renew(wanted: &[TenantId]) {
+/// Side by side. What could not be renewed is wanted again, or done by a query.
+fn renew(wanted: &HashSet<TenantId>) {
     let Ok(names) = transaction(active_tenants) else { return };
-    for name in names.iter().filter(|name| wanted.contains(&read::tenant_id(name))) {
-        if let Some(tenant) = transaction(|| active_tenant(name)) {
-            transaction(|| keyring().check_tenant(&THIS_PROCESS, &tenant));
+    let mut names = names.iter().filter(|name| wanted.contains(&read::tenant_id(name)));
+    let mut checks = Checks::new();
+    loop {
+        while checks.has_room()
+            && let Some(name) = names.next()
+        {
+            if let Some(tenant) = transaction(|| active_tenant(name)) {
+                checks.check(tenant);
+            }
         }
+        if checks.is_empty() {
+            return;
+        }
+        checks.next();
     }
 }

@@ -234,6 +234,42 @@ def test_the_budget_limits_the_calls(watched, story, kms):
     assert 3 <= len(asked) <= 8, f"{len(asked)} calls for {len(keys)} tenants in 3 seconds"
 
 
+def pending(kms, keys):
+    return sum(entry["outcome"] == "pending" for entry in kms.log() if entry["key_arn"] in keys)
+
+
+def test_keys_are_checked_side_by_side(watched, story, kms):
+    keys = {watched.tenant().key_uri for _ in range(8)}
+    with kms.fault("delay", millis=800):
+        # The checks of an interval of 1 s begin within it.
+        until(lambda: pending(kms, keys) >= 4, what="checks at the same time")
+
+
+def test_tenants_whose_kms_hangs_delay_nobody(watched, story, kms):
+    hanging, tenant = [watched.tenant() for _ in range(10)], watched.tenant()
+    keys = {other.key_uri for other in hanging}
+    with watched.server.settings(kms_operation_timeout="30s", kms_attempt_timeout="30s"), contextlib.ExitStack() as faults:
+        for key in keys:
+            faults.enter_context(kms.fault("hang", arn=key))
+        until(lambda: pending(kms, keys) == len(keys), what="calls that hang")
+        watched.checks(tenant, 3)
+        revoked = watched.tenant()
+        kms.state(revoked.key_uri, "Disabled")
+        watched.says(revoked, REVOKED)
+        assert pending(kms, keys) == len(keys), "the calls were over"
+
+
+def test_a_budget_that_is_too_small_is_told_once(make_server, kms):
+    with running(make_server, monitor_budget=30, monitor_databases="postgres") as server:
+        watched = Watched(server, kms)
+        for _ in range(12):
+            watched.tenant()
+        line = "cmk_encrypt monitor: cmk_encrypt.monitor_budget=30 is too little for 12 tenants"
+        until(lambda: line in server.log.read_text(), what="the log's word")
+        time.sleep(3)
+        assert server.log.read_text().count("is too little for") == 1
+
+
 # What it must not disturb
 
 

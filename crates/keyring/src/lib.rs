@@ -7,10 +7,12 @@
 #![deny(missing_docs)]
 
 pub mod cache;
+pub mod check;
 mod fetch;
 pub mod keyring;
 pub mod policy;
 pub mod process;
+mod question;
 mod refresh;
 pub mod rewrap;
 mod seal_open;

@@ -71,9 +71,11 @@ pub trait Process {
     /// The name of one of this database's tenants in shared memory.
     fn tenant_id(&self, name: &str) -> TenantId;
 
-    /// This process began a KMS call in transaction memory, or it is over: should the process end
-    /// during the call, the call is to be abandoned.
-    fn set_open_call(&self, permit: Option<CallPermit>);
+    /// This process began a KMS call in the server's memory. Should the process end before it is
+    /// [closed](Self::call_closed), the call is to be abandoned.
+    fn call_opened(&self, permit: CallPermit);
+    /// The call is over, if it was opened.
+    fn call_closed(&self, permit: &CallPermit);
     /// Returns soon after another process's call is over, whatever call began after it.
     fn wait(&self, call: AwaitedCall);
     /// The call entered in a record is over.

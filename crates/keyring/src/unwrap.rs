@@ -2,10 +2,10 @@
 
 use crate::keyring::Keyring;
 use crate::process::Process;
+use crate::question::{Failed, Question, ask};
 use crate::shared::call::CallPermit;
-use crate::shared::history::Change;
 use crate::shared::identity::Subject;
-use crate::shared::outcome::{EndedCall, Outcome};
+use crate::shared::outcome::EndedCall;
 use crate::shared::renewal::Patience;
 use crate::shared::single_flight::{SharedDataKey, Step};
 use crate::shared::table::SharedKeyring;
@@ -13,7 +13,7 @@ use crate::tenant::{DataKey, Tenant};
 use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
 use cmk_crypto::scrub::scrub_stack;
-use cmk_error::{Error, Instant, KeyState, Reason, Result};
+use cmk_error::{Error, Instant, Reason, Result};
 use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose};
 use std::time::Duration;
 
@@ -24,19 +24,10 @@ pub(crate) enum Urgency {
     Now,
     /// The data key still serves; the query that came by waits no longer than this.
     Ahead(Patience),
-    /// To see whether the tenant's key is usable.
-    Check,
 }
 
 /// How often a call is made whose outcome was superseded each time, as by evictions.
 const MOST_CALLS: u32 = 16;
-
-/// A call that failed.
-pub(crate) struct Failed {
-    pub error: Error,
-    /// It was superseded by another call, or its outcome isn't to be relied on: look again.
-    pub superseded: bool,
-}
 
 /// Calls whose outcomes were superseded: made again, within the time that one call may take.
 pub(crate) struct Superseded {
@@ -66,66 +57,7 @@ pub struct WrappedDataKey {
     pub commitment: Commitment,
 }
 
-/// What is asked of KMS, for whom.
-struct Question<'a, P: Process> {
-    process: &'a P,
-    tenant: &'a Tenant,
-    subject: &'a Subject,
-    /// How long to wait; `None`: as long as the provider does.
-    patience: Option<Patience>,
-}
-
-/// A call that is abandoned if an interrupt cuts it short.
-struct OpenCall<'a, P: Process> {
-    process: &'a P,
-    permit: CallPermit,
-    ended: bool,
-}
-
-impl<'a, P: Process> OpenCall<'a, P> {
-    fn new(process: &'a P, permit: CallPermit) -> Self {
-        // The process's own memory goes with it.
-        let in_server_memory = !process.has_uncommitted_registry_changes();
-        process.set_open_call(in_server_memory.then_some(permit));
-        Self { process, permit, ended: false }
-    }
-
-    /// Says how the call ended, and wakes who waits for it.
-    fn end<R>(&mut self, outcome: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
-        self.ended = true;
-        let outcome = self.process.transaction_memory(outcome);
-        self.process.set_open_call(None);
-        if let Some(record) = self.permit.tag.record() {
-            self.process.wake(record);
-        }
-        outcome
-    }
-}
-
-impl<P: Process> Drop for OpenCall<'_, P> {
-    fn drop(&mut self) {
-        if !self.ended {
-            let permit = self.permit;
-            self.end(|shared| shared.abandon(&permit, 0));
-        }
-    }
-}
-
 impl Keyring {
-    /// Asks KMS whether the tenant's key is usable, if it is time to, by the data key that seals
-    /// now. Returns false if nothing was asked.
-    pub fn check_tenant(&self, process: &impl Process, tenant: &Tenant) -> bool {
-        let Ok(data_key) = tenant.current_data_key() else { return false };
-        let subject = process.subject(tenant);
-        let (pid, now, rules) = (process.pid(), process.now_on_both(), process.policy().rules());
-        let begun =
-            process.transaction_memory(|shared| shared.begin_check(&subject, pid, now, &rules));
-        let Some(permit) = begun else { return false };
-        drop(self.unwrap_for_all(process, tenant, data_key, &subject, permit, Urgency::Check));
-        scrub_stack();
-        true
-    }
-
     /// Proves that `key`, which isn't the registered one, unwraps the data key that seals now. What
     /// KMS says of it is not said of the tenant: nobody else hears of it.
     ///
@@ -175,14 +107,13 @@ impl Keyring {
         let fingerprint = subject.fingerprint(data_key);
         let patience = match urgency {
             Urgency::Ahead(patience) => Some(patience),
-            Urgency::Now | Urgency::Check => None,
+            Urgency::Now => None,
         };
         let limit = patience.map(|patience| Duration::from_nanos(patience.limit));
         let question = Question { process, tenant, subject, patience };
         let unwrap = || self.unwrap(process, tenant, &tenant.customer_key, data_key, limit);
-        let needed = urgency != Urgency::Check;
         let succeed = |shared: &mut SharedKeyring<'_>, ended: &EndedCall<'_>, dek: &SecretKey| {
-            shared.succeeded(ended, Some((&fingerprint, dek)), needed)
+            shared.succeeded(ended, Some((&fingerprint, dek)), true)
         };
         let (dek, unwrapped_at) = ask(&question, permit, unwrap, succeed, |_| true)?;
         Ok(SharedDataKey { dek, unwrapped_at, tag: permit.tag })
@@ -288,11 +219,7 @@ impl Keyring {
     ) -> Result<SecretKey> {
         let context = EncryptionContext::new(&tenant.name, data_key.purpose);
         let dek = self.call_kms(|| process.kms(limit).unwrap(key, wrapped, &context))?;
-        if Commitment::to(&dek, tenant.name.as_bytes()) == data_key.commitment {
-            Ok(dek)
-        } else {
-            Err(Reason::CommitmentMismatch.into())
-        }
+        recognised(dek, tenant, data_key)
     }
 
     /// Counts a call of a key provider.
@@ -302,82 +229,13 @@ impl Keyring {
     }
 }
 
-/// The one door to KMS: makes a call that was allowed, and tells all processes what came of it.
-/// Returns the answer and when the call began.
-fn ask<R, P: Process>(
-    question: &Question<'_, P>,
-    permit: CallPermit,
-    call: impl FnOnce() -> Result<R>,
-    succeed: impl FnOnce(&mut SharedKeyring<'_>, &EndedCall<'_>, &R) -> Outcome,
-    counts: impl Fn(Option<&Error>) -> bool,
-) -> Result<(R, Instant), Failed> {
-    let Question { process, tenant, subject, patience } = *question;
-    let policy = process.policy();
-    let rules = policy.rules();
-    let mut open = OpenCall::new(process, permit);
-    let began = process.now();
-    let answer = call();
-    let now = process.now_on_both();
-    let took = now.instant - began;
-    let ended = EndedCall { permit: &permit, subject, began, now, rules: &rules };
-    // An answer older than the TTL may not be used; asking again would only bring another.
-    let answer = answer.and_then(|answer| match took < policy.ttl {
-        true => Ok(answer),
-        false => Err(Reason::KmsTimeout.into()),
-    });
-    match answer {
-        Ok(answer) if !counts(None) => {
-            open.end(|shared| shared.abandon(&permit, 0));
-            Ok((answer, began))
-        }
-        Ok(answer) => {
-            let outcome = open.end(|shared| succeed(shared, &ended, &answer));
-            let (error, superseded) = match outcome {
-                Outcome::Usable(change) => {
-                    // Before anything that an interrupt could end.
-                    process.erase_at(began + policy.ttl);
-                    process.log_state_change(&tenant.name, change, None);
-                    return Ok((answer, began));
-                }
-                Outcome::Revoked(error, _) => (error, false),
-                Outcome::Superseded | Outcome::Failing(_) | Outcome::Unrelated => {
-                    // KMS did what it was asked.
-                    (Reason::TenantBusy.into(), true)
-                }
-            };
-            Err(Failed { error, superseded })
-        }
-        // A refresh that takes longer than its query would wait says nothing about KMS.
-        Err(error)
-            if error.reason == Reason::KmsTimeout
-                && let Some(patience) = patience
-                && took >= patience.limit =>
-        {
-            let (now, pause) = (now.instant, policy.failure_ttl);
-            open.end(|shared| shared.give_up_renewal(&permit, patience, took, now, pause));
-            Err(Failed { error, superseded: false })
-        }
-        Err(error) if !counts(Some(&error)) => {
-            open.end(|shared| shared.abandon(&permit, 0));
-            Err(Failed { error, superseded: false })
-        }
-        Err(error) => {
-            let outcome = open.end(|shared| shared.failed(&ended, &error));
-            // A refusal is everybody's business, whoever met it.
-            if process.has_uncommitted_registry_changes()
-                && error.reason.key_state() == Some(KeyState::Revoked)
-            {
-                process.server_memory(|shared| shared.revoke(subject, now.instant));
-            }
-            let superseded = outcome == Outcome::Superseded;
-            let change = match outcome {
-                Outcome::Usable(change)
-                | Outcome::Revoked(_, change)
-                | Outcome::Failing(change) => change,
-                Outcome::Superseded | Outcome::Unrelated => Change::NONE,
-            };
-            process.log_state_change(&tenant.name, change, Some(&error));
-            Err(Failed { error, superseded })
-        }
+/// A data key that was unwrapped, if it is the registered one.
+///
+/// # Errors
+/// `commitment_mismatch`.
+pub(crate) fn recognised(dek: SecretKey, tenant: &Tenant, data_key: &DataKey) -> Result<SecretKey> {
+    match Commitment::to(&dek, tenant.name.as_bytes()) == data_key.commitment {
+        true => Ok(dek),
+        false => Err(Reason::CommitmentMismatch.into()),
     }
 }

@@ -5,8 +5,9 @@ use crate::customer_key::CustomerKey;
 use crate::key_facts::{Identity, KeyFacts, Management, OwnIdentity};
 use crate::onboarding::ServicePrincipal;
 use crate::policies;
-use crate::provider::{Call, Route};
+use crate::provider::{Answer, Call, Route};
 use crate::providers::PROVIDERS;
+use crate::runtime;
 use crate::settings::Settings;
 use cmk_crypto::key::SecretKey;
 use cmk_error::Result;
@@ -109,9 +110,14 @@ impl Providers<'_> {
     /// As whom this server uses a key, for the policies of its owner.
     ///
     /// # Errors
-    /// `no_key_policy`; as [`Onboarding::principal`](crate::Onboarding::principal).
+    /// `no_key_policy`; `service_principal` if nobody says, or nonsense; as
+    /// [`identity`](Kms::identity).
     pub fn service_principal(&self, key: &CustomerKey) -> Result<ServicePrincipal> {
-        policies::of_key(key)?.principal(&self.call(), key)
+        let provider = policies::of_key(key)?;
+        match provider.named_principal(self.settings)? {
+            Some(principal) => Ok(principal),
+            None => provider.principal_of(self.identity(key)?),
+        }
     }
 
     /// Whom the services take this server for, as far as they know such a thing.
@@ -120,18 +126,25 @@ impl Providers<'_> {
     /// As [`Provider::own_identity`](crate::provider::Provider::own_identity).
     pub fn own_identities(&self, region: Option<&str>) -> Result<Vec<OwnIdentity>> {
         let call = self.call();
-        let told = PROVIDERS.iter().map(|provider| provider.own_identity(&call, region));
+        let told = PROVIDERS.iter().map(|provider| self.wait(provider.own_identity(&call, region)));
         told.filter_map(Result::transpose).collect()
     }
 
     fn call(&self) -> Call<'_> {
-        Call { settings: self.settings, limit: self.limit, tick: self.tick }
+        Call { settings: self.settings, limit: self.limit }
+    }
+
+    fn wait<R>(&self, answer: Answer<'_, R>) -> Result<R> {
+        match answer {
+            Answer::Ready(answer) => answer,
+            Answer::Waiting(answer) => runtime::drive(answer, self.tick)?,
+        }
     }
 }
 
 impl Kms for Providers<'_> {
     fn generate(&self, key: &CustomerKey, context: &EncryptionContext<'_>) -> Result<Vec<u8>> {
-        key.provider_key().generate(&self.call(), context)
+        self.wait(key.provider_key().generate(&self.call(), context))
     }
 
     fn unwrap(
@@ -140,7 +153,7 @@ impl Kms for Providers<'_> {
         wrapped: &[u8],
         context: &EncryptionContext<'_>,
     ) -> Result<SecretKey> {
-        key.provider_key().unwrap(&self.call(), wrapped, context)
+        self.wait(key.provider_key().unwrap(&self.call(), wrapped, context))
     }
 
     fn wrap(
@@ -149,7 +162,7 @@ impl Kms for Providers<'_> {
         dek: &SecretKey,
         context: &EncryptionContext<'_>,
     ) -> Result<Vec<u8>> {
-        key.provider_key().wrap(&self.call(), dek, context)
+        self.wait(key.provider_key().wrap(&self.call(), dek, context))
     }
 
     fn rewrap(
@@ -159,18 +172,18 @@ impl Kms for Providers<'_> {
         to: &CustomerKey,
         context: &EncryptionContext<'_>,
     ) -> Result<Vec<u8>> {
-        from.provider_key().rewrap(&self.call(), wrapped, to.provider_key(), context)
+        self.wait(from.provider_key().rewrap(&self.call(), wrapped, to.provider_key(), context))
     }
 
     fn describe(&self, key: &CustomerKey) -> Result<KeyFacts> {
-        key.provider_key().describe(&self.call())
+        self.wait(key.provider_key().describe(&self.call()))
     }
 
     fn management(&self, key: &CustomerKey) -> Result<Management> {
-        key.provider_key().management(&self.call())
+        self.wait(key.provider_key().management(&self.call()))
     }
 
     fn identity(&self, key: &CustomerKey) -> Result<Option<Identity>> {
-        key.provider_key().identity(&self.call())
+        self.wait(key.provider_key().identity(&self.call()))
     }
 }

@@ -14,7 +14,8 @@
 //! | [`provider`], [`providers`] | what a provider is, and which ones this build has |
 //! | `local`, `aws` | the providers: one folder and one Cargo feature each |
 //! | [`trace`] | what was asked, for an audit trail |
-//! | `runtime` | waits for a network, interruptibly |
+//! | [`concurrent`] | asks for many keys side by side |
+//! | `runtime`, `resources` | waits for a network, interruptibly; what a process may lack for it |
 //!
 //! A new provider is a folder with a [`Provider`](provider::Provider), a field of [`Settings`] and
 //! a row in [`PROVIDERS`](providers::PROVIDERS). CONTRIBUTING.md lists what else it touches.
@@ -23,6 +24,7 @@
 
 #[cfg(feature = "aws-names")]
 pub mod aws;
+pub mod concurrent;
 pub mod context;
 pub mod customer_key;
 pub mod key_facts;
@@ -34,11 +36,12 @@ pub mod options;
 pub mod policies;
 pub mod provider;
 pub mod providers;
-#[cfg(feature = "aws")]
-pub mod runtime;
+mod resources;
+mod runtime;
 pub mod settings;
 pub mod trace;
 
+pub use concurrent::{ConcurrentCalls, Wrapped};
 pub use context::{EncryptionContext, Purpose};
 pub use customer_key::CustomerKey;
 pub use key_facts::{Identity, KeyFacts, Management, OwnIdentity, PolicyView};

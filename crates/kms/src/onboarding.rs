@@ -2,18 +2,26 @@
 
 use crate::context::Purpose;
 use crate::customer_key::CustomerKey;
-use crate::provider::{Call, Provider};
+use crate::key_facts::Identity;
+use crate::provider::Provider;
+use crate::settings::Settings;
 use cmk_error::Result;
 use serde_json::Value;
 use std::time::Duration;
 
 /// A provider whose keys have policies that their owners write.
 pub trait Onboarding: Provider {
-    /// As whom we use keys: as the settings say, else as the provider itself tells.
+    /// As whom we use keys, if the settings say it.
     ///
     /// # Errors
-    /// `service_principal` if nobody says, or nonsense; what asking the provider fails with.
-    fn principal(&self, call: &Call<'_>, key: &CustomerKey) -> Result<ServicePrincipal>;
+    /// `service_principal` for nonsense.
+    fn named_principal(&self, settings: &Settings) -> Result<Option<ServicePrincipal>>;
+
+    /// The same, as the provider itself tells.
+    ///
+    /// # Errors
+    /// `service_principal` if that can't be named in a policy.
+    fn principal_of(&self, identity: Option<Identity>) -> Result<ServicePrincipal>;
 
     /// What the owner of the key has to allow `principal`, and no more.
     ///

@@ -8,6 +8,7 @@ use cmk_crypto::key::SecretKey;
 use cmk_error::{Reason, Result};
 use std::any::Any;
 use std::fmt::Debug;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +36,22 @@ pub trait Provider: Sync {
     ///
     /// # Errors
     /// As [`ProviderKey::unwrap`]; `endpoint` for a Region that can't be one.
-    fn own_identity(&self, _call: &Call<'_>, _region: Option<&str>) -> Result<Option<OwnIdentity>> {
-        Ok(None)
+    fn own_identity<'a>(
+        &'a self,
+        _call: &'a Call<'a>,
+        _region: Option<&'a str>,
+    ) -> Answer<'a, Option<OwnIdentity>> {
+        Answer::Ready(Ok(None))
     }
+}
+
+/// What a provider answers a call with. Nothing is asked before somebody waits for it, and what is
+/// dropped is given up.
+pub enum Answer<'a, T> {
+    /// It needs nobody.
+    Ready(Result<T>),
+    /// It comes over a network, or time is over.
+    Waiting(Pin<Box<dyn Future<Output = Result<T>> + 'a>>),
 }
 
 /// A customer managed key, and what its provider does with it.
@@ -46,29 +60,33 @@ pub trait ProviderKey: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// As there.
-    fn generate(&self, call: &Call<'_>, context: &EncryptionContext<'_>) -> Result<Vec<u8>>;
+    fn generate<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, Vec<u8>>;
 
     /// As [`Kms::unwrap`](crate::Kms::unwrap).
     ///
     /// # Errors
     /// As there.
-    fn unwrap(
-        &self,
-        call: &Call<'_>,
-        wrapped: &[u8],
-        context: &EncryptionContext<'_>,
-    ) -> Result<SecretKey>;
+    fn unwrap<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        wrapped: &'a [u8],
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, SecretKey>;
 
     /// As [`Kms::wrap`](crate::Kms::wrap).
     ///
     /// # Errors
     /// As there.
-    fn wrap(
-        &self,
-        call: &Call<'_>,
-        dek: &SecretKey,
-        context: &EncryptionContext<'_>,
-    ) -> Result<Vec<u8>>;
+    fn wrap<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        dek: &'a SecretKey,
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, Vec<u8>>;
 
     /// As [`Kms::route`](crate::Kms::route). By default the service knows no other key.
     fn route(&self, _to: &dyn ProviderKey) -> Route {
@@ -79,38 +97,38 @@ pub trait ProviderKey: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// As there.
-    fn rewrap(
-        &self,
-        _call: &Call<'_>,
-        _wrapped: &[u8],
-        _to: &dyn ProviderKey,
-        _context: &EncryptionContext<'_>,
-    ) -> Result<Vec<u8>> {
-        Err(Reason::KmsRejected.into())
+    fn rewrap<'a>(
+        &'a self,
+        _call: &'a Call<'a>,
+        _wrapped: &'a [u8],
+        _to: &'a dyn ProviderKey,
+        _context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, Vec<u8>> {
+        Answer::Ready(Err(Reason::KmsRejected.into()))
     }
 
     /// As [`Kms::describe`](crate::Kms::describe). Nothing is known by default.
     ///
     /// # Errors
     /// As there.
-    fn describe(&self, _call: &Call<'_>) -> Result<KeyFacts> {
-        Ok(KeyFacts::default())
+    fn describe<'a>(&'a self, _call: &'a Call<'a>) -> Answer<'a, KeyFacts> {
+        Answer::Ready(Ok(KeyFacts::default()))
     }
 
     /// As [`Kms::management`](crate::Kms::management). Nothing is known by default.
     ///
     /// # Errors
     /// As there.
-    fn management(&self, _call: &Call<'_>) -> Result<Management> {
-        Ok(Management::default())
+    fn management<'a>(&'a self, _call: &'a Call<'a>) -> Answer<'a, Management> {
+        Answer::Ready(Ok(Management::default()))
     }
 
     /// As [`Kms::identity`](crate::Kms::identity).
     ///
     /// # Errors
     /// As there.
-    fn identity(&self, _call: &Call<'_>) -> Result<Option<Identity>> {
-        Ok(None)
+    fn identity<'a>(&'a self, _call: &'a Call<'a>) -> Answer<'a, Option<Identity>> {
+        Answer::Ready(Ok(None))
     }
 
     /// Whether the key is used as a role of its owner's, whose sessions outlive a withdrawal for a
@@ -137,6 +155,4 @@ pub struct Call<'a> {
     pub settings: &'a Settings,
     /// The caller's own limit, should it be sooner than the provider's timeouts.
     pub limit: Option<Duration>,
-    /// Called every few tens of milliseconds while waiting; may unwind to cancel.
-    pub tick: fn(),
 }

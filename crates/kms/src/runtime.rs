@@ -1,4 +1,5 @@
-//! Drives one future to its end inside a PostgreSQL backend, interruptibly.
+//! Drives futures to their end inside a PostgreSQL backend, interruptibly: one, or several side by
+//! side.
 //!
 //! The runtime is a tokio current-thread one, made on first use and never dropped: dropping would
 //! join helper threads inside `exit()`. It belongs to the process that made it; after a fork
@@ -9,6 +10,10 @@
 //! thread. The run is cut into slices; between two slices the mask is the caller's again, pending
 //! signals arrive, and `tick` looks at them.
 
+use crate::resources;
+use cmk_error::Result;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::future::Future;
 use std::mem::MaybeUninit;
 use std::pin::pin;
@@ -27,9 +32,9 @@ const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(10);
 /// dropped, which cancels what it was doing.
 ///
 /// # Errors
-/// When the operating system refuses what a runtime is made of (file descriptors).
-pub fn drive<F: Future>(future: F, mut tick: impl FnMut()) -> std::io::Result<F::Output> {
-    let runtime = runtime()?;
+/// `kms_unreachable` if the operating system refuses what a runtime is made of (file descriptors).
+pub fn drive<F: Future>(future: F, mut tick: impl FnMut()) -> Result<F::Output> {
+    let runtime = runtime().map_err(|error| resources::refused(&error))?;
     // Declared first, so that it comes after the end of the future, cancelled or not.
     let _settled = Settled(runtime);
     let mut future = pin!(future);
@@ -43,6 +48,19 @@ pub fn drive<F: Future>(future: F, mut tick: impl FnMut()) -> std::io::Result<F:
             Err(_elapsed) => tick(),
         }
     }
+}
+
+/// Drives all these futures until one has ended, for one slice of time at most. Returns what that
+/// one ended with; `None` if none did.
+///
+/// # Errors
+/// As [`drive`].
+pub fn drive_one_of<F: Future>(futures: &mut FuturesUnordered<F>) -> Result<Option<F::Output>> {
+    let runtime = runtime().map_err(|error| resources::refused(&error))?;
+    let _settled = Settled(runtime);
+    let _blocked = BlockedSignals::new();
+    let ended = runtime.block_on(async { tokio::time::timeout(SLICE, futures.next()).await });
+    Ok(ended.unwrap_or_default())
 }
 
 /// Lets tasks that a future left behind come to their end, above all a connection with its
@@ -71,8 +89,7 @@ fn runtime() -> std::io::Result<&'static Runtime> {
         _ => {
             let _blocked = BlockedSignals::new();
             let runtime = Builder::new_current_thread()
-                .enable_io()
-                .enable_time()
+                .enable_all()
                 .max_blocking_threads(4)
                 .thread_keep_alive(THREAD_KEEP_ALIVE)
                 .build()?;
@@ -132,6 +149,24 @@ mod tests {
         };
         assert_eq!(drive(future, || ticks += 1).unwrap(), 7);
         assert!((2..=4).contains(&ticks), "{ticks}");
+        assert_eq!(status("SigBlk"), before);
+    }
+
+    #[test]
+    fn the_first_to_end_is_told_and_the_others_go_on() {
+        let before = status("SigBlk");
+        let mut sleeping: FuturesUnordered<_> = [3, 0, 200]
+            .into_iter()
+            .map(|slices| async move {
+                tokio::time::sleep(SLICE * slices).await;
+                slices
+            })
+            .collect();
+        assert_eq!(drive_one_of(&mut sleeping).unwrap(), Some(0));
+        assert_eq!(drive_one_of(&mut sleeping).unwrap(), None);
+        let later = (0..4).find_map(|_| drive_one_of(&mut sleeping).unwrap());
+        assert_eq!(later, Some(3));
+        assert_eq!(sleeping.len(), 1);
         assert_eq!(status("SigBlk"), before);
     }
 

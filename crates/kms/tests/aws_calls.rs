@@ -7,11 +7,13 @@ use cmk_crypto::key::SecretKey;
 use cmk_error::{Reason, Result};
 use cmk_kms::aws::AwsSettings;
 use cmk_kms::trace::{self, CallTrace, Outcome};
-use cmk_kms::{CustomerKey, EncryptionContext, Kms, Providers, Purpose, Route, Settings};
+use cmk_kms::{ConcurrentCalls, CustomerKey, EncryptionContext, Kms, Providers};
+use cmk_kms::{Purpose, Route, Settings, Wrapped};
 use fake_kms::Server;
 use serde_json::{Value, json};
 use std::panic::AssertUnwindSafe;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
 
 const ACCESS_KEY: &str = "AKIAFAKEFAKEFAKEFAKE";
@@ -38,9 +40,9 @@ impl World {
         self.0.control("GET", "log", Value::Null).unwrap().as_array().unwrap().clone()
     }
 
-    fn on<R>(&self, ask: impl FnOnce(&Providers<'_>) -> R) -> R {
+    fn settings(&self) -> Settings {
         let second = Duration::from_secs(1);
-        let settings = Settings {
+        Settings {
             aws: AwsSettings {
                 kms_endpoint: Some(self.0.url()),
                 sts_endpoint: Some(self.0.url()),
@@ -53,7 +55,11 @@ impl World {
             },
             #[cfg(feature = "local")]
             local: Default::default(),
-        };
+        }
+    }
+
+    fn on<R>(&self, ask: impl FnOnce(&Providers<'_>) -> R) -> R {
+        let settings = self.settings();
         ask(&Providers { settings: &settings, limit: None, tick: || () })
     }
 
@@ -239,6 +245,51 @@ fn a_wait_that_is_cut_short_is_traced_as_such() {
         let calls = trace::take();
         assert_eq!(summary(&calls), ["kms Decrypt interrupted"]);
         assert_eq!((calls[0].outcome, calls[0].request_id.clone()), (Outcome::Interrupted, None));
+    });
+}
+
+#[test]
+fn keys_are_asked_side_by_side_and_one_that_hangs_delays_no_other() {
+    let name = "keys_are_asked_side_by_side_and_one_that_hangs_delays_no_other";
+    with_credentials(name, |world| {
+        let keys = [(); 4].map(|()| customer_key(&world.key(HERE, TENANTS)));
+        let wrapped = keys
+            .each_ref()
+            .map(|key| world.on(|kms| kms.generate(key, &acme())).unwrap().into_boxed_slice());
+        world.control("fault", json!({"kind": "hang", "arn": keys[0].uri()}));
+        world.control("fault", json!({"kind": "reset", "arn": keys[1].uri()}));
+        trace::take();
+        let (settings, mut calls) = (Rc::new(world.settings()), ConcurrentCalls::default());
+        for (number, (key, bytes)) in keys.iter().zip(wrapped).enumerate() {
+            let key = key.clone();
+            let wrapped = Wrapped { key, bytes, tenant: "acme".into(), purpose: Purpose::Values };
+            calls.unwrap(&settings, wrapped, move |answer| (number, answer.map(drop)));
+        }
+        calls.describe(&settings, keys[2].clone(), |facts| (4, facts.map(drop)));
+        let mut ended = Vec::new();
+        while ended.len() < 4 {
+            ended.extend(calls.next().unwrap());
+        }
+        ended.sort_by_key(|(number, _)| *number);
+        let numbers: Vec<_> = ended.iter().map(|(number, _)| *number).collect();
+        assert_eq!((numbers, calls.len()), (vec![1, 2, 3, 4], 1));
+        let failed = ended.remove(0).1.unwrap_err();
+        assert_eq!(failed.reason, Reason::KmsUnreachable);
+        assert!(ended.iter().all(|(_, answer)| answer.is_ok()), "{ended:?}");
+        // Each call's requests are its own.
+        let traced = trace::take();
+        let of = |key: &CustomerKey| {
+            let mine = traced.iter().filter(|it| &*it.key_uri == key.uri());
+            mine.map(|it| it.operation.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&keys[1]), ["Decrypt", "Decrypt"], "it was tried twice");
+        assert_eq!(of(&keys[3]), ["Decrypt"]);
+        let mut asked = of(&keys[2]);
+        asked.sort();
+        assert_eq!(asked, ["Decrypt", "DescribeKey", "GetKeyRotationStatus"]);
+        assert!(of(&keys[0]).is_empty());
+        drop(calls);
+        assert_eq!(summary(&trace::take()), ["kms Decrypt interrupted"]);
     });
 }
 

@@ -30,7 +30,7 @@ pub(super) static MONITOR_DATABASES: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(None);
 /// As often as the hard TTL has warm tenants asked for: a tenant that nobody reads costs no more.
 pub(super) static MONITOR_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300_000);
-pub(super) static MONITOR_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(300);
+pub(super) static MONITOR_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(6000);
 /// 0: nothing was promised.
 pub(super) static PROMISED_BOUND: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// Enough to see that it goes on; a client that retries without pause wrote 100 MB in a minute.

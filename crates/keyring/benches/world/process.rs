@@ -181,7 +181,8 @@ impl Process for BenchProcess {
     fn tenant_id(&self, name: &str) -> TenantId {
         TenantId::new(&self.counters.salt(), self.database(), name)
     }
-    fn set_open_call(&self, _: Option<CallPermit>) {}
+    fn call_opened(&self, _: CallPermit) {}
+    fn call_closed(&self, _: &CallPermit) {}
     fn wait(&self, _: AwaitedCall) {}
     fn wake(&self, _: usize) {}
     fn hold(&self, tag: Tag) -> Tag {

@@ -17,7 +17,7 @@ pub struct CallSlot {
 }
 
 /// The right to ask KMS, and the duty to say how it went.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallPermit {
     /// The record in which the call is entered.
     pub tag: Tag,

@@ -1,6 +1,6 @@
 //! Calls of KMS that an administrator or the monitor makes.
 
-use super::process::{FakeProcess, SECOND, TTL, data_key, open, seal};
+use super::process::{FakeProcess, SECOND, TTL, answer, check, data_key, open, seal};
 use crate::keyring::Keyring;
 use crate::process::Process;
 use crate::tenant::{DataKeyState, Tenant, TenantState};
@@ -131,7 +131,7 @@ fn a_key_is_proven_by_the_data_key_that_seals_now() {
 fn a_check_asks_kms_and_keeps_no_data_key() {
     let (keyring, process) = pair();
     let began = process.now();
-    assert!(keyring.check_tenant(&process, &process.registered("acme")));
+    assert!(check(&keyring, &process, &process.registered("acme")));
     assert_eq!((process.calls.get(), state(&process)), (1, KeyState::Usable));
     assert!(keyring.cache().is_empty());
     assert_eq!(*process.erasures.borrow(), [began + TTL * SECOND]);
@@ -144,15 +144,33 @@ fn a_check_asks_kms_and_keeps_no_data_key() {
 }
 
 #[test]
+fn checks_go_on_side_by_side_and_one_that_is_dropped_is_given_up() {
+    let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme", "globex"]));
+    let begin = |name: &str| keyring.begin_check(&process, process.registered(name));
+    let (acme, (globex, wrapped)) = (begin("acme").unwrap(), begin("globex").unwrap());
+    assert!(begin("acme").is_none(), "it is under way");
+    keyring.end_check(globex, answer(&process, &wrapped));
+    drop(acme);
+    assert!(begin("acme").is_some(), "nobody else may ask");
+    // Another tenant's data key is not taken for this one's.
+    let (check, _) = begin("acme").unwrap();
+    let other = SecretKey::generate().unwrap();
+    keyring.end_check(check, Ok(other));
+    let calls = process.calls.get();
+    seal(&keyring, &process, "acme").unwrap();
+    assert_eq!(process.calls.get(), calls + 1);
+}
+
+#[test]
 fn a_check_of_what_may_not_be_asked_says_so() {
     let (keyring, process) = pair();
     process.outage.set(Some(Reason::KmsTimeout));
-    assert!(keyring.check_tenant(&process, &process.registered("acme")));
-    assert!(!keyring.check_tenant(&process, &process.registered("acme")), "it failed just now");
+    assert!(check(&keyring, &process, &process.registered("acme")));
+    assert!(!check(&keyring, &process, &process.registered("acme")), "it failed just now");
     let mut pending = process.registered("acme");
     pending.data_keys.clear();
     process.pass(6);
-    assert!(!keyring.check_tenant(&process, &pending), "there is nothing to unwrap");
+    assert!(!check(&keyring, &process, &pending), "there is nothing to unwrap");
     assert_eq!(process.calls.get(), 1);
 }
 

@@ -1,7 +1,7 @@
 //! What is learned of another key than the registered one: options that are tried, options that
 //! were.
 
-use super::process::{FakeProcess, SECOND, TTL, open, seal};
+use super::process::{FakeProcess, SECOND, TTL, check, open, seal};
 use crate::keyring::Keyring;
 use crate::process::Process;
 use crate::tenant::Tenant;
@@ -56,13 +56,13 @@ fn a_revocation_is_not_forgotten_with_the_key_it_was_of() {
     process.pass(1);
     process.be(2);
     process.outage.set(Some(Reason::KeyDisabled));
-    assert!(finder.check_tenant(&process, &process.registered("acme")));
+    assert!(check(&finder, &process, &process.registered("acme")));
     // Somebody comes with another key, as after a change that the first ones haven't seen.
     process.be(3);
     process.outage.set(None);
     let mut altered = process.registered("acme");
     alter(&mut altered);
-    assert!(other.check_tenant(&process, &altered));
+    assert!(check(&other, &process, &altered));
     process.outage.set(Some(Reason::KeyDisabled));
     process.be(1);
     process.pass(TTL - 2);
@@ -99,7 +99,7 @@ fn a_copy_of_a_call_that_was_overtaken_by_another_key_is_known_of() {
         let mut altered = process.registered("acme");
         alter(&mut altered);
         process.be(2);
-        Keyring::new().check_tenant(process, &altered);
+        check(&Keyring::new(), process, &altered);
         process.be(1);
     }));
     seal(&Keyring::new(), &process, "acme").unwrap();

@@ -17,7 +17,7 @@ use cmk_crypto::commitment::Commitment;
 use cmk_crypto::key::SecretKey;
 use cmk_envelope::{Envelope, OVERHEAD};
 use cmk_error::{Error, Instant, Reason, Result};
-use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose, Route};
+use cmk_kms::{CustomerKey, EncryptionContext, Kms, Purpose, Route, Wrapped};
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -233,8 +233,11 @@ impl Process for FakeProcess {
     fn tenant_id(&self, name: &str) -> TenantId {
         TenantId::new(&self.counters.salt(), self.database(), name)
     }
-    fn set_open_call(&self, permit: Option<CallPermit>) {
-        self.open_call.set(permit);
+    fn call_opened(&self, permit: CallPermit) {
+        self.open_call.set(Some(permit));
+    }
+    fn call_closed(&self, _: &CallPermit) {
+        self.open_call.set(None);
     }
     fn server_memory<R>(&self, work: impl FnOnce(&mut SharedKeyring<'_>) -> R) -> R {
         self.looks.set(self.looks.get() + 1);
@@ -387,4 +390,17 @@ pub fn open(
     let mut out = vec![0; envelope.plaintext_len()];
     let done = keyring.open(process, tenant, b"", &envelope, &mut out);
     done.map(|()| out).map_err(|error| error.reason)
+}
+
+/// A check of a tenant's key, from its beginning to its end. False if nothing was asked.
+pub fn check(keyring: &Keyring, process: &FakeProcess, tenant: &Tenant) -> bool {
+    let Some((check, wrapped)) = keyring.begin_check(process, tenant.clone()) else { return false };
+    keyring.end_check(check, answer(process, &wrapped));
+    true
+}
+
+/// What KMS answers a check.
+pub fn answer(process: &FakeProcess, wrapped: &Wrapped) -> Result<SecretKey> {
+    let context = EncryptionContext::new(&wrapped.tenant, wrapped.purpose);
+    process.kms(None).unwrap(&wrapped.key, &wrapped.bytes, &context)
 }

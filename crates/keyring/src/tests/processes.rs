@@ -1,6 +1,6 @@
 //! Several processes that share what they know.
 
-use super::process::{FakeProcess, SECOND, TTL, data_key, open, seal};
+use super::process::{FakeProcess, SECOND, TTL, check, data_key, open, seal};
 use crate::keyring::Keyring;
 use crate::tenant::DataKeyState;
 use cmk_error::Reason;
@@ -116,7 +116,7 @@ fn a_remembered_outage_ends_for_all_processes_when_one_sees_kms_again() {
     let tenant = process.tenants.borrow()["acme"].clone();
     process.pass(6);
     process.be(1);
-    assert!(keyrings[0].check_tenant(&process, &tenant));
+    assert!(check(&keyrings[0], &process, &tenant));
     process.now.set(process.now.get() - 5 * SECOND);
     for (pid, keyring) in keyrings.iter().enumerate() {
         process.be(pid as u32 + 1);

@@ -1,6 +1,6 @@
 //! Refreshing ahead of need.
 
-use super::process::{FakeProcess, REFRESH_WAIT, SECOND, TTL, data_key, open, seal};
+use super::process::{FakeProcess, REFRESH_WAIT, SECOND, TTL, check, data_key, open, seal};
 use crate::keyring::Keyring;
 use crate::shared::history::Change;
 use crate::tenant::DataKeyState;
@@ -247,7 +247,7 @@ fn where_kms_is_far_no_query_asks_it_ahead_of_need() {
     // The renewer does, and within a tenth of a second its work is taken up.
     takes_long(&process);
     let began = process.now.get();
-    assert!(Keyring::new().check_tenant(&process, &process.registered("acme")));
+    assert!(check(&Keyring::new(), &process, &process.registered("acme")));
     process.now.set(began + SECOND / 10 + FAR);
     open(&keyring, &process, "acme", &sealed).unwrap();
     let entry = keyring.cache().get("acme").unwrap();

@@ -1,7 +1,7 @@
 //! A process whose transaction changed the registry: what it learns is nobody else's, but for what
 //! takes something away.
 
-use super::process::{FakeProcess, SECOND, TTL, open, seal};
+use super::process::{FakeProcess, SECOND, TTL, check, open, seal};
 use crate::keyring::Keyring;
 use crate::process::Process;
 use cmk_error::Reason;
@@ -60,7 +60,7 @@ fn a_refusal_that_it_meets_is_everybodys_business() {
     process.uncommitted.set(true);
     process.outage.set(Some(Reason::KeyDisabled));
     let tenant = process.registered("acme");
-    assert!(keyring.check_tenant(&process, &tenant));
+    assert!(check(&keyring, &process, &tenant));
     process.uncommitted.set(false);
     process.be(2);
     // Nobody uses what was unwrapped before.
@@ -77,7 +77,7 @@ fn an_outage_that_it_meets_is_not() {
     process.pass(1);
     process.uncommitted.set(true);
     process.outage.set(Some(Reason::KmsTimeout));
-    assert!(keyring.check_tenant(&process, &process.registered("acme")));
+    assert!(check(&keyring, &process, &process.registered("acme")));
     process.uncommitted.set(false);
     open(&other, &process, "acme", &sealed).unwrap();
     let id = process.tenant_id("acme");

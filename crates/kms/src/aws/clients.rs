@@ -22,6 +22,8 @@ pub static CLIENTS: LazyLock<Clients> = LazyLock::new(|| Clients::new(loader));
 pub struct Clients {
     loader: fn() -> Result<ConfigLoader>,
     known: Mutex<Known>,
+    /// Held by the call that makes a client. Calls beside it wait, and find that one.
+    connecting: tokio::sync::Mutex<()>,
 }
 
 struct Known {
@@ -32,7 +34,8 @@ struct Known {
 impl Clients {
     /// `loader` gives what every client starts from.
     pub fn new(loader: fn() -> Result<ConfigLoader>) -> Self {
-        Self { loader, known: Mutex::new(Known { settings: None, made: LruMap::new() }) }
+        let known = Mutex::new(Known { settings: None, made: LruMap::new() });
+        Self { loader, known, connecting: tokio::sync::Mutex::const_new(()) }
     }
 
     /// Makes a call. It may be refused for who we are, with credentials that are out of date: the
@@ -52,8 +55,7 @@ impl Clients {
     ) -> Result<R> {
         let key = ClientKey { region: region.into(), role: role.cloned() };
         let Some(known) = self.find(settings, &key) else {
-            let made = connect((self.loader)()?, settings, &key).await?;
-            self.keep(settings, key, &made);
+            let made = self.make(settings, key).await?;
             made.begin();
             return call(&made).await;
         };
@@ -65,7 +67,7 @@ impl Clients {
             }
             answer => return answer,
         };
-        let made = connect((self.loader)()?, settings, &key).await?;
+        let made = Box::pin(connect((self.loader)()?, settings, &key)).await?;
         if refused.reason == Reason::KeyAccessDenied {
             let current = made.identity.provide_credentials().await;
             current.map_err(|error| failure::undelivered(&error, false))?;
@@ -76,6 +78,17 @@ impl Clients {
         }
         self.keep(settings, key, &made);
         call(&made).await
+    }
+
+    /// Makes the first client of this key, unless another call just did.
+    async fn make(&self, settings: &AwsSettings, key: ClientKey) -> Result<Made> {
+        let _connecting = self.connecting.lock().await;
+        if let Some(made) = self.find(settings, &key) {
+            return Ok(made);
+        }
+        let made = Box::pin(connect((self.loader)()?, settings, &key)).await?;
+        self.keep(settings, key, &made);
+        Ok(made)
     }
 
     fn find(&self, settings: &AwsSettings, key: &ClientKey) -> Option<Made> {

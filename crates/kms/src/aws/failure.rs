@@ -6,6 +6,7 @@ use super::answer_limit::TooLong;
 use super::layer::{self, find};
 use super::progress::{self, Failed};
 use super::watched::ClearText;
+use crate::resources;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
@@ -77,8 +78,7 @@ fn reason_of(cause: Cause) -> Option<Reason> {
 
 /// This process lacks what a call takes.
 pub fn no_resources(error: Chained<'_>) -> Error {
-    let cause = layer::resources(error).unwrap_or(Cause::Runtime);
-    Fields::caused_by(cause).of(Reason::KmsUnreachable)
+    resources::missing(layer::resources(error).unwrap_or(Cause::Runtime))
 }
 
 /// A request was not sent, or not answered.

@@ -6,12 +6,10 @@ use super::clients::CLIENTS;
 use super::connect::Made;
 use super::failure;
 use super::key_arn::KeyArn;
-use super::requests::Noted;
-use super::{describe, environment, identity, management};
+use super::{describe, environment, identity, management, requests};
 use crate::context::EncryptionContext;
 use crate::key_facts::{Identity, KeyFacts, Management, OwnIdentity};
-use crate::provider::{Call, ProviderKey, Route};
-use crate::runtime;
+use crate::provider::{Answer, Call, ProviderKey, Route};
 use crate::trace::About;
 use aws_sdk_kms::primitives::Blob;
 use cmk_crypto::key::{KEY_LEN, SecretKey};
@@ -34,9 +32,13 @@ pub struct AwsKey {
 }
 
 impl ProviderKey for AwsKey {
-    fn generate(&self, call: &Call<'_>, context: &EncryptionContext<'_>) -> Result<Vec<u8>> {
+    fn generate<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, Vec<u8>> {
         let about = self.about(Some(context));
-        self.wait(call, about, "GenerateDataKeyWithoutPlaintext", async |made| {
+        self.ask(call, about, "GenerateDataKeyWithoutPlaintext", async move |made| {
             let answer = made
                 .client
                 .generate_data_key_without_plaintext()
@@ -51,13 +53,13 @@ impl ProviderKey for AwsKey {
         })
     }
 
-    fn unwrap(
-        &self,
-        call: &Call<'_>,
-        wrapped: &[u8],
-        context: &EncryptionContext<'_>,
-    ) -> Result<SecretKey> {
-        self.wait(call, self.about(Some(context)), "Decrypt", async |made| {
+    fn unwrap<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        wrapped: &'a [u8],
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, SecretKey> {
+        self.ask(call, self.about(Some(context)), "Decrypt", async move |made| {
             let answer = made
                 .client
                 .decrypt()
@@ -75,13 +77,13 @@ impl ProviderKey for AwsKey {
 
     /// The plain data key is copied into the SDK's request, which is freed before this returns. The
     /// library's allocator zeroes what it frees (`src/lib.rs`).
-    fn wrap(
-        &self,
-        call: &Call<'_>,
-        dek: &SecretKey,
-        context: &EncryptionContext<'_>,
-    ) -> Result<Vec<u8>> {
-        self.wait(call, self.about(Some(context)), "Encrypt", async |made| {
+    fn wrap<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        dek: &'a SecretKey,
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, Vec<u8>> {
+        self.ask(call, self.about(Some(context)), "Encrypt", async move |made| {
             let answer = made
                 .client
                 .encrypt()
@@ -107,18 +109,18 @@ impl ProviderKey for AwsKey {
         }
     }
 
-    fn rewrap(
-        &self,
-        call: &Call<'_>,
-        bytes: &[u8],
-        to: &dyn ProviderKey,
-        context: &EncryptionContext<'_>,
-    ) -> Result<Vec<u8>> {
+    fn rewrap<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        bytes: &'a [u8],
+        to: &'a dyn ProviderKey,
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, Vec<u8>> {
         let Some(to) = (to as &dyn Any).downcast_ref::<Self>().filter(|to| self.sees(to)) else {
-            return Err(Reason::KmsRejected.into());
+            return Answer::Ready(Err(Reason::KmsRejected.into()));
         };
         let about = About { to_key_uri: Some(to.arn.as_str()), ..self.about(Some(context)) };
-        self.wait(call, about, "ReEncrypt", async |made| {
+        self.ask(call, about, "ReEncrypt", async move |made| {
             let answer = made
                 .client
                 .re_encrypt()
@@ -136,23 +138,24 @@ impl ProviderKey for AwsKey {
         })
     }
 
-    fn describe(&self, call: &Call<'_>) -> Result<KeyFacts> {
-        self.wait(call, self.about(None), "DescribeKey", async |made| {
+    fn describe<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a, KeyFacts> {
+        self.ask(call, self.about(None), "DescribeKey", async move |made| {
             describe::describe(&made.client, &self.arn).await
         })
     }
 
-    fn management(&self, call: &Call<'_>) -> Result<Management> {
-        self.wait(call, self.about(None), "GetKeyPolicy", async |made| {
+    fn management<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a, Management> {
+        self.ask(call, self.about(None), "GetKeyPolicy", async move |made| {
             management::management(made, &self.arn, self.role.as_ref()).await
         })
     }
 
-    fn identity(&self, call: &Call<'_>) -> Result<Option<Identity>> {
+    fn identity<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a, Option<Identity>> {
         // Our own, whatever role the key is used as.
-        let own = Self { arn: self.arn.clone(), role: None };
-        own.wait(call, self.about(None), "GetCallerIdentity", async |made| {
-            identity::identity(made).await.map(Some)
+        let (settings, region) = (&call.settings.aws, self.arn.region());
+        within_time(call, self.about(None), "GetCallerIdentity", async move {
+            let ask = async |made: &Made| identity::identity(made).await.map(Some);
+            CLIENTS.call(settings, region, None, ask).await
         })
     }
 
@@ -166,17 +169,18 @@ impl AwsKey {
         About { key_uri: self.arn.as_str(), to_key_uri: None, context }
     }
 
-    /// Makes a request where the key is.
-    fn wait<R>(
-        &self,
-        call: &Call<'_>,
-        about: About<'_>,
+    /// A request where the key is.
+    fn ask<'a, R: 'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        about: About<'a>,
         operation: &'static str,
-        request: impl AsyncFn(&Made) -> Result<R>,
-    ) -> Result<R> {
-        let settings = &call.settings.aws;
-        let answer = CLIENTS.call(settings, self.arn.region(), self.role.as_ref(), request);
-        wait_for(call, about, operation, answer)
+        request: impl AsyncFn(&Made) -> Result<R> + 'a,
+    ) -> Answer<'a, R> {
+        let (settings, role) = (&call.settings.aws, self.role.as_ref());
+        within_time(call, about, operation, async move {
+            CLIENTS.call(settings, self.arn.region(), role, request).await
+        })
     }
 
     /// Whether one principal reaches both keys in one place. Sessions of a role that began at
@@ -196,46 +200,48 @@ impl AwsKey {
     }
 }
 
-/// Makes a request with the operation timeout over everything in it, client set-up and credentials
+/// A request with the operation timeout over everything in it, client set-up and credentials
 /// included.
-fn wait_for<R>(
+fn within_time<'a, R: 'a>(
     call: &Call<'_>,
-    about: About<'_>,
+    about: About<'a>,
     operation: &'static str,
-    answer: impl Future<Output = Result<R>>,
-) -> Result<R> {
+    answer: impl Future<Output = Result<R>> + 'a,
+) -> Answer<'a, R> {
+    // Boxed first: what is put around it would otherwise be copied with all of it on the stack.
+    let answer = Box::pin(answer);
     let whole = call.settings.aws.operation_timeout;
     let longest = call.limit.map_or(whole, |limit| limit.min(whole));
-    let noted = Noted::begin(about, operation);
-    let bounded = async {
+    Answer::Waiting(Box::pin(requests::of_call(about, operation, async move {
         let answer = tokio::time::timeout(longest, answer).await;
-        answer.unwrap_or_else(|_elapsed| Err(failure::timed_out()))
-    };
-    let answer = runtime::drive(bounded, call.tick);
-    let answer = answer.unwrap_or_else(|error| Err(failure::no_resources(&error)));
-    noted.end(answer.map_err(|error| match longest < whole {
-        // What would have come of it, had the caller waited, is not known.
-        true if error.cause() == Some(Cause::CredentialsTimeout) => Reason::KmsTimeout.into(),
-        _ => error,
-    }))
+        let answer = answer.unwrap_or_else(|_elapsed| Err(failure::timed_out()));
+        answer.map_err(|error| match longest < whole {
+            // What would have come of it, had the caller waited, is not known.
+            true if error.cause() == Some(Cause::CredentialsTimeout) => Reason::KmsTimeout.into(),
+            _ => error,
+        })
+    })))
 }
 
 /// Whom STS takes us for: in this Region, or in ours, or in the one that AWS's tools begin with.
 ///
 /// # Errors
 /// `endpoint` for a Region that can't be one; `credentials`; what STS fails with.
-pub fn own_identity(call: &Call<'_>, region: Option<&str>) -> Result<OwnIdentity> {
+pub fn own_identity<'a>(
+    call: &'a Call<'a>,
+    region: Option<&'a str>,
+) -> Answer<'a, Option<OwnIdentity>> {
     let about = About { key_uri: "", to_key_uri: None, context: None };
-    wait_for(call, about, "GetCallerIdentity", async {
+    within_time(call, about, "GetCallerIdentity", async move {
         let region = match region {
             Some(region) => environment::named_region(region)?,
             None => environment::default_region().await?,
         };
         CLIENTS
-            .call(&call.settings.aws, &region, None, async |made| {
+            .call(&call.settings.aws, &region, None, async move |made| {
                 let identity = identity::identity(made).await?;
                 let (credentials, region) = (made.identity.provider(), made.own_region().into());
-                Ok(OwnIdentity { identity, credentials, region })
+                Ok(Some(OwnIdentity { identity, credentials, region }))
             })
             .await
     })

@@ -1,6 +1,7 @@
 //! From what a request failed with to the layer that failed: by the types of the errors in the
 //! chain, never by their text.
 
+use crate::resources;
 use aws_smithy_runtime_api::client::dns::ResolveDnsError;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use cmk_error::Cause;
@@ -55,18 +56,10 @@ pub fn of(error: &(dyn StdError + 'static), by_proxy: bool) -> Cause {
 
 /// Whether it is this process that has no descriptor, thread or memory left.
 pub fn resources(error: &(dyn StdError + 'static)) -> Option<Cause> {
-    let codes = chain(error)
+    let mut codes = chain(error)
         .filter_map(|error| error.downcast_ref::<io::Error>())
         .filter_map(io::Error::raw_os_error);
-    of_codes(codes)
-}
-
-fn of_codes(mut codes: impl Iterator<Item = i32>) -> Option<Cause> {
-    codes.find_map(|code| match code {
-        libc::EMFILE | libc::ENFILE => Some(Cause::Fd),
-        libc::ENOMEM | libc::EAGAIN | libc::ENOBUFS => Some(Cause::Runtime),
-        _ => None,
-    })
+    codes.find_map(resources::lacking)
 }
 
 fn of_tls(error: &rustls::Error) -> Cause {

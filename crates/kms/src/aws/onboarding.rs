@@ -26,19 +26,20 @@ use crate::customer_key::CustomerKey;
 use crate::key_facts::Identity;
 use crate::onboarding::{Bounds, KeyUse, Onboarding, ServicePrincipal};
 use crate::options::Options;
-use crate::provider::Call;
+use crate::settings::Settings;
 use cmk_error::{Error, Reason, Result};
 use principal::{Principal, unknown};
 use serde_json::Value;
 
 impl Onboarding for Aws {
+    fn named_principal(&self, settings: &Settings) -> Result<Option<ServicePrincipal>> {
+        let Some(arn) = &settings.aws.service_principal else { return Ok(None) };
+        Principal::parse(arn)?;
+        Ok(Some(ServicePrincipal { name: arn.as_str().into(), is_guess: false }))
+    }
+
     /// STS leaves the path out of the name of a role whose session it is asked by.
-    fn principal(&self, call: &Call<'_>, key: &CustomerKey) -> Result<ServicePrincipal> {
-        if let Some(arn) = &call.settings.aws.service_principal {
-            Principal::parse(arn)?;
-            return Ok(ServicePrincipal { name: arn.as_str().into(), is_guess: false });
-        }
-        let identity = key.provider_key().identity(call)?;
+    fn principal_of(&self, identity: Option<Identity>) -> Result<ServicePrincipal> {
         let Identity { principal, session, .. } = identity.ok_or_else(|| unknown("caller"))?;
         // Not an account's root user, nor a federated user.
         Principal::parse(&principal).map_err(|_| unknown("caller"))?;

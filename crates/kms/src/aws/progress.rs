@@ -1,10 +1,10 @@
-//! How far the call has come that this thread is making, and where its last failure was: a call
-//! that runs out of time leaves no error behind that says what it was waiting for.
+//! How far a call has come, and where its last failure was: a call that runs out of time leaves no
+//! error behind that says what it was waiting for.
 //!
-//! One call runs at a time on a thread, and its runtime runs on this thread.
+//! Several calls may run side by side on a thread: each has its progress to itself.
 
 use cmk_error::Cause;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Where a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,21 +29,40 @@ struct Progress {
     providers: Vec<&'static str>,
     /// A name is being resolved, or was when time ran out.
     resolving: bool,
+    /// It asked somebody something.
+    began: bool,
     failed: Option<Failed>,
 }
 
-thread_local! {
-    static PROGRESS: RefCell<Progress> = RefCell::default();
+tokio::task_local! {
+    static PROGRESS: RefCell<Progress>;
 }
 
-/// A call begins.
-pub fn begin() {
-    PROGRESS.take();
+thread_local! {
+    /// The provider of credentials that is being asked by any call. Others that need the same
+    /// credentials wait for it, too.
+    static ASKED: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// A call: what happens in it is its progress.
+pub async fn of_call<R>(call: impl Future<Output = R>) -> R {
+    PROGRESS.scope(RefCell::default(), call).await
+}
+
+/// The same for what waits for nothing.
+#[cfg(test)]
+pub fn in_call(work: impl FnOnce()) {
+    PROGRESS.sync_scope(RefCell::default(), work);
+}
+
+/// Does `work` on the progress of the call that is being driven. Outside of any call there is none.
+fn with<R: Default>(work: impl FnOnce(&mut Progress) -> R) -> R {
+    PROGRESS.try_with(|progress| work(&mut progress.borrow_mut())).unwrap_or_default()
 }
 
 /// It is made to this Region, and sessions come from an STS in that one.
 pub fn in_regions(region: &str, sts_region: &str) {
-    PROGRESS.with_borrow_mut(|progress| {
+    with(|progress| {
         progress.region = region.to_owned();
         progress.sts_region = sts_region.to_owned();
     });
@@ -51,7 +70,7 @@ pub fn in_regions(region: &str, sts_region: &str) {
 
 /// The Region that is asked: that of STS while a provider of credentials is, or was last.
 pub fn region() -> String {
-    PROGRESS.with_borrow(|progress| {
+    with(|progress| {
         let of_provider = progress.failed.as_ref().is_some_and(|failed| failed.provider.is_some());
         match of_provider || !progress.providers.is_empty() {
             true => progress.sts_region.clone(),
@@ -60,14 +79,20 @@ pub fn region() -> String {
     })
 }
 
-/// The last failure, if nothing has succeeded since.
+/// The last failure, if nothing has succeeded since. Who asked nobody waited for credentials that
+/// another call had asked for.
 pub fn failed() -> Option<Failed> {
-    PROGRESS.with_borrow(|progress| progress.failed.clone())
+    with(|progress| match (&progress.failed, progress.began, ASKED.get()) {
+        (None, false, provider @ Some(_)) => {
+            Some(Failed { cause: None, host: "".into(), provider, is_late: true })
+        }
+        (failed, ..) => failed.clone(),
+    })
 }
 
 /// A request failed, or was cut short.
 fn fail(cause: Cause, host: &str, is_late: bool) {
-    PROGRESS.with_borrow_mut(|progress| {
+    with(|progress| {
         let provider = progress.providers.last().copied();
         progress.failed = Some(Failed { cause: Some(cause), host: host.into(), provider, is_late });
     });
@@ -81,10 +106,11 @@ pub struct Asking {
 impl Asking {
     /// From now on.
     pub fn begin(provider: &'static str) -> Self {
-        PROGRESS.with_borrow_mut(|progress| {
-            progress.failed = None;
+        with(|progress| {
+            (progress.failed, progress.began) = (None, true);
             progress.providers.push(provider);
         });
+        ASKED.set(Some(provider));
         Self { answered: false }
     }
 
@@ -96,8 +122,9 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        PROGRESS.with_borrow_mut(|progress| {
+        with(|progress| {
             let provider = progress.providers.pop();
+            ASKED.set(progress.providers.last().copied());
             if !self.answered && progress.failed.is_none() {
                 let host = "".into();
                 progress.failed = Some(Failed { cause: None, host, provider, is_late: true });
@@ -114,7 +141,7 @@ pub struct Resolving {
 impl Resolving {
     /// From now on.
     pub fn begin() -> Self {
-        PROGRESS.with_borrow_mut(|progress| progress.resolving = true);
+        with(|progress| progress.resolving = true);
         Self { ended: false }
     }
 
@@ -127,7 +154,7 @@ impl Resolving {
 impl Drop for Resolving {
     fn drop(&mut self) {
         if self.ended {
-            PROGRESS.with_borrow_mut(|progress| progress.resolving = false);
+            with(|progress| progress.resolving = false);
         }
     }
 }
@@ -143,8 +170,8 @@ pub struct Requesting<C: Fn() -> bool> {
 impl<C: Fn() -> bool> Requesting<C> {
     /// From now on.
     pub fn begin(host: Box<str>, proxy: Option<Box<str>>, is_connected: C) -> Self {
-        PROGRESS.with_borrow_mut(|progress| {
-            progress.failed = None;
+        with(|progress| {
+            (progress.failed, progress.began) = (None, true);
             progress.resolving = false;
         });
         Self { host, proxy, is_connected, ended: false }
@@ -171,7 +198,7 @@ impl<C: Fn() -> bool> Requesting<C> {
 
     /// A connection that took too long took it there.
     fn in_resolver(&self, cause: Cause) -> Cause {
-        let resolving = PROGRESS.with_borrow(|progress| progress.resolving);
+        let resolving = with(|progress| progress.resolving);
         match cause {
             Cause::TimeoutConnect if resolving => Cause::Dns,
             cause => cause,
@@ -207,8 +234,11 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_says_where() {
+        in_call(cut_short);
+    }
+
+    fn cut_short() {
         let host = || "kms.example".to_owned();
-        begin();
         drop(request(false));
         assert_eq!(told(), Some((Some(Cause::TimeoutConnect), host(), None)));
         drop(request(true));
@@ -232,7 +262,11 @@ mod tests {
 
     #[test]
     fn the_innermost_provider_is_the_one_that_hangs() {
-        begin();
+        in_call(innermost);
+        in_call(|| assert_eq!(told(), None));
+    }
+
+    fn innermost() {
         let outer = Asking::begin("assume_role");
         let inner = Asking::begin("imds");
         drop(request(true));
@@ -243,7 +277,20 @@ mod tests {
         Asking::begin("imds").answered();
         drop(outer);
         assert_eq!(told(), Some((None, String::new(), Some("assume_role"))));
-        begin();
-        assert_eq!(told(), None);
+    }
+
+    #[test]
+    fn calls_side_by_side_have_their_progress_to_themselves() {
+        in_call(|| {
+            let asking = Asking::begin("imds");
+            // One that waits for the same credentials, and one that has its answer.
+            in_call(|| assert_eq!(told(), Some((None, String::new(), Some("imds")))));
+            in_call(|| {
+                request(true).answered();
+                assert_eq!(told(), None);
+            });
+            asking.answered();
+            in_call(|| assert_eq!(told(), None));
+        });
     }
 }

@@ -5,7 +5,7 @@ use super::key::{self, AwsKey};
 use super::key_arn::KeyArn;
 use crate::key_facts::OwnIdentity;
 use crate::options::Options;
-use crate::provider::{Call, Provider, ProviderKey};
+use crate::provider::{Answer, Call, Provider, ProviderKey};
 use cmk_error::{Error, Reason, Result};
 use std::sync::Arc;
 
@@ -29,8 +29,12 @@ impl Provider for Aws {
         Ok(Arc::new(AwsKey { arn, role }))
     }
 
-    fn own_identity(&self, call: &Call<'_>, region: Option<&str>) -> Result<Option<OwnIdentity>> {
-        key::own_identity(call, region).map(Some)
+    fn own_identity<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        region: Option<&'a str>,
+    ) -> Answer<'a, Option<OwnIdentity>> {
+        key::own_identity(call, region)
     }
 }
 

@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use cmk_error::{Reason, Result};
 use serde::Deserialize;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::time::Duration;
 
@@ -29,7 +29,6 @@ pub fn noted(client: SharedHttpClient) -> SharedHttpClient {
 /// A request that went out.
 #[derive(Debug)]
 struct Request {
-    number: u64,
     service: &'static str,
     operation: Box<str>,
     began: Began,
@@ -44,31 +43,37 @@ struct Answer {
     took: Duration,
 }
 
-thread_local! {
-    /// Of the call that is being made. Its runtime runs on this thread.
-    static REQUESTS: RefCell<Vec<Request>> = const { RefCell::new(Vec::new()) };
-    static COUNT: Cell<u64> = const { Cell::new(0) };
+tokio::task_local! {
+    /// Of the call that is being driven.
+    static REQUESTS: RefCell<Vec<Request>>;
 }
 
-/// A call of an operation: what goes out from now on is for it, until it ends.
-pub struct Noted<'a> {
+/// A call of an operation, with a progress of its own: what goes out in it is for it, until it
+/// ends. Of several requests, the last one's answer is what the result was made of.
+///
+/// # Errors
+/// As `call`.
+pub async fn of_call<R>(
+    about: About<'_>,
+    operation: &'static str,
+    call: impl Future<Output = Result<R>>,
+) -> Result<R> {
+    let noted = async {
+        let noted = Noted { about, operation, began: Began::now(), ended: false };
+        noted.end(call.await)
+    };
+    REQUESTS.scope(RefCell::default(), progress::of_call(noted)).await
+}
+
+struct Noted<'a> {
     about: About<'a>,
     operation: &'static str,
     began: Began,
     ended: bool,
 }
 
-impl<'a> Noted<'a> {
-    /// A call begins.
-    pub fn begin(about: About<'a>, operation: &'static str) -> Self {
-        progress::begin();
-        REQUESTS.with_borrow_mut(Vec::clear);
-        Self { about, operation, began: Began::now(), ended: false }
-    }
-
-    /// The call ended so. Of several requests, the last one's answer is what the result was made
-    /// of.
-    pub fn end<R>(mut self, result: Result<R>) -> Result<R> {
+impl Noted<'_> {
+    fn end<R>(mut self, result: Result<R>) -> Result<R> {
         self.ended = true;
         match &result {
             Ok(_) => self.record(Outcome::Success),
@@ -78,7 +83,7 @@ impl<'a> Noted<'a> {
     }
 
     fn record(&self, last: Outcome) {
-        let requests = REQUESTS.with_borrow_mut(std::mem::take);
+        let requests = REQUESTS.try_with(RefCell::take).unwrap_or_default();
         if requests.is_empty() {
             // Not even a request was possible: without credentials, for instance.
             trace::record(self.about.entry("kms", self.operation, last, self.began));
@@ -132,10 +137,12 @@ impl HttpConnector for NotingConnector {
         let Some((service, operation)) = operation_of(&request) else {
             return self.0.call(request);
         };
-        let (number, began) = (COUNT.get(), Began::now());
-        COUNT.set(number.wrapping_add(1));
-        let noted = Request { number, service, operation, began, answer: None };
-        REQUESTS.with_borrow_mut(|requests| requests.push(noted));
+        let noted = Request { service, operation, began: Began::now(), answer: None };
+        let number = REQUESTS.try_with(|requests| {
+            let mut requests = requests.borrow_mut();
+            requests.push(noted);
+            requests.len() - 1
+        });
         let answer = self.0.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
@@ -143,13 +150,14 @@ impl HttpConnector for NotingConnector {
                 Ok(answer) => (request_id(answer), outcome_of(answer)),
                 Err(error) => (None, Outcome::Failure(reason_of(error))),
             };
-            REQUESTS.with_borrow_mut(|requests| {
-                let request = requests.iter_mut().find(|request| request.number == number);
-                if let Some(request) = request {
-                    let took = request.began.elapsed();
-                    request.answer = Some(Answer { request_id, outcome, took });
-                }
-            });
+            if let Ok(number) = number {
+                let _ = REQUESTS.try_with(|requests| {
+                    if let Some(request) = requests.borrow_mut().get_mut(number) {
+                        let took = request.began.elapsed();
+                        request.answer = Some(Answer { request_id, outcome, took });
+                    }
+                });
+            }
             answer
         })
     }

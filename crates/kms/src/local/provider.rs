@@ -5,7 +5,7 @@ use super::wrapped;
 use crate::context::EncryptionContext;
 use crate::key_facts::KeyFacts;
 use crate::options::Options;
-use crate::provider::{Call, Provider, ProviderKey};
+use crate::provider::{Answer, Call, Provider, ProviderKey};
 use crate::trace::{self, About, Began, Outcome};
 use cmk_crypto::key::SecretKey;
 use cmk_error::{Error, Reason, Result};
@@ -45,12 +45,12 @@ impl LocalKey {
     }
 
     /// Does `work`, and leaves a trace of how it went.
-    fn traced<R>(
+    fn traced<'a, R>(
         &self,
         operation: &'static str,
         context: Option<&EncryptionContext<'_>>,
         work: impl FnOnce() -> Result<R>,
-    ) -> Result<R> {
+    ) -> Answer<'a, R> {
         let about = About { key_uri: &self.uri, to_key_uri: None, context };
         let began = Began::now();
         let done = work();
@@ -59,42 +59,46 @@ impl LocalKey {
             Err(error) => Outcome::Failure(error.reason),
         };
         trace::record(about.entry("local", operation, outcome, began));
-        done
+        Answer::Ready(done)
     }
 }
 
 impl ProviderKey for LocalKey {
-    fn generate(&self, call: &Call<'_>, context: &EncryptionContext<'_>) -> Result<Vec<u8>> {
+    fn generate<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, Vec<u8>> {
         self.traced("generate", Some(context), || {
             let key = self.read(call)?;
             wrapped::wrap(&key, &context.to_canonical_json(), &SecretKey::generate()?)
         })
     }
 
-    fn unwrap(
-        &self,
-        call: &Call<'_>,
-        wrapped: &[u8],
-        context: &EncryptionContext<'_>,
-    ) -> Result<SecretKey> {
+    fn unwrap<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        wrapped: &'a [u8],
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, SecretKey> {
         self.traced("unwrap", Some(context), || {
             wrapped::unwrap(&self.read(call)?, &context.to_canonical_json(), wrapped)
         })
     }
 
-    fn wrap(
-        &self,
-        call: &Call<'_>,
-        dek: &SecretKey,
-        context: &EncryptionContext<'_>,
-    ) -> Result<Vec<u8>> {
+    fn wrap<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        dek: &'a SecretKey,
+        context: &'a EncryptionContext<'a>,
+    ) -> Answer<'a, Vec<u8>> {
         self.traced("wrap", Some(context), || {
             wrapped::wrap(&self.read(call)?, &context.to_canonical_json(), dek)
         })
     }
 
     /// A file that is there can be used, and there is no more to it.
-    fn describe(&self, call: &Call<'_>) -> Result<KeyFacts> {
+    fn describe<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a, KeyFacts> {
         self.traced("describe", None, || {
             self.read(call)?;
             Ok(KeyFacts { enabled: Some(true), can_wrap: Some(true), ..KeyFacts::default() })

@@ -4,6 +4,7 @@ use super::*;
 use crate::aws::answer_limit::limited;
 use crate::aws::assumed_role::{ExternalId, RoleArn};
 use crate::aws::classify::classify;
+use crate::aws::progress;
 use aws_config::BehaviorVersion;
 use aws_credential_types::Credentials;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
@@ -87,10 +88,15 @@ fn sessions(clients: &Clients, settings: &AwsSettings, roles: &[AssumedRole]) ->
 
 fn ask(clients: &Clients, settings: &AwsSettings, role: Option<&AssumedRole>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(clients.call(settings, "eu-central-1", role, async |made| {
-        let answer = made.client.describe_key().key_id("key").send().await;
-        answer.map(|_| ()).map_err(|error| classify(&error))
-    }))
+    runtime.block_on(progress::of_call(clients.call(
+        settings,
+        "eu-central-1",
+        role,
+        async |made| {
+            let answer = made.client.describe_key().key_id("key").send().await;
+            answer.map(|_| ()).map_err(|error| classify(&error))
+        },
+    )))
 }
 
 #[test]

@@ -1,0 +1,125 @@
+//! Asks KMS about several keys side by side: one whose KMS hangs delays no other.
+//!
+//! What PostgreSQL has to do with a call, such as taking in its answer, is done between two waits,
+//! in a transaction of its own. While it waits there is none.
+
+use super::session::transaction;
+use crate::pg::descriptors::Descriptors;
+use crate::pg::interrupt::{self, WaitEvent};
+use crate::pg::kms_trail::Trail;
+use crate::pg::process::{THIS_PROCESS, ThisProcess, keyring};
+use crate::pg::report::IntoSql;
+use crate::pg::settings::values;
+use cmk_crypto::key::SecretKey;
+use cmk_crypto::scrub::scrub_stack;
+use cmk_error::Result;
+use cmk_keyring::check::Check;
+use cmk_keyring::tenant::Tenant;
+use cmk_kms::{ConcurrentCalls, KeyFacts};
+use std::rc::Rc;
+
+/// Most calls at a time. Each may take four descriptors, of which a process has 1000 by default and
+/// leaves a third to such as us.
+const MOST: usize = 64;
+
+/// Calls to KMS of this process.
+pub struct Checks {
+    calls: ConcurrentCalls<Answered>,
+    trail: Trail,
+}
+
+/// A call that ended, and what it took.
+struct Answered {
+    answer: Answer,
+    _descriptors: Option<Descriptors>,
+}
+
+enum Answer {
+    Unwrapped(Check<'static, ThisProcess>, Result<SecretKey>),
+    Described(Tenant, Result<KeyFacts>),
+}
+
+/// What ended.
+pub enum Ended {
+    /// The check of this tenant's key. All processes know what came of it.
+    Checked(Tenant),
+    /// What there is to know of this tenant's key.
+    Described(Tenant, Result<KeyFacts>),
+}
+
+impl Checks {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { calls: ConcurrentCalls::default(), trail: transaction(Trail::begin) }
+    }
+
+    /// True if nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Whether another call may begin.
+    pub fn has_room(&self) -> bool {
+        self.calls.len() < MOST
+    }
+
+    /// Asks whether a tenant's key is usable, by the data key that seals now. False if it isn't
+    /// time to.
+    pub fn check(&mut self, tenant: Tenant) -> bool {
+        let begun = transaction(|| keyring().begin_check(&THIS_PROCESS, tenant));
+        let Some((check, wrapped)) = begun else { return false };
+        match Descriptors::acquire() {
+            Ok(descriptors) => {
+                let descriptors = Some(descriptors);
+                self.calls.unwrap(&Rc::new(values::kms()), wrapped, |answer| Answered {
+                    answer: Answer::Unwrapped(check, answer),
+                    _descriptors: descriptors,
+                });
+            }
+            Err(error) => transaction(|| keyring().end_check(check, Err(error))),
+        }
+        true
+    }
+
+    /// Asks what there is to know of a tenant's key.
+    pub fn describe(&mut self, tenant: Tenant) {
+        let (key, descriptors) = (tenant.customer_key.clone(), Descriptors::acquire().ok());
+        self.calls.describe(&Rc::new(values::kms()), key, |facts| Answered {
+            answer: Answer::Described(tenant, facts),
+            _descriptors: descriptors,
+        });
+    }
+
+    /// Waits until a call has ended, for some tens of milliseconds. `None`: none has.
+    pub fn next(&mut self) -> Option<Ended> {
+        let ended = self.take();
+        scrub_stack();
+        ended
+    }
+
+    /// In a frame of its own, which [`scrub_stack`] can overwrite.
+    #[inline(never)]
+    fn take(&mut self) -> Option<Ended> {
+        if self.calls.is_empty() {
+            return None;
+        }
+        let answered = {
+            let _waiting = WaitEvent::start(interrupt::kms());
+            self.calls.next()
+        };
+        self.trail.log();
+        // Without what waiting takes, none of them ends: the worker does, and is started again.
+        let Some(answered) = answered.or_raise() else {
+            transaction(interrupt::tick);
+            return None;
+        };
+        Some(match answered.answer {
+            Answer::Unwrapped(check, answer) => {
+                let tenant = check.tenant().clone();
+                transaction(|| keyring().end_check(check, answer));
+                Ended::Checked(tenant)
+            }
+            Answer::Described(tenant, facts) => Ended::Described(tenant, facts),
+        })
+    }
+}

@@ -1,0 +1,364 @@
+//! The monitor's loop. It watches the keys of one database's tenants: asks KMS on a schedule
+//! whether they are usable, so that a revocation is noticed even when nobody queries and data keys
+//! in use are renewed before a query has to, and makes known what changes. It asks about many keys
+//! side by side.
+//!
+//! It is a superuser in a database that others may own, so it trusts none of the database's
+//! settings and touches no table that isn't the extension's. Each step is a transaction of its own.
+//! If one fails that only reads, the worker ends and the keyring worker starts another; what can't
+//! be written is tried again later, and the keys are watched meanwhile.
+
+use super::checks::{Checks, Ended};
+use super::events;
+use super::rotation::Rotation;
+use super::schedule::Schedule;
+use super::session::{Database, connect, transaction, try_transaction};
+use super::tenants::{active_tenant, active_tenants};
+use crate::pg::background::{handle_signals, sleep};
+use crate::pg::process::THIS_PROCESS;
+use crate::pg::registry::{invalidation, read};
+use crate::pg::settings::values;
+use crate::pg::shared_memory::access;
+use crate::pg::{clock, elog, identity, interrupt, report};
+use cmk_error::{Instant, KeyState, Reason, Result};
+use cmk_keyring::process::Process;
+use cmk_keyring::shared::identity::TenantId;
+use cmk_keyring::shared::record::Warnings;
+use cmk_keyring::tenant::Tenant;
+use cmk_kms::KeyFacts;
+use pgrx::bgworkers::BackgroundWorker;
+use pgrx::{pg_guard, pg_sys};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::c_int;
+use std::time::Duration;
+
+const TICK: Duration = Duration::from_secs(1);
+const SECOND: u64 = 1_000_000_000;
+/// Shortest time between two looks at all tenants.
+const LOOK_PAUSE: u64 = SECOND / 20;
+/// Longest to take in answers before something else is seen to.
+const LISTEN: u64 = SECOND / 5;
+/// How often the list of tenants is read even if nothing says that it changed.
+const LIST_EVERY: u64 = 60 * SECOND;
+/// The same where the extension isn't installed, which nothing would tell.
+const LOOK_EVERY: u64 = 3 * SECOND;
+/// How often KMS is asked for what there is to warn of.
+const DESCRIBE_EVERY: u64 = 3600 * SECOND;
+/// How long to write nothing after that failed, at first and at most.
+const WRITE_PAUSE: u64 = 10 * SECOND;
+const WRITE_PAUSE_MAX: u64 = 300 * SECOND;
+
+struct Monitor {
+    tenants: HashMap<String, Schedule>,
+    rotation: Rotation,
+    checks: Checks,
+    /// Whose check is due, the most overdue first.
+    due: VecDeque<String>,
+    /// When to look again whose is.
+    look_at: u64,
+    /// Of whose keys to ask KMS what there is to warn of.
+    to_describe: VecDeque<Tenant>,
+    list_at: u64,
+    /// The registry's generation when the list was read.
+    generation: u64,
+    /// Whether the extension is there; its absence was logged.
+    is_installed: Option<bool>,
+    /// When events may be written.
+    write_at: u64,
+    write_pause: u64,
+    /// When the budget allows the next KMS call.
+    call_at: u64,
+    /// The log says that the budget is too small.
+    is_late: bool,
+}
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn cmk_encrypt_monitor_main(argument: pg_sys::Datum) {
+    handle_signals();
+    connect(Database::Named(BackgroundWorker::get_extra()));
+    // SAFETY: on the main thread; the callback takes no argument.
+    unsafe { pg_sys::before_shmem_exit(Some(stop), pg_sys::Datum::from(0_usize)) };
+    let mut monitor = Monitor::new();
+    interrupt::give_way();
+    // A keyring worker that was started again has a monitor of its own for the database. One that
+    // gave way is started again too, and waits until the database is free.
+    while access::is_worker(argument.value() as i32) && !transaction(interrupt::has_to_go) {
+        let next = monitor.round();
+        seen(clock::now());
+        sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(TICK));
+    }
+}
+
+#[pg_guard]
+extern "C-unwind" fn stop(_code: c_int, _argument: pg_sys::Datum) {
+    seen(0);
+}
+
+/// Tells that this database is watched; at 0, that it isn't any more.
+fn seen(at: Instant) {
+    access::counters().monitor_seen(identity::database(), at);
+}
+
+impl Monitor {
+    fn new() -> Self {
+        Self {
+            tenants: HashMap::new(),
+            rotation: Rotation::default(),
+            checks: Checks::new(),
+            due: VecDeque::new(),
+            look_at: 0,
+            to_describe: VecDeque::new(),
+            list_at: 0,
+            generation: 0,
+            is_installed: None,
+            write_at: 0,
+            write_pause: 0,
+            call_at: 0,
+            is_late: false,
+        }
+    }
+
+    /// Returns when something is due again.
+    fn round(&mut self) -> u64 {
+        let generation = transaction(invalidation::generation);
+        if generation != self.generation || clock::now() >= self.list_at {
+            self.generation = generation;
+            self.list();
+        }
+        if clock::now() >= self.look_at {
+            self.find_due();
+        }
+        self.ask_and_listen();
+        // Announce changes before warnings.
+        self.announce();
+        self.describe();
+        let next = self.rotate_due();
+        match (self.checks.is_empty(), self.due.is_empty()) {
+            (false, _) => 0,
+            (true, false) => next.min(self.call_at),
+            (true, true) => next.min(self.look_at),
+        }
+    }
+
+    /// Rotates data keys whose time has come, as far as the budget goes. Returns when to go on.
+    fn rotate_due(&mut self) -> u64 {
+        let names = || self.tenants.iter().map(|(name, of)| (of.id, name.as_str()));
+        self.rotation.look(names);
+        while clock::now() >= self.call_at
+            && let Some(name) = self.rotation.next()
+        {
+            let Some(schedule) = self.tenants.get(&name) else { continue };
+            if !is_usable(&schedule.id) {
+                continue;
+            }
+            let Some(tenant) = transaction(|| active_tenant(&name)) else { continue };
+            let calls = self.rotation.rotate(&tenant);
+            self.spend(calls);
+        }
+        if self.rotation.is_waiting() { self.call_at } else { u64::MAX }
+    }
+
+    /// Has the budget wait for so many KMS calls.
+    fn spend(&mut self, calls: u64) {
+        let cost = 60 * SECOND / u64::from(values::monitor_budget());
+        self.call_at = self.call_at.max(clock::now().saturating_sub(SECOND)) + calls * cost;
+    }
+
+    fn announce(&mut self) {
+        self.write(|monitor| {
+            let names = || monitor.tenants.iter().map(|(name, of)| (of.id, name.as_str()));
+            events::announce(names)
+        });
+    }
+
+    /// Writes, unless that failed lately. False if nothing was written.
+    fn write(&mut self, work: impl FnOnce(&Self) -> bool) -> bool {
+        if clock::now() < self.write_at {
+            return false;
+        }
+        let written = work(self);
+        self.write_pause = match written {
+            true => 0,
+            false => (self.write_pause * 2).clamp(WRITE_PAUSE, WRITE_PAUSE_MAX),
+        };
+        self.write_at = clock::now() + self.write_pause;
+        written
+    }
+
+    /// Takes in which tenants there are. None where the extension is not installed.
+    fn list(&mut self) {
+        let (names, database) = transaction(|| (active_tenants(), report::database()));
+        let now = clock::now();
+        self.list_at = now + if names.is_ok() { LIST_EVERY } else { LOOK_EVERY };
+        let (is_installed, what) = match &names {
+            Err(error) if error.reason == Reason::NotInstalled => (false, "no extension"),
+            Err(error) if error.reason == Reason::RegistryCopied => {
+                (false, "a copied registry, which cmk.adopt_registry() would adopt,")
+            }
+            Err(_) => return,
+            Ok(_) => (true, ""),
+        };
+        if !is_installed && self.is_installed != Some(false) {
+            elog::log_line(&format!("cmk_encrypt monitor: {what} in database={database}"));
+        }
+        self.is_installed = Some(is_installed);
+        let names = names.unwrap_or_default();
+        self.tenants.retain(|name, _| names.contains(name));
+        for name in names {
+            let id = read::tenant_id(&name);
+            self.tenants.entry(name).or_insert_with(|| Schedule::new(id, now));
+        }
+        self.look_at = 0;
+    }
+
+    /// Finds those whose time has come, the most overdue first.
+    fn find_due(&mut self) {
+        let interval = values::monitor_interval();
+        let (now, renewals) = (clock::now(), renewals());
+        let resting = self.tenants.iter().filter(|(_, schedule)| !schedule.is_asked);
+        let times = resting.map(|(name, schedule)| {
+            let renew_at = renewals.get(&schedule.id).copied().unwrap_or(u64::MAX);
+            (schedule.check_at(interval, renew_at), name)
+        });
+        let (mut due, later): (Vec<_>, Vec<_>) = times.partition(|(at, _)| *at <= now);
+        due.sort_unstable();
+        let lag = due.first().map_or(0, |(at, _)| now - at);
+        let next = later.into_iter().map(|(at, _)| at).min().unwrap_or(u64::MAX);
+        self.due = due.into_iter().map(|(_, name)| name.clone()).collect();
+        self.look_at = next.clamp(now + LOOK_PAUSE, now + TICK.as_nanos() as u64);
+        self.tell_lag(lag, interval);
+    }
+
+    /// Says once that the budget keeps checks from being made in time, until they are again.
+    fn tell_lag(&mut self, lag: u64, interval: u64) {
+        if lag < interval / 2 {
+            self.is_late = false;
+        } else if lag > interval && clock::now() < self.call_at && !self.is_late {
+            self.is_late = true;
+            let (tenants, budget) = (self.tenants.len(), values::monitor_budget());
+            let database = transaction(report::database);
+            elog::log_line(&format!(
+                "cmk_encrypt monitor: cmk_encrypt.monitor_budget={budget} is too little for \
+                 {tenants} tenants: checks of keys are {} s late database={database}",
+                lag / SECOND
+            ));
+        }
+    }
+
+    /// Asks about those whose time has come, as far as the budget goes, and takes in what KMS
+    /// answers, for a while.
+    fn ask_and_listen(&mut self) {
+        let until = clock::now() + LISTEN;
+        loop {
+            let now = clock::now();
+            seen(now);
+            while now >= self.call_at
+                && self.checks.has_room()
+                && let Some(name) = self.due.pop_front()
+            {
+                self.check(&name);
+            }
+            match self.checks.next() {
+                None => return,
+                Some(Ended::Checked(tenant)) => self.checked(tenant),
+                Some(Ended::Described(tenant, facts)) => self.described(&tenant, facts),
+            }
+            if clock::now() >= until {
+                return;
+            }
+        }
+    }
+
+    fn check(&mut self, name: &str) {
+        // Where the tables are locked, in the next round; if the tenant is gone the next list will
+        // tell.
+        let Some(tenant) = transaction(|| active_tenant(name)) else { return };
+        let Some(schedule) = self.tenants.get_mut(name) else { return };
+        schedule.begin(clock::now());
+        match self.checks.check(tenant.clone()) {
+            true => {
+                schedule.is_asked = true;
+                self.spend(1);
+            }
+            false => self.checked(tenant),
+        }
+    }
+
+    /// Its check is over, or there was no need of one.
+    fn checked(&mut self, tenant: Tenant) {
+        let Some(schedule) = self.tenants.get_mut(&*tenant.name) else { return };
+        schedule.is_asked = false;
+        let (changes, answers) = last_seen(&schedule.id);
+        let changed = changes != schedule.changes;
+        // While KMS gives no answer there is nothing to ask it about.
+        if answers && (changed || clock::now() >= schedule.describe_at) {
+            schedule.changes = changes;
+            schedule.describe_at = clock::now() + DESCRIBE_EVERY;
+            schedule.is_asked = true;
+            self.to_describe.push_back(tenant);
+        }
+    }
+
+    /// Asks what there is to warn of.
+    fn describe(&mut self) {
+        while self.checks.has_room()
+            && let Some(tenant) = self.to_describe.pop_front()
+        {
+            self.checks.describe(tenant);
+            self.spend(2);
+        }
+    }
+
+    fn described(&mut self, tenant: &Tenant, described: Result<KeyFacts>) {
+        let name = &*tenant.name;
+        let Some(schedule) = self.tenants.get_mut(name) else { return };
+        schedule.is_asked = false;
+        // An outage says nothing of what the owner shows.
+        let warnings = match &described {
+            Ok(facts) if facts.are_withheld() => Some(Warnings::HIDDEN),
+            Ok(facts) => Some(Warnings::seen(events::warnings(facts))),
+            Err(error) if error.reason.key_state() == Some(KeyState::Revoked) => {
+                Some(Warnings::HIDDEN)
+            }
+            Err(_) => None,
+        };
+        if let Some(warnings) = warnings {
+            let subject = THIS_PROCESS.subject(tenant);
+            access::with(|shared| shared.put_warnings(&subject, warnings));
+        }
+        if let Ok(facts) = described
+            && !self.write(|_| try_transaction(|| events::warn(name, &facts)) == Some(true))
+            && let Some(schedule) = self.tenants.get_mut(name)
+        {
+            (schedule.describe_at, schedule.again_at) = (self.write_at, self.write_at);
+        }
+    }
+}
+
+/// How often a key's state changed, and whether KMS answered last time, be it by a refusal.
+fn last_seen(id: &TenantId) -> (u64, bool) {
+    let record = access::read(|shared| shared.find(id).map(|(_, record)| *record));
+    let state = record.and_then(|record| Some(record.last_state()?.key_state()));
+    let answers = matches!(state, None | Some(KeyState::Usable | KeyState::Revoked));
+    (record.map_or(0, |record| record.history.changes), answers)
+}
+
+/// Whether nothing is known against a key.
+fn is_usable(id: &TenantId) -> bool {
+    let record = access::read(|shared| shared.find(id).map(|(_, record)| *record));
+    let state = record.and_then(|record| Some(record.last_state()?.key_state()));
+    matches!(state, None | Some(KeyState::Usable))
+}
+
+/// When to renew the shared data keys of each tenant that uses them: before a query finds them
+/// older than the soft TTL.
+fn renewals() -> HashMap<TenantId, Instant> {
+    let soft_ttl = values::policy().soft_ttl;
+    let mut renewals = HashMap::new();
+    access::in_chunks(|range| {
+        let in_use = access::read(|shared| shared.in_use(range.clone()));
+        renewals.extend(in_use.into_iter().map(|(id, at)| (id, at + soft_ttl / 5 * 4)));
+    });
+    renewals
+}
