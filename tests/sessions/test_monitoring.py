@@ -211,7 +211,7 @@ def spent(pid):
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def test_ten_thousand_tenants_are_asked_for_within_a_second_and_make_few_series(make_server, kms, session):
+def test_ten_thousand_tenants_are_asked_for_soon_and_make_few_series(make_server, kms, session):
     with running(make_server) as server:
         dba = session(dbname="postgres", on=server)
         dba.run("CREATE EXTENSION cmk_encrypt")
@@ -229,8 +229,12 @@ def test_ten_thousand_tenants_are_asked_for_within_a_second_and_make_few_series(
             rows += len(dba.all(query["query"]))
             took[name] = spent(dba.pid) - began
         assert rows < 10
-        print(f"with 10,000 tenants: { {name: round(seconds, 3) for name, seconds in took.items()} }")
-        assert max(took.values()) < 1
+        # A yardstick of the same minute: what the machine is worth changes.
+        began = spent(dba.pid)
+        dba.run("SELECT max(sha512(n::text::bytea)) FROM generate_series(1, 400000) n")
+        yardstick = spent(dba.pid) - began
+        print(f"with 10,000 tenants: { {name: round(seconds, 3) for name, seconds in took.items()} }, of {yardstick:.3f}")
+        assert max(took.values()) < 3 * yardstick
 
 
 def test_without_preloading_the_queries_run_and_say_so(dba):

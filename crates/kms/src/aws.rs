@@ -22,6 +22,8 @@ mod clients;
 #[cfg(feature = "aws")]
 mod connect;
 #[cfg(feature = "aws")]
+mod connections;
+#[cfg(feature = "aws")]
 mod credentials;
 #[cfg(feature = "aws")]
 mod denied_by;

@@ -1,17 +1,12 @@
 //! Makes a client, with an identity of its own, over connections that all share.
 
-use super::answer_limit::limited;
 use super::assumed_role::AssumedRole;
+use super::connections::connections;
 use super::credentials::{self, Identity};
-use super::environment::{self, Way, Ways, variable};
+use super::environment::{self, Way, Ways};
 use super::progress;
-use super::proxy::Proxy;
-use super::requests::noted;
-use super::resolver::Resolver;
 use super::settings::AwsSettings;
 use super::sources::Sources;
-use super::trust;
-use super::watched::watched;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
@@ -19,12 +14,9 @@ use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::IdentityCache;
 use aws_sdk_kms::config::retry::RetryConfig;
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Builder, Connector};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use cmk_error::Result;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What tells clients of the same settings apart.
@@ -146,41 +138,4 @@ impl LoadServiceConfig for Nothing {
     fn load_config(&self, _key: ServiceConfigKey<'_>) -> Option<String> {
         None
     }
-}
-
-/// What all clients of this process connect with: TLS and its root certificates, which take about
-/// 10 ms and 5 MB to make (docs/performance.md).
-///
-/// The SDK makes one connector of it for each pair of connect and read timeout that it meets, and
-/// so one for all calls to KMS and STS, however many clients there are.
-///
-/// # Errors
-/// `endpoint` for a proxy or a certificate bundle that isn't usable; the next call looks again.
-fn connections() -> Result<SharedHttpClient> {
-    static CONNECTIONS: Mutex<Option<SharedHttpClient>> = Mutex::new(None);
-    let mut made = CONNECTIONS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(made) = &*made {
-        return Ok(made.clone());
-    }
-    let (proxy, trust) = (Proxy::from_environment(variable)?, trust::context(variable)?);
-    let through = proxy.clone();
-    let connections = Builder::new().build_with_connector_fn(move |settings, components| {
-        // No idle connections: between two calls nobody would look at one, and its TLS buffers
-        // would keep the last plain data key in ordinary memory. A closed connection's memory is
-        // zeroed as it is freed.
-        let mut connector = Connector::builder()
-            .pool_max_idle_per_host(0)
-            .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
-            .tls_context(trust.clone());
-        connector.set_proxy_config(through.as_ref().map(Proxy::config));
-        if let Some(settings) = settings {
-            connector.set_connector_settings(Some(settings.clone()));
-        }
-        if let Some(components) = components {
-            connector.set_sleep_impl(components.sleep_impl());
-        }
-        connector.build_with_resolver(Resolver)
-    });
-    let connections = noted(watched(limited(connections), proxy));
-    Ok(made.insert(connections).clone())
 }

@@ -67,6 +67,11 @@ pub fn may_be_asked(uri: &str) -> bool {
     url.scheme() == "https" || url.scheme() == "http" && (is_here(&url) || of_metadata())
 }
 
+/// Whether a request that [may be sent](may_be_asked) goes in clear text.
+pub fn is_clear_text(uri: &str) -> bool {
+    Url::parse(uri).is_ok_and(|url| url.scheme() == "http")
+}
+
 /// The host of a URI, as errors name it: letters, digits, `.`, `:`, `_` and `-`.
 pub fn host(uri: &str) -> String {
     Url::parse(uri).map(|url| host_of(&url)).unwrap_or_default()
@@ -103,6 +108,7 @@ mod tests {
             "http://localhost:1",
         ] {
             assert!(check(url, "test").is_ok() && may_be_asked(url), "{url}");
+            assert_eq!(is_clear_text(url), url.starts_with("http:"), "{url}");
         }
         for url in [
             "",

@@ -5,6 +5,7 @@
 
 use super::answer::{is_identifier, of_answer};
 use super::answer_limit::TooLong;
+use super::failure;
 use super::progress;
 use crate::trace::{self, About, Began, Outcome};
 use aws_smithy_runtime_api::client::http::{
@@ -220,6 +221,9 @@ fn error_of(body: &[u8]) -> (Option<String>, Option<String>) {
 }
 
 fn reason_of(error: &ConnectorError) -> Reason {
+    if let Some(known) = failure::configuration(error) {
+        return known.reason;
+    }
     let chain = std::iter::successors(Some(error as &(dyn StdError + 'static)), |&e| e.source());
     if error.is_timeout() {
         Reason::KmsTimeout
