@@ -82,6 +82,6 @@ fn renew(wanted: &HashSet<TenantId>) {
         if checks.is_empty() {
             return;
         }
-        checks.next();
+        checks.wait();
     }
 }

@@ -79,7 +79,7 @@ impl<E> ConcurrentCalls<E> {
     ///
     /// # Errors
     /// `kms_unreachable` if this process lacks what waiting takes.
-    pub fn next(&mut self) -> Result<Option<E>> {
+    pub fn wait(&mut self) -> Result<Option<E>> {
         runtime::drive_one_of(&mut self.0)
     }
 }

@@ -268,7 +268,7 @@ fn keys_are_asked_side_by_side_and_one_that_hangs_delays_no_other() {
         calls.describe(&settings, keys[2].clone(), |facts| (4, facts.map(drop)));
         let mut ended = Vec::new();
         while ended.len() < 4 {
-            ended.extend(calls.next().unwrap());
+            ended.extend(calls.wait().unwrap());
         }
         ended.sort_by_key(|(number, _)| *number);
         let numbers: Vec<_> = ended.iter().map(|(number, _)| *number).collect();

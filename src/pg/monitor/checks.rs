@@ -91,7 +91,7 @@ impl Checks {
     }
 
     /// Waits until a call has ended, for some tens of milliseconds. `None`: none has.
-    pub fn next(&mut self) -> Option<Ended> {
+    pub fn wait(&mut self) -> Option<Ended> {
         let ended = self.take();
         scrub_stack();
         ended
@@ -105,7 +105,7 @@ impl Checks {
         }
         let answered = {
             let _waiting = WaitEvent::start(interrupt::kms());
-            self.calls.next()
+            self.calls.wait()
         };
         self.trail.log();
         // Without what waiting takes, none of them ends: the worker does, and is started again.

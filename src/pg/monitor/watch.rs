@@ -259,7 +259,7 @@ impl Monitor {
             {
                 self.check(&name);
             }
-            match self.checks.next() {
+            match self.checks.wait() {
                 None => return,
                 Some(Ended::Checked(tenant)) => self.checked(tenant),
                 Some(Ended::Described(tenant, facts)) => self.described(&tenant, facts),
