@@ -9,7 +9,7 @@ CREATE FUNCTION cmk.check(
     deep pg_catalog.bool DEFAULT false,
     OUT problem pg_catalog.text, OUT tenant pg_catalog.text, OUT detail pg_catalog.text, OUT fix pg_catalog.text)
 RETURNS SETOF pg_catalog.record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
     SELECT 'data_keys_missing', t.tenant,
            pg_catalog.format('cmk.data_key lacks %s of %s data keys; restore it from the backup that cmk.tenant came from: pg_restore --data-only --schema=cmk --table=data_key',
@@ -241,7 +241,7 @@ AS $$
            NULL
       FROM cmk.server s
      CROSS JOIN cmk.status t
-     WHERE t.worst_case OPERATOR(pg_catalog.>) s.promised_bound
+     WHERE s.promised_bound IS NOT NULL AND t.worst_case OPERATOR(pg_catalog.>) s.promised_bound
        AND t.tenant_state OPERATOR(pg_catalog.<>) 'shredded'
      GROUP BY s.cache_ttl, s.promised_bound,
               CASE WHEN s.cache_ttl OPERATOR(pg_catalog.<=) s.promised_bound THEN t.tenant END

@@ -503,6 +503,9 @@ AS 'MODULE_PATHNAME', 'key_policy_wrapper';
 
 CREATE FUNCTION cmk."key_status"(
     "tenant" TEXT,
+    "key_uri" TEXT,
+    "options" TEXT,
+    "epoch" bigint,
     "pass" uuid
 ) RETURNS TABLE (
     "key_state" TEXT,
@@ -1527,27 +1530,28 @@ AS $$
       LEFT JOIN cmk.data_key k ON k.dek_id OPERATOR(pg_catalog.=) h.dek_id
 $$;
 
+-- One join and one sort or hash of all: a subquery for each tenant would be estimated so high that
+-- PostgreSQL compiles a look at some ten thousand tenants (jit).
 CREATE VIEW cmk.tenants AS
-    SELECT t.tenant, t.state, t.key_uri, current.version, counted.data_keys, t.created_at, t.changed_at,
+    SELECT t.tenant, t.state, t.key_uri,
+           pg_catalog.max(k.version) FILTER (WHERE k.state OPERATOR(pg_catalog.=) 'current'
+                                               AND k.purpose OPERATOR(pg_catalog.=) 'values') AS version,
+           pg_catalog.count(k.version) AS data_keys, t.created_at, t.changed_at,
            t.suspended_at, t.next_key_uri,
-           CASE WHEN t.next_key_uri IS NOT NULL THEN counted.rewrapped END AS rewrapped,
            CASE WHEN t.next_key_uri IS NOT NULL
-                THEN counted.wrapped OPERATOR(pg_catalog.-) counted.rewrapped END AS remaining
+                THEN pg_catalog.count(*) FILTER (WHERE k.next_wrapped_by OPERATOR(pg_catalog.=) t.next_key_uri)
+                END AS rewrapped,
+           CASE WHEN t.next_key_uri IS NOT NULL
+                THEN pg_catalog.count(k.wrapped) OPERATOR(pg_catalog.-)
+                     pg_catalog.count(*) FILTER (WHERE k.next_wrapped_by OPERATOR(pg_catalog.=) t.next_key_uri)
+                END AS remaining
       FROM cmk.tenant t
-      LEFT JOIN cmk.data_key current
-             ON current.tenant OPERATOR(pg_catalog.=) t.tenant
-            AND current.state OPERATOR(pg_catalog.=) 'current'
-            AND current.purpose OPERATOR(pg_catalog.=) 'values'
-     CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS data_keys,
-                                pg_catalog.count(k.wrapped) AS wrapped,
-                                pg_catalog.count(*) FILTER (WHERE k.next_wrapped_by OPERATOR(pg_catalog.=) t.next_key_uri)
-                                    AS rewrapped
-                           FROM cmk.data_key k
-                          WHERE k.tenant OPERATOR(pg_catalog.=) t.tenant) counted;
+      LEFT JOIN cmk.data_key k ON k.tenant OPERATOR(pg_catalog.=) t.tenant
+     GROUP BY t.tenant;
 
 -- The functions behind these views answer to the word in cmk.home alone: see there. With the
 -- default estimate of a thousand rows each, PostgreSQL would compile a look at the views (jit).
-ALTER FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.uuid) ROWS 1;
+ALTER FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.server_facts(pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.backend_cache_stats(pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.key_copies(pg_catalog.text) ROWS 1;
@@ -1576,7 +1580,8 @@ CREATE VIEW cmk.status AS
            pg_catalog.make_interval(secs => s.worst_case) AS worst_case
       FROM cmk.server_facts((SELECT h.pass FROM cmk.home h LIMIT 1)) w
      CROSS JOIN cmk.tenant t
-     CROSS JOIN LATERAL cmk.key_status(t.tenant, (SELECT h.pass FROM cmk.home h LIMIT 1)) s
+     CROSS JOIN LATERAL cmk.key_status(t.tenant, t.key_uri, t.options::pg_catalog.text, t.epoch,
+                                        (SELECT h.pass FROM cmk.home h LIMIT 1)) s
       LEFT JOIN cmk.data_key first_key
              ON first_key.tenant OPERATOR(pg_catalog.=) t.tenant
             AND first_key.version OPERATOR(pg_catalog.=) 1
@@ -1594,23 +1599,23 @@ CREATE VIEW cmk.status AS
            AND e.event OPERATOR(pg_catalog.=) ANY ('{usable, revoked, unreachable, throttled, misconfigured}')
          ORDER BY e.at DESC LIMIT 1) past ON true
      CROSS JOIN LATERAL (
-        SELECT s.key_state, s.reason, s.info, false AS from_history,
-               CASE WHEN past.event OPERATOR(pg_catalog.=) s.key_state
+        SELECT CASE WHEN past.event OPERATOR(pg_catalog.=) 'revoked' THEN past.at
+                    ELSE GREATEST(past.at, pg_catalog.pg_postmaster_start_time()) END AS since) dark
+     CROSS JOIN LATERAL (
+        SELECT CASE WHEN now.is_known THEN s.key_state ELSE past.event END AS key_state,
+               CASE WHEN now.is_known THEN s.reason ELSE past.reason END AS reason,
+               CASE WHEN now.is_known THEN s.info ELSE past.info END AS info,
+               NOT now.is_known AND past.event IS NOT NULL AS from_history,
+               CASE WHEN NOT now.is_known THEN past.at
+                    WHEN past.event OPERATOR(pg_catalog.=) s.key_state
                     THEN LEAST(pg_catalog.to_timestamp(s.since), past.at)
                     ELSE pg_catalog.to_timestamp(s.since) END AS since,
-               CASE WHEN past.event OPERATOR(pg_catalog.=) s.key_state
+               CASE WHEN now.is_known AND past.event OPERATOR(pg_catalog.=) s.key_state
                     THEN LEAST(pg_catalog.to_timestamp(s.dark_since), dark.since)
-                    ELSE pg_catalog.to_timestamp(s.dark_since) END AS dark_since
-          FROM (SELECT CASE WHEN past.event OPERATOR(pg_catalog.=) 'revoked' THEN past.at
-                            ELSE GREATEST(past.at, pg_catalog.pg_postmaster_start_time()) END AS since) dark
-         WHERE now.is_known
-        UNION ALL
-        SELECT past.event, past.reason, past.info, past.event IS NOT NULL, past.at,
-               CASE WHEN past.event OPERATOR(pg_catalog.=) 'revoked' THEN past.at
-                    WHEN past.event OPERATOR(pg_catalog.<>) 'usable'
-                     AND s.holders OPERATOR(pg_catalog.=) 0
-                    THEN GREATEST(past.at, pg_catalog.pg_postmaster_start_time()) END
-         WHERE NOT now.is_known) k;
+                    WHEN now.is_known THEN pg_catalog.to_timestamp(s.dark_since)
+                    WHEN past.event OPERATOR(pg_catalog.=) 'revoked'
+                      OR past.event OPERATOR(pg_catalog.<>) 'usable' AND s.holders OPERATOR(pg_catalog.=) 0
+                    THEN dark.since END AS dark_since) k;
 
 -- Not STRICT, so that a NULL is an error, as is a tenant that isn't registered.
 CREATE FUNCTION cmk.revocation_bound(
@@ -4815,7 +4820,7 @@ CREATE FUNCTION cmk.check(
     deep pg_catalog.bool DEFAULT false,
     OUT problem pg_catalog.text, OUT tenant pg_catalog.text, OUT detail pg_catalog.text, OUT fix pg_catalog.text)
 RETURNS SETOF pg_catalog.record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
     SELECT 'data_keys_missing', t.tenant,
            pg_catalog.format('cmk.data_key lacks %s of %s data keys; restore it from the backup that cmk.tenant came from: pg_restore --data-only --schema=cmk --table=data_key',
@@ -5047,7 +5052,7 @@ AS $$
            NULL
       FROM cmk.server s
      CROSS JOIN cmk.status t
-     WHERE t.worst_case OPERATOR(pg_catalog.>) s.promised_bound
+     WHERE s.promised_bound IS NOT NULL AND t.worst_case OPERATOR(pg_catalog.>) s.promised_bound
        AND t.tenant_state OPERATOR(pg_catalog.<>) 'shredded'
      GROUP BY s.cache_ttl, s.promised_bound,
               CASE WHEN s.cache_ttl OPERATOR(pg_catalog.<=) s.promised_bound THEN t.tenant END
@@ -6690,7 +6695,8 @@ GRANT EXECUTE ON FUNCTION
     cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     -- These have rows for the views only: sql/registry.sql, cmk.home.
-    cmk.key_status(pg_catalog.text, pg_catalog.uuid), cmk.server_facts(pg_catalog.uuid),
+    cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid),
+    cmk.server_facts(pg_catalog.uuid),
     cmk.backend_cache(pg_catalog.uuid), cmk.backend_cache_stats(pg_catalog.uuid),
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
@@ -6797,7 +6803,7 @@ COMMENT ON FUNCTION cmk.revocation_bound(pg_catalog.text) IS
     'If the key were revoked now: for how long values could still be opened, when the last copy of a data key in any process is gone, and how many processes hold one';
 COMMENT ON FUNCTION cmk.reset_stats() IS
     'Sets the counters of cmk.status for this database back to zero, at once; a rollback does not undo it';
-COMMENT ON FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.uuid) IS 'A row of the view cmk.status';
+COMMENT ON FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid) IS 'A row of the view cmk.status';
 COMMENT ON FUNCTION cmk.server_facts(pg_catalog.uuid) IS 'The row of the view cmk.server';
 COMMENT ON FUNCTION cmk.key_copies(pg_catalog.text) IS 'How long copies of a tenant''s data keys live';
 COMMENT ON FUNCTION cmk.grant_access(pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool, pg_catalog.bool) IS

@@ -122,7 +122,8 @@ GRANT EXECUTE ON FUNCTION
     cmk.needs_sealing(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     cmk.reseal(pg_catalog.cmk_text, pg_catalog.text, pg_catalog.text),
     -- These have rows for the views only: sql/registry.sql, cmk.home.
-    cmk.key_status(pg_catalog.text, pg_catalog.uuid), cmk.server_facts(pg_catalog.uuid),
+    cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid),
+    cmk.server_facts(pg_catalog.uuid),
     cmk.backend_cache(pg_catalog.uuid), cmk.backend_cache_stats(pg_catalog.uuid),
     cmk.protections(), cmk.is_preloaded(), cmk.column_stats(), cmk.raise(pg_catalog.text, pg_catalog.text) TO PUBLIC;
 
@@ -229,7 +230,7 @@ COMMENT ON FUNCTION cmk.revocation_bound(pg_catalog.text) IS
     'If the key were revoked now: for how long values could still be opened, when the last copy of a data key in any process is gone, and how many processes hold one';
 COMMENT ON FUNCTION cmk.reset_stats() IS
     'Sets the counters of cmk.status for this database back to zero, at once; a rollback does not undo it';
-COMMENT ON FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.uuid) IS 'A row of the view cmk.status';
+COMMENT ON FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid) IS 'A row of the view cmk.status';
 COMMENT ON FUNCTION cmk.server_facts(pg_catalog.uuid) IS 'The row of the view cmk.server';
 COMMENT ON FUNCTION cmk.key_copies(pg_catalog.text) IS 'How long copies of a tenant''s data keys live';
 COMMENT ON FUNCTION cmk.grant_access(pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool, pg_catalog.bool) IS

@@ -21,6 +21,8 @@ pub const NAME: &str = "cmk_encrypt keyring worker";
 
 /// How often to see whether the monitors are still there.
 const LOOK: Duration = Duration::from_secs(1);
+/// Shortest sleep: data keys that expire one after the other are looked for together.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// Longest sleep, should a wake-up ever be lost.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -67,7 +69,7 @@ pub extern "C-unwind" fn cmk_encrypt_keyring_worker_main(_argument: pg_sys::Datu
             renewers.wake();
         }
         let look = if launcher.is_idle() { LONGEST } else { LOOK };
-        sleep(Duration::from_nanos(next.saturating_sub(clock::now())).min(look));
+        sleep(Duration::from_nanos(next.saturating_sub(clock::now())).clamp(SHORTEST, look));
     }
 }
 

@@ -13,8 +13,10 @@ use crate::pg::shared_memory::access;
 use crate::pg::{clock, holders, report};
 use cmk_error::KeyState;
 use cmk_keyring::process::Process;
+use cmk_keyring::shared::identity::Subject;
 use cmk_keyring::shared::record::{LastState, Record, Warning};
-use cmk_keyring::tenant::{Tenant, TenantState};
+use cmk_keyring::tenant::TenantState;
+use cmk_kms::CustomerKey;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,11 +34,15 @@ pub(super) fn is_view(pass: &pgrx::Uuid) -> SqlResult<bool> {
 }
 
 /// The state of a tenant's key and what it cost so far, times in seconds since the Unix epoch. The
-/// view `cmk.status` is made of it.
+/// view `cmk.status` is made of it, and passes what stands in the tenant's row: to read that again
+/// for each of its rows would take longer than all the rest.
 #[pg_extern(schema = "cmk", volatile, strict, parallel_restricted)]
 #[allow(clippy::type_complexity)] // the row type of the SQL function
 fn key_status(
     tenant: &str,
+    key_uri: &str,
+    options: &str,
+    epoch: i64,
     pass: pgrx::Uuid,
 ) -> std::result::Result<
     TableIterator<
@@ -73,10 +79,11 @@ fn key_status(
     keyring().flush_hits(&THIS_PROCESS);
     let (record, holders) = record_of(tenant);
     // A row that nobody can make sense of, or a registry that isn't ours, has no key.
-    let registered = read::tenant(tenant).ok().flatten();
-    let is_same_key = registered
-        .as_ref()
-        .is_some_and(|registered| record.is_of(&THIS_PROCESS.subject(registered)));
+    let is_ours = read::require_at_home().is_ok();
+    let key = CustomerKey::parse(key_uri, options, epoch).ok().filter(|_| is_ours);
+    let subject =
+        |key: &CustomerKey| Subject::with_key(record.id, identity::database(), key, epoch);
+    let is_same_key = key.as_ref().is_some_and(|key| record.is_of(&subject(key)));
     // What is known of another key says nothing of the one that the tenant has now.
     let last = record.last_state().filter(|_| is_same_key);
     let warnings = record.warnings.all().filter(|_| is_same_key && is_watched());
@@ -104,7 +111,7 @@ fn key_status(
         record.history.changes <= 1,
         last.as_ref().and_then(|last| dark_since(last, &record)),
         warnings.map(|warnings| warnings.map(Warning::name).collect()),
-        registered.map(|registered| worst_case(&registered)),
+        key.map(|key| worst_case(&key)),
     )))
 }
 
@@ -126,9 +133,9 @@ fn dark_since(last: &LastState, record: &Record) -> Option<f64> {
 
 /// The longest that values can be opened after the owner revoked the key, KMS's own delay aside, in
 /// seconds. An STS session of an assumed role outlives the role's withdrawal by up to 15 minutes.
-fn worst_case(tenant: &Tenant) -> f64 {
+fn worst_case(key: &CustomerKey) -> f64 {
     const STS_SESSION: f64 = 900.0;
-    let session = if tenant.customer_key.assumes_role() { STS_SESSION } else { 0.0 };
+    let session = if key.assumes_role() { STS_SESSION } else { 0.0 };
     values::ttl() as f64 / NANOS + session
 }
 
@@ -232,7 +239,8 @@ fn key_copies(
     let is_closed =
         registered.state != TenantState::Active && !invalidation::has_uncommitted_changes();
     let is_dark = is_revoked || is_closed;
-    Ok(TableIterator::once((lives_on, holders, is_shared, worst_case(&registered), is_dark)))
+    let worst_case = worst_case(&registered.customer_key);
+    Ok(TableIterator::once((lives_on, holders, is_shared, worst_case, is_dark)))
 }
 
 /// A copy of the tenant's record, and how many processes hold a data key of it; `None` if that

@@ -22,6 +22,7 @@ grep -m 1 'model name' /proc/cpuinfo || true
 "$VENV/bin/python" tests/bench/calls.py
 "$VENV/bin/python" tests/bench/audit.py
 "$VENV/bin/python" tests/bench/tenants.py
+"$VENV/bin/python" tests/bench/scale.py
 "$VENV/bin/python" tests/bench/columns.py
 "$VENV/bin/python" tests/bench/search.py
 "$VENV/bin/python" tests/bench/reencrypt.py

@@ -102,15 +102,17 @@ class Readers:
 
 
 class Bystanders:
-    """pgbench reading a tenant at a fixed rate for a set time. One failed query fails it."""
+    """pgbench reading a tenant, or doing what a script of its own says, at a fixed rate for a set time. One failed query
+    fails it."""
 
-    def __init__(self, server, tenant, seconds, count=50, rate=500):
+    def __init__(self, server, tenant, seconds, count=50, rate=500, script=None, variables=()):
         self._dir = tempfile.TemporaryDirectory()
-        script = Path(self._dir.name) / "read.sql"
-        script.write_text(f"SELECT cmk_decrypt(tenant, sealed) FROM customer WHERE tenant = '{tenant}';\n")
+        file = Path(self._dir.name) / "read.sql"
+        file.write_text(script or f"SELECT cmk_decrypt(tenant, sealed) FROM customer WHERE tenant = '{tenant}';\n")
         command = [
             server.program("pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={count}", f"--rate={rate}",
-            f"--time={seconds}", f"--file={script}", "--log", f"--log-prefix={self._dir.name}/log",
+            f"--time={seconds}", f"--file={file}", "--log", f"--log-prefix={self._dir.name}/log",
+            *(f"--define={variable}" for variable in variables),
             f"--host={server.socket}", "--username=postgres", "postgres",
         ]
         self._process = subprocess.Popen(

@@ -178,3 +178,8 @@ def test_a_setting_that_the_server_did_not_take_is_found(dba, server, acme):
     finally:
         conf.write_text(before)
     assert found(dba) == []
+
+
+def test_a_check_is_never_compiled(dba):
+    """Its estimated cost is far above what PostgreSQL compiles from, which takes seconds; a minute later it is asked again."""
+    assert "jit=off" in dba.one("SELECT proconfig FROM pg_proc WHERE oid = 'cmk.check(boolean)'::regprocedure")

@@ -47,6 +47,38 @@ def test_the_keyring_worker_sleeps_while_sessions_miss(large, session):
     assert processor_seconds(pid) - before < 0.3
 
 
+SCANS = "SELECT relname::text, seq_scan + COALESCE(idx_scan, 0) FROM pg_stat_xact_all_tables WHERE schemaname = 'cmk'"
+
+
+def reads(session, query):
+    """{table of the registry: how often a query scans it}"""
+    with session.connection.transaction():
+        before = dict(session.all(SCANS))
+        session.run(query)
+        counts = {table: count - before.get(table, 0) for table, count in session.all(SCANS)}
+    return {table: count for table, count in counts.items() if count}
+
+
+@pytest.mark.parametrize("view", ["status", "tenants"])
+def test_a_look_at_all_tenants_reads_the_registry_once(large, view):
+    large.dba.run("SELECT count(cmk.register_tenant('s' || n, 'local:shared')) FROM generate_series(1, 100) n")
+    seen = reads(large.dba, f"SELECT count(*) FROM cmk.{view}")
+    assert 0 < sum(seen.values()) <= 12, seen
+
+
+def test_after_a_change_of_the_registry_each_tenant_is_read_and_no_more(large, session):
+    large.dba.run("SELECT count(cmk.register_tenant('c' || n, 'local:shared')) FROM generate_series(1, 100) n")
+    with large.server.settings(cache_size="200"):
+        user = session(dbname="postgres", on=large.server)
+        seal = "SELECT count(cmk_encrypt('c' || n, 'x')) FROM generate_series(1, 100) n"
+        user.run(seal)
+        assert reads(user, seal) == {}
+        large.dba.run("SELECT cmk.grant_access('c1', 'postgres')")
+        seen = reads(user, seal)
+    # Grants to a tenant and to every tenant are looked for apart.
+    assert seen.pop("home") <= 2 and seen == {"tenant": 100, "data_key": 100, "access": 200}, seen
+
+
 @pytest.fixture
 def monitored(make_server, kms):
     """A monitor that looks at keys once an hour, and many tenants."""

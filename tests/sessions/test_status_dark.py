@@ -277,7 +277,7 @@ def test_a_view_over_each_view_of_ours_works_for_who_was_granted_that_one_only(d
     assert seen == [("active",)]
 
 
-@pytest.mark.parametrize("function", ["key_status('{}', {})", "server_facts({})", "backend_cache({})", "backend_cache_stats({})"])
+@pytest.mark.parametrize("function", ["key_status('{}', '', '', 0, {})", "server_facts({})", "backend_cache({})", "backend_cache_stats({})"])
 def test_what_the_views_are_made_of_answers_nobody_else(drill, reader, function):
     _, user = reader
     tenant = drill.tenant()

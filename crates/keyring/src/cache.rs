@@ -21,7 +21,7 @@ use dashmap::mapref::one::Ref;
 use entry::{Totals, lock};
 use foldhash::fast::RandomState;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
@@ -33,6 +33,9 @@ pub struct Cache {
     tenants: DashMap<Box<str>, Entry, RandomState>,
     queues: Mutex<Queues>,
     totals: Arc<Totals>,
+    /// The tenants of data keys that were used since their uses were flushed, and of some that are
+    /// gone: a flush looks at no others.
+    used: Mutex<HashMap<DekId, Arc<Tenant>, RandomState>>,
     dropped_for_room: Counter,
     /// Entries of the queues, and tenants, that were looked at: what a miss costs.
     #[cfg(test)]
@@ -57,6 +60,7 @@ impl Cache {
             tenants: DashMap::with_hasher(RandomState::default()),
             queues: Mutex::default(),
             totals: Arc::default(),
+            used: Mutex::default(),
             dropped_for_room: Counter::default(),
             #[cfg(test)]
             looks: Counter::default(),
@@ -157,7 +161,7 @@ impl Cache {
             && *at <= oldest
         {
             let Some(Reverse((_, name))) = queues.by_unwrap.pop() else { return };
-            let unwrapped_at = self.with_key(&name, |key| key.unwrapped_at.value());
+            let unwrapped_at = self.with_key(&name.0, name.1, |key| key.unwrapped_at.value());
             match unwrapped_at {
                 Some(at) if at > oldest => queues.by_unwrap.push(Reverse((at, name))),
                 Some(_) => self.drop_key(&name),
@@ -177,22 +181,36 @@ impl Cache {
         self.tenants.iter().for_each(|entry| visit(&entry));
     }
 
+    /// A data key is about to be used for the first time since its uses were flushed.
+    #[cold]
+    pub(crate) fn note_use(&self, tenant: &Arc<Tenant>, dek_id: DekId) {
+        let mut used = lock(&self.used);
+        used.insert(dek_id, tenant.clone());
+        if used.len() > 2 * self.len() + 64 {
+            used.retain(|dek_id, tenant| self.with_key(&tenant.name, *dek_id, |_| ()).is_some());
+        }
+    }
+
     /// Uses since the last time, by the tag of their data keys, those included that are gone.
     pub fn take_unflushed_uses(&self) -> Vec<(Tag, Uses)> {
+        let used = std::mem::take(&mut *lock(&self.used));
+        let used = used.iter().filter_map(|(dek_id, tenant)| {
+            self.with_key(&tenant.name, *dek_id, CachedKey::take_unflushed).flatten()
+        });
+        let used: Vec<_> = used.collect();
         let gone = std::mem::take(&mut *lock(&self.totals.unflushed));
-        let mut uses: Vec<_> = gone.into_iter().collect();
-        self.for_each(|entry| uses.extend(entry.keys.iter().filter_map(CachedKey::take_unflushed)));
-        uses
+        gone.into_iter().chain(used).collect()
     }
 
     fn with_key<R>(
         &self,
-        (tenant, dek_id): &KeyName,
+        tenant: &str,
+        dek_id: DekId,
         look: impl FnOnce(&CachedKey) -> R,
     ) -> Option<R> {
         #[cfg(test)]
         self.looks.add(1);
-        self.tenants.get(&**tenant)?.value().key(*dek_id).map(look)
+        self.tenants.get(tenant)?.value().key(dek_id).map(look)
     }
 
     fn drop_key(&self, (tenant, dek_id): &KeyName) {
@@ -210,7 +228,7 @@ impl Cache {
         while self.len() > most
             && let Some(Reverse((at, name))) = queues.by_use.pop()
         {
-            match self.with_key(&name, |key| key.last_used.value()) {
+            match self.with_key(&name.0, name.1, |key| key.last_used.value()) {
                 Some(used) if used > at => queues.by_use.push(Reverse((used, name))),
                 Some(_) => {
                     self.drop_key(&name);

@@ -191,6 +191,9 @@ impl Keyring {
         let Some(mut in_use) = key.ready.pin() else {
             return Err(Missing::Key(entry.tenant.clone()));
         };
+        if key.is_flushed() {
+            self.cache.note_use(&entry.tenant, key.dek_id);
+        }
         if !waited {
             self.stats.hits.add(1);
             key.hits.add(1);

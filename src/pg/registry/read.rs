@@ -26,7 +26,6 @@ use std::collections::BTreeSet;
 /// `not_installed`; `registry_copied`; `key_uri` and the like if a row was altered into nonsense.
 pub fn tenant(name: &str) -> Result<Option<Tenant>> {
     // Before the read, so that no change of what is read goes unnoticed.
-    watch()?;
     require_at_home().map_err(|error| error.for_tenant(name))?;
     let mut found = None;
     scan::scan(&TENANT, &Key::Text(name), |row| {
@@ -149,30 +148,59 @@ pub fn has_grants(tenant: &str) -> Result<bool> {
     any(&ACCESS, &Key::Text(tenant), |_| true)
 }
 
-/// Whether this registry was made for, or adopted by, this database.
+thread_local! {
+    /// The generation of the registry at which it was found to be at home; 0: none.
+    static AT_HOME: Cell<u64> = const { Cell::new(0) };
+    /// The generation of the registry at which this word was the right one.
+    static PASS: Cell<(u64, u128)> = const { Cell::new((0, 0)) };
+}
+
+/// The generation of the registry, after taking in what others committed meanwhile.
+fn generation() -> u64 {
+    let _ = invalidation::generation();
+    invalidation::registry_generation()
+}
+
+/// Whether this registry was made for, or adopted by, this database. Read once for a generation of
+/// the registry, and from then on changes of the tables count.
 ///
 /// # Errors
-/// `registry_copied` if it came with CREATE DATABASE ... TEMPLATE.
+/// `registry_copied` if it came with CREATE DATABASE ... TEMPLATE; `not_installed`.
 pub fn require_at_home() -> Result<()> {
-    let here = pg_sys::Oid::from(database());
-    match any(&HOME, &Key::Any, |row| row.column(home::DATABASE) == Some(here))? {
-        true => Ok(()),
-        false => Err(Reason::RegistryCopied.into()),
+    if AT_HOME.get() == generation() {
+        return Ok(());
     }
+    watch()?;
+    let (generation, here) = (generation(), pg_sys::Oid::from(database()));
+    if !any(&HOME, &Key::Any, |row| row.column(home::DATABASE) == Some(here))? {
+        return Err(Reason::RegistryCopied.into());
+    }
+    AT_HOME.set(generation);
+    Ok(())
 }
 
 /// Whether this is the word by which the views of schema `cmk` are known to the functions behind
-/// them: it stands in a table that only those read who may read the views.
+/// them: it stands in a table that only those read who may read the views. That a word is right is
+/// read once for a generation of the registry: a view asks for each of its rows.
 ///
 /// # Errors
 /// `not_installed`.
 pub fn is_pass(pass: &[u8; 16]) -> Result<bool> {
     let pass = u128::from_be_bytes(*pass);
+    if PASS.get() == (generation(), pass) {
+        return Ok(true);
+    }
+    watch()?;
+    let generation = generation();
     // In one comparison, which takes as long whatever differs.
-    any(&HOME, &Key::Any, |row| {
+    let is_right = any(&HOME, &Key::Any, |row| {
         row.column::<pgrx::Uuid>(home::PASS).map(|known| u128::from_be_bytes(*known.as_bytes()))
             == Some(pass)
-    })
+    })?;
+    if is_right {
+        PASS.set((generation, pass));
+    }
+    Ok(is_right)
 }
 
 /// From now on changes of the tables count.

@@ -189,6 +189,12 @@ impl Counter {
 }
 
 impl CachedKey {
+    /// Whether there is nothing for [`take_unflushed`](Self::take_unflushed).
+    #[inline]
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.hits.value() == self.hits_flushed.value() && self.sealed.value() == 0
+    }
+
     /// Uses since the last time; they count as flushed from now on.
     pub(super) fn take_unflushed(&self) -> Option<(Tag, Uses)> {
         let (hits, values) = (self.hits.value() - self.hits_flushed.value(), self.sealed.value());

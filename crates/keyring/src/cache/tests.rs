@@ -95,6 +95,16 @@ impl Fixture {
         entry.value().key(dek_id(number)).unwrap().last_used.set(self.now);
     }
 
+    /// As the keyring counts them.
+    fn count_hits(&self, name: &str, number: u32, hits: u64) {
+        let entry = self.cache.get(name).unwrap();
+        let key = entry.value().key(dek_id(number)).unwrap();
+        if key.is_flushed() {
+            self.cache.note_use(&entry.tenant, key.dek_id);
+        }
+        key.hits.add(hits);
+    }
+
     fn has(&self, name: &str, number: u32) -> bool {
         self.cache.get(name).is_some_and(|entry| entry.value().key(dek_id(number)).is_some())
     }

@@ -1,6 +1,7 @@
 //! Ids of tenants and data keys in shared memory.
 
 use crate::tenant::{DataKey, Tenant};
+use cmk_kms::CustomerKey;
 use sha2::{Digest, Sha256};
 
 /// Drawn when the server starts. Without it, whoever may register tenants could choose a name whose
@@ -35,9 +36,13 @@ pub struct Subject {
 impl Subject {
     /// `id` is the tenant's, made with this server's salt.
     pub fn new(id: TenantId, database: u32, tenant: &Tenant) -> Self {
-        let key = &tenant.customer_key;
+        Self::with_key(id, database, &tenant.customer_key, tenant.epoch)
+    }
+
+    /// The same by what it takes of the tenant.
+    pub fn with_key(id: TenantId, database: u32, key: &CustomerKey, epoch: i64) -> Self {
         let customer_key = first_word(&hash(&[key.uri().as_bytes(), key.options().as_bytes()]));
-        Self { id, database, customer_key, epoch: tenant.epoch as u64 }
+        Self { id, database, customer_key, epoch: epoch as u64 }
     }
 
     /// The name of one of the tenant's data keys.
@@ -80,7 +85,6 @@ pub(super) fn first_word(hash: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use crate::tests::process::data_key;
-    use cmk_kms::CustomerKey;
 
     fn tenant(uri: &str, options: &str, epoch: i64) -> Tenant {
         Tenant {

@@ -136,11 +136,37 @@ fn hits_that_were_not_told_yet_take_no_more_room_than_the_tenants_they_are_of() 
     for round in 0..2000 {
         // Two tenants whose values alternate, and room for one: a query of many rows.
         of.miss(round % 2);
-        of.cache.get(&name_of(round % 2)).unwrap().keys[0].hits.add(1);
+        of.count_hits(&name_of(round % 2), round % 2, 1);
     }
     assert!(lock(&of.cache.totals.unflushed).len() <= 2);
     let mut uses = of.cache.take_unflushed_uses();
     uses.sort_unstable_by_key(|(tag, _)| tag.0);
     let told: u64 = uses.iter().map(|(_, uses)| uses.hits).sum();
     assert_eq!((told, uses[0].0), (2000, Tag::new(0, 1)));
+}
+
+#[test]
+fn a_flush_looks_at_what_was_used_since_the_last_one_only() {
+    let mut of = fixture(1000);
+    (0..1000).for_each(|number| of.miss(number));
+    (0..1000).for_each(|number| of.count_hits(&name_of(number), number, 1));
+    assert_eq!(of.cache.take_unflushed_uses().len(), 1000);
+    of.cache.looks.set(0);
+    (0..5).for_each(|number| of.count_hits(&name_of(number % 2), number % 2, 1));
+    assert_eq!(of.cache.take_unflushed_uses().len(), 2);
+    assert_eq!(of.cache.looks.value(), 2);
+}
+
+#[test]
+fn data_keys_that_are_gone_do_not_pile_up_among_those_that_were_used() {
+    let mut of = fixture(100);
+    of.cache.looks.set(0);
+    for number in 0..2000 {
+        of.miss(number);
+        of.count_hits(&name_of(number), number, 1);
+        assert!(lock(&of.cache.used).len() <= 2 * 100 + 65);
+    }
+    assert!(of.cache.looks.value() <= 2000 * 14, "{} looks", of.cache.looks.value());
+    let uses = of.cache.take_unflushed_uses();
+    assert_eq!(uses.iter().map(|(_, uses)| uses.hits).sum::<u64>(), 2000);
 }

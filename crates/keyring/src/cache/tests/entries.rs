@@ -141,9 +141,7 @@ fn hits_are_told_once_and_those_of_a_dropped_data_key_are_not_lost() {
     let of = acme();
     assert_eq!(of.cache.take_unflushed_uses(), [], "nothing was used");
     let hits = |hits| Uses { hits, ..Uses::default() };
-    let hit = |number, hits| {
-        of.cache.get("acme").unwrap().value().key(dek_id(number)).unwrap().hits.add(hits);
-    };
+    let hit = |number, hits| of.count_hits("acme", number, hits);
     hit(1, 3);
     assert_eq!(of.cache.take_unflushed_uses(), [(Tag::new(1, 1), hits(3))]);
     hit(1, 2);

@@ -178,3 +178,13 @@ fn another_tenant_of_the_same_name_begins_to_count_sealed_values_anew() {
         assert_eq!(memory.record(&of).used_at, 0, "what is sealed without a hit is no use");
     }
 }
+
+#[test]
+fn a_table_two_thirds_full_forgets_nobody() {
+    let mut memory = Memory::new(1024, 0);
+    for number in 1..=1024 * 2 / 3 {
+        let id = TenantId::new(&Salt([7; 16]), 5, &format!("tenant-{number}"));
+        memory.shared().record_of(&Subject { id, ..subject(1, 1) }, number);
+    }
+    assert_eq!(memory.counters.recycled.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
