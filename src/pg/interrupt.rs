@@ -17,6 +17,12 @@ pub fn tick() {
     }
 }
 
+/// Whether the next look at interrupts ends this process.
+pub fn has_to_end() -> bool {
+    // SAFETY: a flag of this process, which a signal handler sets.
+    unsafe { (&raw const pg_sys::ProcDiePending).read_volatile() != 0 }
+}
+
 /// This process goes when somebody wants to drop or copy its database.
 static GIVES_WAY: AtomicBool = AtomicBool::new(false);
 

@@ -75,11 +75,12 @@ fn renew(wanted: &HashSet<TenantId>) {
         while checks.has_room()
             && let Some(name) = names.next()
         {
+            // Without room, a query sees to it.
             if let Some(tenant) = transaction(|| active_tenant(name)) {
                 checks.check(tenant);
             }
         }
-        if checks.is_empty() {
+        if checks.is_empty() || transaction(interrupt::is_database_wanted) {
             return;
         }
         checks.wait();

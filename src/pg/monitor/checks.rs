@@ -16,11 +16,14 @@ use cmk_error::Result;
 use cmk_keyring::check::Check;
 use cmk_keyring::tenant::Tenant;
 use cmk_kms::{ConcurrentCalls, KeyFacts};
+use pgrx::check_for_interrupts;
 use std::rc::Rc;
 
 /// Most calls at a time. Each may take four descriptors, of which a process has 1000 by default and
 /// leaves a third to such as us.
 const MOST: usize = 64;
+/// Most of them that are checks: tenants that are well are described even where many hang.
+const MOST_CHECKS: usize = 56;
 
 /// Calls to KMS of this process.
 pub struct Checks {
@@ -31,12 +34,23 @@ pub struct Checks {
 /// A call that ended, and what it took.
 struct Answered {
     answer: Answer,
-    _descriptors: Option<Descriptors>,
+    _descriptors: Descriptors,
 }
 
 enum Answer {
     Unwrapped(Check<'static, ThisProcess>, Result<SecretKey>),
     Described(Tenant, Result<KeyFacts>),
+}
+
+/// What came of the wish to check a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// KMS is being asked.
+    Asked,
+    /// It isn't time to.
+    NotNow,
+    /// There is no room for another call.
+    NoRoom,
 }
 
 /// What ended.
@@ -58,19 +72,21 @@ impl Checks {
         self.calls.is_empty()
     }
 
-    /// Whether another call may begin.
+    /// Whether another check may begin.
     pub fn has_room(&self) -> bool {
-        self.calls.len() < MOST
+        self.calls.len() < MOST_CHECKS
     }
 
-    /// Asks whether a tenant's key is usable, by the data key that seals now. False if it isn't
-    /// time to.
-    pub fn check(&mut self, tenant: Tenant) -> bool {
+    /// Asks whether a tenant's key is usable, by the data key that seals now.
+    pub fn check(&mut self, tenant: Tenant) -> Begun {
+        let descriptors = Descriptors::acquire();
+        if descriptors.is_err() && !self.is_empty() {
+            return Begun::NoRoom;
+        }
         let begun = transaction(|| keyring().begin_check(&THIS_PROCESS, tenant));
-        let Some((check, wrapped)) = begun else { return false };
-        match Descriptors::acquire() {
+        let Some((check, wrapped)) = begun else { return Begun::NotNow };
+        match descriptors {
             Ok(descriptors) => {
-                let descriptors = Some(descriptors);
                 self.calls.unwrap(&Rc::new(values::kms()), wrapped, |answer| Answered {
                     answer: Answer::Unwrapped(check, answer),
                     _descriptors: descriptors,
@@ -78,16 +94,21 @@ impl Checks {
             }
             Err(error) => transaction(|| keyring().end_check(check, Err(error))),
         }
-        true
+        Begun::Asked
     }
 
-    /// Asks what there is to know of a tenant's key.
-    pub fn describe(&mut self, tenant: Tenant) {
-        let (key, descriptors) = (tenant.customer_key.clone(), Descriptors::acquire().ok());
+    /// Asks what there is to know of a tenant's key. False if there is no room for another call.
+    pub fn describe(&mut self, tenant: &Tenant) -> bool {
+        let Ok(descriptors) = Descriptors::acquire() else { return false };
+        if self.calls.len() >= MOST {
+            return false;
+        }
+        let (tenant, key) = (tenant.clone(), tenant.customer_key.clone());
         self.calls.describe(&Rc::new(values::kms()), key, |facts| Answered {
             answer: Answer::Described(tenant, facts),
             _descriptors: descriptors,
         });
+        true
     }
 
     /// Waits until a call has ended, for some tens of milliseconds. `None`: none has.
@@ -110,7 +131,12 @@ impl Checks {
         self.trail.log();
         // Without what waiting takes, none of them ends: the worker does, and is started again.
         let Some(answered) = answered.or_raise() else {
-            transaction(interrupt::tick);
+            if interrupt::has_to_end() {
+                // The exit would not log them.
+                self.calls = ConcurrentCalls::default();
+                self.trail.log();
+            }
+            check_for_interrupts!();
             return None;
         };
         Some(match answered.answer {

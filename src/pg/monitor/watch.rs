@@ -8,7 +8,7 @@
 //! If one fails that only reads, the worker ends and the keyring worker starts another; what can't
 //! be written is tried again later, and the keys are watched meanwhile.
 
-use super::checks::{Checks, Ended};
+use super::checks::{Begun, Checks, Ended};
 use super::events;
 use super::rotation::Rotation;
 use super::schedule::Schedule;
@@ -36,8 +36,16 @@ const TICK: Duration = Duration::from_secs(1);
 const SECOND: u64 = 1_000_000_000;
 /// Shortest time between two looks at all tenants.
 const LOOK_PAUSE: u64 = SECOND / 20;
+/// The same for each tenant that there is.
+const LOOK_PAUSE_EACH: u64 = 10_000;
 /// Longest to take in answers before something else is seen to.
 const LISTEN: u64 = SECOND / 5;
+/// Most checks that begin before answers are taken in.
+const BEGIN: usize = 16;
+/// Most calls at a time about keys that KMS gave no answer for last time.
+const MOST_DARK: usize = 32;
+/// Longest to rotate data keys while checks wait, and the pause after that.
+const ROTATE: u64 = SECOND;
 /// How often the list of tenants is read even if nothing says that it changed.
 const LIST_EVERY: u64 = 60 * SECOND;
 /// The same where the extension isn't installed, which nothing would tell.
@@ -58,6 +66,14 @@ struct Monitor {
     look_at: u64,
     /// Of whose keys to ask KMS what there is to warn of.
     to_describe: VecDeque<Tenant>,
+    /// Calls under way about keys that KMS gave no answer for last time.
+    dark: usize,
+    /// Something ended, or a second is over: there may be changes to announce.
+    is_news: bool,
+    /// No check begins: data keys are to be rotated when those under way are over.
+    is_draining: bool,
+    /// When to rotate again.
+    rotate_at: u64,
     list_at: u64,
     /// The registry's generation when the list was read.
     generation: u64,
@@ -109,6 +125,10 @@ impl Monitor {
             due: VecDeque::new(),
             look_at: 0,
             to_describe: VecDeque::new(),
+            dark: 0,
+            is_news: true,
+            is_draining: false,
+            rotate_at: 0,
             list_at: 0,
             generation: 0,
             is_installed: None,
@@ -131,7 +151,9 @@ impl Monitor {
         }
         self.ask_and_listen();
         // Announce changes before warnings.
-        self.announce();
+        if std::mem::take(&mut self.is_news) {
+            self.announce();
+        }
         self.describe();
         let next = self.rotate_due();
         match (self.checks.is_empty(), self.due.is_empty()) {
@@ -142,12 +164,25 @@ impl Monitor {
     }
 
     /// Rotates data keys whose time has come, as far as the budget goes. Returns when to go on.
+    ///
+    /// A rotation waits for KMS by itself, and what else is under way would wait with it: calls
+    /// would run out of time, and might hold the credentials that it needs.
     fn rotate_due(&mut self) -> u64 {
         let names = || self.tenants.iter().map(|(name, of)| (of.id, name.as_str()));
         self.rotation.look(names);
+        let (now, go_on_at) = (clock::now(), self.call_at.max(self.rotate_at));
+        self.is_draining = self.rotation.is_waiting() && now >= go_on_at;
+        if !self.rotation.is_waiting() {
+            return u64::MAX;
+        }
+        if !self.is_draining || !self.checks.is_empty() {
+            return go_on_at;
+        }
         while clock::now() >= self.call_at
+            && clock::now() < now + ROTATE
             && let Some(name) = self.rotation.next()
         {
+            seen(clock::now());
             let Some(schedule) = self.tenants.get(&name) else { continue };
             if !is_usable(&schedule.id) {
                 continue;
@@ -156,7 +191,9 @@ impl Monitor {
             let calls = self.rotation.rotate(&tenant);
             self.spend(calls);
         }
-        if self.rotation.is_waiting() { self.call_at } else { u64::MAX }
+        self.is_draining = false;
+        self.rotate_at = clock::now() + ROTATE;
+        if self.rotation.is_waiting() { self.call_at.max(self.rotate_at) } else { u64::MAX }
     }
 
     /// Has the budget wait for so many KMS calls.
@@ -226,7 +263,10 @@ impl Monitor {
         let lag = due.first().map_or(0, |(at, _)| now - at);
         let next = later.into_iter().map(|(at, _)| at).min().unwrap_or(u64::MAX);
         self.due = due.into_iter().map(|(_, name)| name.clone()).collect();
-        self.look_at = next.clamp(now + LOOK_PAUSE, now + TICK.as_nanos() as u64);
+        let longest = TICK.as_nanos() as u64;
+        let pause = (LOOK_PAUSE + self.tenants.len() as u64 * LOOK_PAUSE_EACH).min(longest);
+        self.look_at = next.clamp(now + pause, now + longest);
+        self.is_news = true;
         self.tell_lag(lag, interval);
     }
 
@@ -251,69 +291,98 @@ impl Monitor {
     fn ask_and_listen(&mut self) {
         let until = clock::now() + LISTEN;
         loop {
-            let now = clock::now();
-            seen(now);
-            while now >= self.call_at
-                && self.checks.has_room()
-                && let Some(name) = self.due.pop_front()
-            {
-                self.check(&name);
-            }
+            seen(clock::now());
+            self.ask();
             match self.checks.wait() {
                 None => return,
                 Some(Ended::Checked(tenant)) => self.checked(tenant),
                 Some(Ended::Described(tenant, facts)) => self.described(&tenant, facts),
             }
+            self.is_news = true;
             if clock::now() >= until {
                 return;
             }
         }
     }
 
-    fn check(&mut self, name: &str) {
+    /// Begins checks.
+    fn ask(&mut self) {
+        for _ in 0..BEGIN {
+            if self.is_draining || !self.checks.has_room() || clock::now() < self.call_at {
+                return;
+            }
+            let Some(name) = self.due.pop_front() else { return };
+            if self.check(&name) == Begun::NoRoom {
+                self.due.push_front(name);
+                return;
+            }
+        }
+    }
+
+    fn check(&mut self, name: &str) -> Begun {
+        let Some(schedule) = self.tenants.get_mut(name) else { return Begun::NotNow };
+        let is_dark = !schedule.answers;
+        if is_dark && self.dark >= MOST_DARK {
+            // It stays due.
+            return Begun::NotNow;
+        }
         // Where the tables are locked, in the next round; if the tenant is gone the next list will
         // tell.
-        let Some(tenant) = transaction(|| active_tenant(name)) else { return };
-        let Some(schedule) = self.tenants.get_mut(name) else { return };
-        schedule.begin(clock::now());
-        match self.checks.check(tenant.clone()) {
-            true => {
+        let Some(tenant) = transaction(|| active_tenant(name)) else { return Begun::NotNow };
+        let begun = self.checks.check(tenant.clone());
+        if begun != Begun::NoRoom {
+            schedule.begin(clock::now());
+        }
+        match begun {
+            Begun::Asked => {
                 schedule.is_asked = true;
+                self.dark += usize::from(is_dark);
                 self.spend(1);
             }
-            false => self.checked(tenant),
+            Begun::NotNow => self.checked(tenant),
+            Begun::NoRoom => {}
         }
+        begun
     }
 
     /// Its check is over, or there was no need of one.
     fn checked(&mut self, tenant: Tenant) {
         let Some(schedule) = self.tenants.get_mut(&*tenant.name) else { return };
-        schedule.is_asked = false;
+        if std::mem::take(&mut schedule.is_asked) && !schedule.answers {
+            self.dark -= 1;
+        }
         let (changes, answers) = last_seen(&schedule.id);
+        schedule.answers = answers;
         let changed = changes != schedule.changes;
         // While KMS gives no answer there is nothing to ask it about.
         if answers && (changed || clock::now() >= schedule.describe_at) {
             schedule.changes = changes;
             schedule.describe_at = clock::now() + DESCRIBE_EVERY;
-            schedule.is_asked = true;
-            self.to_describe.push_back(tenant);
+            if !std::mem::replace(&mut schedule.is_to_describe, true) {
+                self.to_describe.push_back(tenant);
+            }
         }
     }
 
     /// Asks what there is to warn of.
     fn describe(&mut self) {
-        while self.checks.has_room()
-            && let Some(tenant) = self.to_describe.pop_front()
+        while !self.is_draining
+            && let Some(tenant) = self.to_describe.front()
         {
-            self.checks.describe(tenant);
-            self.spend(2);
+            if self.tenants.contains_key(&*tenant.name) {
+                if !self.checks.describe(tenant) {
+                    return;
+                }
+                self.spend(2);
+            }
+            self.to_describe.pop_front();
         }
     }
 
     fn described(&mut self, tenant: &Tenant, described: Result<KeyFacts>) {
         let name = &*tenant.name;
         let Some(schedule) = self.tenants.get_mut(name) else { return };
-        schedule.is_asked = false;
+        schedule.is_to_describe = false;
         // An outage says nothing of what the owner shows.
         let warnings = match &described {
             Ok(facts) if facts.are_withheld() => Some(Warnings::HIDDEN),
