@@ -69,9 +69,9 @@ impl Cipher {
         Self { aes, k1: k1.to_be_bytes() }
     }
 
-    /// The key of all messages whose nonces begin like that. Whoever takes it overwrites it.
+    /// Writes the key of all messages whose nonces begin like that. Whoever takes it overwrites it.
     #[inline]
-    pub(crate) fn derive(&self, prefix: &[u8; PREFIX_LEN]) -> [u8; KEY_LEN] {
+    fn derive(&self, prefix: &[u8; PREFIX_LEN], key: &mut [u8; KEY_LEN]) {
         let half = |counter: u8| {
             let mut m = [0; BLOCK];
             m[..4].copy_from_slice(&[0, counter, b'X', 0]);
@@ -81,17 +81,23 @@ impl Cipher {
         };
         let mut halves = [half(1), half(2)];
         self.aes.encrypt_blocks(&mut halves);
-        let mut key = [0; KEY_LEN];
         let (low, high) = key.split_at_mut(BLOCK);
         low.copy_from_slice(&halves[0]);
         high.copy_from_slice(&halves[1]);
         overwrite(&mut halves);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn derived(&self, prefix: &[u8; PREFIX_LEN]) -> [u8; KEY_LEN] {
+        let mut key = [0; KEY_LEN];
+        self.derive(prefix, &mut key);
         key
     }
 
     /// The same, expanded.
     pub(crate) fn message_key(&self, prefix: &[u8; PREFIX_LEN]) -> MessageKey {
-        let mut key = self.derive(prefix);
+        let mut key = [0; KEY_LEN];
+        self.derive(prefix, &mut key);
         let expanded = MessageKey(expand(&key).into());
         overwrite(&mut key);
         expanded
@@ -100,9 +106,7 @@ impl Cipher {
     /// Writes the ciphertext of `plaintext` to `out` and returns the tag.
     ///
     /// # Errors
-    /// `too_large` beyond the cipher's limit, or if `out` is not as long as `plaintext`;
-    /// `out_of_memory` for a long value.
-    #[inline(never)]
+    /// As [`seal_into`](Self::seal_into).
     pub fn seal(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -110,12 +114,34 @@ impl Cipher {
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<[u8; TAG_LEN]> {
+        let mut tag = [0; TAG_LEN];
+        self.seal_into(nonce, aad, plaintext, out, &mut tag)?;
+        Ok(tag)
+    }
+
+    /// Writes the ciphertext of `plaintext`, and its tag. Returns a bare reason, which takes one
+    /// register: a success that took two would leave in the other what the cipher had there, and
+    /// callers put it on the stack.
+    ///
+    /// # Errors
+    /// `too_large` beyond the cipher's limit, or if `out` is not as long as `plaintext`;
+    /// `out_of_memory` for a long value.
+    #[inline(never)]
+    pub fn seal_into(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        plaintext: &[u8],
+        out: &mut [u8],
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), Reason> {
         let (prefix, rest) = halves(nonce);
-        let mut key = self.derive(prefix);
+        let mut key = [0; KEY_LEN];
+        self.derive(prefix, &mut key);
         let sealed = match plaintext.len() {
             #[cfg(feature = "aws-lc")]
-            long::LONG.. => long::seal(&key, rest, aad, plaintext, out),
-            _ => seal(&Borrowed::from(&expand(&key)), rest, aad, plaintext, out),
+            long::LONG.. => long::seal(&key, rest, aad, plaintext, out, tag),
+            _ => seal(&Borrowed::from(&expand(&key)), rest, aad, plaintext, out, tag),
         };
         overwrite(&mut key);
         sealed
@@ -126,7 +152,6 @@ impl Cipher {
     ///
     /// # Errors
     /// `not_authentic`, one opaque failure for whatever is wrong; `out_of_memory` for a long value.
-    #[inline(never)]
     pub fn open(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -135,8 +160,25 @@ impl Cipher {
         tag: &[u8; TAG_LEN],
         out: &mut [u8],
     ) -> Result<()> {
+        self.open_into(nonce, aad, ciphertext, tag, out).map_err(Error::from)
+    }
+
+    /// The same; returns as [`seal_into`](Self::seal_into).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[inline(never)]
+    pub(crate) fn open_into(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        ciphertext: &[u8],
+        tag: &[u8; TAG_LEN],
+        out: &mut [u8],
+    ) -> Result<(), Reason> {
         let (prefix, rest) = halves(nonce);
-        let mut key = self.derive(prefix);
+        let mut key = [0; KEY_LEN];
+        self.derive(prefix, &mut key);
         let opened = match ciphertext.len() {
             #[cfg(feature = "aws-lc")]
             long::LONG.. => long::open(&key, rest, aad, ciphertext, tag, out),
@@ -148,28 +190,29 @@ impl Cipher {
 }
 
 impl MessageKey {
-    /// As [`Cipher::seal`], of a nonce that begins with what the key was derived from.
+    /// As [`Cipher::seal_into`], of a nonce that begins with what the key was derived from.
     #[inline(never)]
-    pub(crate) fn seal(
+    pub(crate) fn seal_into(
         &self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         plaintext: &[u8],
         out: &mut [u8],
-    ) -> Result<[u8; TAG_LEN]> {
-        seal(&self.0, halves(nonce).1, aad, plaintext, out)
+        tag: &mut [u8; TAG_LEN],
+    ) -> Result<(), Reason> {
+        seal(&self.0, halves(nonce).1, aad, plaintext, out, tag)
     }
 
-    /// As [`Cipher::open`], of a nonce that begins with what the key was derived from.
+    /// As [`Cipher::open_into`], of a nonce that begins with what the key was derived from.
     #[inline(never)]
-    pub(crate) fn open(
+    pub(crate) fn open_into(
         &self,
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         ciphertext: &[u8],
         tag: &[u8; TAG_LEN],
         out: &mut [u8],
-    ) -> Result<()> {
+    ) -> Result<(), Reason> {
         open(&self.0, halves(nonce).1, aad, ciphertext, tag, out)
     }
 }
@@ -193,10 +236,12 @@ fn seal(
     aad: &[u8],
     plaintext: &[u8],
     out: &mut [u8],
-) -> Result<[u8; TAG_LEN]> {
+    tag: &mut [u8; TAG_LEN],
+) -> Result<(), Reason> {
     let buffer = InOutBuf::new(plaintext, out).map_err(|_| Reason::TooLarge)?;
-    let tag = gcm.encrypt_inout_detached(nonce.into(), aad, buffer);
-    Ok(tag.map_err(|_| Reason::TooLarge)?.into())
+    let sealed = gcm.encrypt_inout_detached(nonce.into(), aad, buffer);
+    *tag = sealed.map_err(|_| Reason::TooLarge)?.into();
+    Ok(())
 }
 
 #[inline]
@@ -207,10 +252,10 @@ fn open(
     ciphertext: &[u8],
     tag: &[u8; TAG_LEN],
     out: &mut [u8],
-) -> Result<()> {
-    let opaque = || Error::new(Reason::NotAuthentic);
-    let buffer = InOutBuf::new(ciphertext, out).map_err(|_| opaque())?;
-    gcm.decrypt_inout_detached(nonce.into(), aad, buffer, tag.into()).map_err(|_| opaque())
+) -> Result<(), Reason> {
+    let buffer = InOutBuf::new(ciphertext, out).map_err(|_| Reason::NotAuthentic)?;
+    let opened = gcm.decrypt_inout_detached(nonce.into(), aad, buffer, tag.into());
+    opened.map_err(|_| Reason::NotAuthentic)
 }
 
 impl Drop for Cipher {

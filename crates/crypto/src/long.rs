@@ -8,7 +8,7 @@ use super::key::KEY_LEN;
 use super::nonce::PREFIX_LEN;
 use super::scrub::{overwrite_stack, overwrite_upper_registers};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN as TAG_LEN, Nonce, UnboundKey};
-use cmk_error::{Error, Reason, Result};
+use cmk_error::Reason;
 
 /// From this length on AWS-LC is ahead, where each value has a key of its own: `benches/aead.rs`.
 pub(crate) const LONG: usize = 768;
@@ -16,7 +16,7 @@ pub(crate) const LONG: usize = 768;
 /// Bytes of the stack that are overwritten: several times what AWS-LC uses.
 const DEPTH: usize = 8 * 1024;
 
-/// Writes the ciphertext of `plaintext` to `out` and returns the tag.
+/// Writes the ciphertext of `plaintext`, and its tag.
 ///
 /// # Errors
 /// `too_large` beyond the cipher's limit, or if `out` is not as long as `plaintext`;
@@ -27,13 +27,12 @@ pub(crate) fn seal(
     aad: &[u8],
     plaintext: &[u8],
     out: &mut [u8],
-) -> Result<[u8; TAG_LEN]> {
+    tag: &mut [u8; TAG_LEN],
+) -> Result<(), Reason> {
     let sealed = with_key(key, |key| {
         let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(aad));
-        let mut tag = [0; TAG_LEN];
-        key.seal_out_of_place_scatter(nonce, aad, plaintext, out, &[], &mut tag)
-            .map_err(|_| Reason::TooLarge)?;
-        Ok(tag)
+        key.seal_out_of_place_scatter(nonce, aad, plaintext, out, &[], tag)
+            .map_err(|_| Reason::TooLarge)
     });
     overwrite_upper_registers();
     overwrite_stack::<DEPTH>();
@@ -52,11 +51,10 @@ pub(crate) fn open(
     ciphertext: &[u8],
     tag: &[u8; TAG_LEN],
     out: &mut [u8],
-) -> Result<()> {
+) -> Result<(), Reason> {
     let opened = with_key(key, |key| {
         let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(aad));
-        key.open_separate_gather(nonce, aad, ciphertext, tag, out)
-            .map_err(|_| Error::new(Reason::NotAuthentic))
+        key.open_separate_gather(nonce, aad, ciphertext, tag, out).map_err(|_| Reason::NotAuthentic)
     });
     overwrite_upper_registers();
     overwrite_stack::<DEPTH>();
@@ -65,7 +63,10 @@ pub(crate) fn open(
 
 /// In a frame of its own, which can be overwritten.
 #[inline(never)]
-fn with_key<R>(key: &[u8; KEY_LEN], work: impl FnOnce(&LessSafeKey) -> Result<R>) -> Result<R> {
+fn with_key(
+    key: &[u8; KEY_LEN],
+    work: impl FnOnce(&LessSafeKey) -> Result<(), Reason>,
+) -> Result<(), Reason> {
     // Only for want of memory: the length is right.
     let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| Reason::OutOfMemory)?;
     work(&LessSafeKey::new(key))

@@ -30,7 +30,7 @@ use super::derived::{beginning, find_or_derive};
 use super::locked::{Pinned, WhilePinned};
 use super::nonce::{LIFE, Moment, NONCE_LEN, NonceSource, PREFIX_LEN};
 use super::scrub::overwrite_stack;
-use cmk_error::Result;
+use cmk_error::{Error, Result};
 
 /// Values of a run.
 const VALUES: u32 = 256;
@@ -48,18 +48,24 @@ const OF_A_KEY_AT_HAND: usize = if cfg!(debug_assertions) { 16 * 1024 } else { 1
 /// The same where a message key was derived, which leaves copies too: 2,130.
 const OF_ALL: usize = if cfg!(debug_assertions) { 16 * 1024 } else { 3 * 1024 };
 
+/// Where what is sealed goes: each part where it stays, since copies of what was just written in
+/// parts cost a processor more than writing it.
+pub struct Room<'a> {
+    /// For the nonce.
+    pub nonce: &'a mut [u8; NONCE_LEN],
+    /// For the ciphertext, as long as the plaintext.
+    pub ciphertext: &'a mut [u8],
+    /// For the tag.
+    pub tag: &'a mut [u8; TAG_LEN],
+}
+
 /// Seals under nonces that it draws.
 pub trait Seals {
-    /// Writes the ciphertext of `plaintext` to `out`; returns nonce and tag.
+    /// Writes nonce, ciphertext of `plaintext`, and tag.
     ///
     /// # Errors
     /// `system_random`; as [`Cipher::seal`].
-    fn seal(
-        self,
-        aad: &[u8],
-        plaintext: &[u8],
-        out: &mut [u8],
-    ) -> Result<([u8; NONCE_LEN], [u8; TAG_LEN])>;
+    fn seal(self, aad: &[u8], plaintext: &[u8], room: Room<'_>) -> Result<()>;
 }
 
 /// Opens what was sealed, whatever its nonce.
@@ -90,14 +96,10 @@ pub struct Fresh<'a> {
 
 impl Seals for Fresh<'_> {
     #[inline]
-    fn seal(
-        self,
-        aad: &[u8],
-        plaintext: &[u8],
-        out: &mut [u8],
-    ) -> Result<([u8; NONCE_LEN], [u8; TAG_LEN])> {
-        let nonce = self.nonces.draw(self.moment)?;
-        Ok((nonce, self.cipher.seal(&nonce, aad, plaintext, out)?))
+    fn seal(self, aad: &[u8], plaintext: &[u8], room: Room<'_>) -> Result<()> {
+        *room.nonce = self.nonces.draw(self.moment)?;
+        let sealed = self.cipher.seal_into(room.nonce, aad, plaintext, room.ciphertext, room.tag);
+        sealed.map_err(Error::from)
     }
 }
 
@@ -125,27 +127,26 @@ pub struct InRuns<'a, 'b> {
 
 impl Seals for InRuns<'_, '_> {
     #[inline]
-    fn seal(
-        self,
-        aad: &[u8],
-        plaintext: &[u8],
-        out: &mut [u8],
-    ) -> Result<([u8; NONCE_LEN], [u8; TAG_LEN])> {
+    fn seal(self, aad: &[u8], plaintext: &[u8], room: Room<'_>) -> Result<()> {
         let Self { cipher, moment } = self;
+        let Room { nonce, ciphertext, tag } = room;
         let id = cipher.id();
         let (_, state) = cipher.with(&STATE);
-        let (nonce, goes_on) = match plaintext.len() < SHORT {
-            true => state.draw(id, moment)?,
-            false => (state.nonces.draw(moment)?, false),
+        let goes_on = match plaintext.len() < SHORT {
+            true => state.draw(id, moment, nonce)?,
+            false => {
+                *nonce = state.nonces.draw(moment)?;
+                false
+            }
         };
-        if goes_on && let Some(key) = find_or_derive(cipher, halves(&nonce).0, |_| true) {
-            let tag = key.seal(&nonce, aad, plaintext, out);
+        if goes_on && let Some(key) = find_or_derive(cipher, halves(nonce).0, |_| true) {
+            let sealed = key.seal_into(nonce, aad, plaintext, ciphertext, tag);
             overwrite_stack::<OF_A_KEY_AT_HAND>();
-            return Ok((nonce, tag?));
+            return sealed.map_err(Error::from);
         }
-        let tag = Cipher::seal(cipher, &nonce, aad, plaintext, out);
+        let sealed = cipher.seal_into(nonce, aad, plaintext, ciphertext, tag);
         overwrite_stack::<OF_ALL>();
-        Ok((nonce, tag?))
+        sealed.map_err(Error::from)
     }
 }
 
@@ -167,13 +168,13 @@ impl Opens for &mut Pinned<'_, Cipher> {
         if ciphertext.len() < SHORT
             && let Some(key) = find_or_derive(self, prefix, is_seen_again)
         {
-            let opened = key.open(nonce, aad, ciphertext, tag, out);
+            let opened = key.open_into(nonce, aad, ciphertext, tag, out);
             overwrite_stack::<OF_A_KEY_AT_HAND>();
-            return opened;
+            return opened.map_err(Error::from);
         }
-        let opened = Cipher::open(self, nonce, aad, ciphertext, tag, out);
+        let opened = self.open_into(nonce, aad, ciphertext, tag, out);
         overwrite_stack::<OF_ALL>();
-        opened
+        opened.map_err(Error::from)
     }
 }
 
@@ -212,14 +213,14 @@ impl State {
         }
     }
 
-    /// A nonce, and whether it goes on with a run.
+    /// Writes a nonce; whether it goes on with a run.
     #[inline]
-    fn draw(&mut self, id: usize, moment: Moment) -> Result<([u8; NONCE_LEN], bool)> {
+    fn draw(&mut self, id: usize, moment: Moment, nonce: &mut [u8; NONCE_LEN]) -> Result<bool> {
         let at = self.runs.iter().position(|run| run.id == id);
         if let Some(at) = at
-            && let Some(nonce) = self.runs[at].next(moment)
+            && self.runs[at].next(moment, nonce)
         {
-            return Ok((nonce, true));
+            return Ok(true);
         }
         let first = self.nonces.draw(moment)?;
         let at = at.unwrap_or_else(|| {
@@ -228,7 +229,8 @@ impl State {
             at
         });
         self.runs[at] = Run { id, began: moment, first, values: 1 };
-        Ok((first, false))
+        *nonce = first;
+        Ok(false)
     }
 
     /// Whether a value with that prefix was opened lately. From now on one was.
@@ -244,24 +246,25 @@ impl State {
 }
 
 impl Run {
-    /// The next nonce, unless the run is over.
+    /// Writes the next nonce. False if the run is over.
     #[inline]
-    fn next(&mut self, moment: Moment) -> Option<[u8; NONCE_LEN]> {
+    fn next(&mut self, moment: Moment, nonce: &mut [u8; NONCE_LEN]) -> bool {
         let Moment { pid, now, statement } = self.began;
         // A clock that went back makes the age large.
         let age = moment.now.wrapping_sub(now);
         if moment.statement != statement || moment.pid != pid || age > LIFE || self.values == VALUES
         {
-            return None;
+            return false;
         }
-        let mut nonce = self.first;
-        let (_, rest) = nonce.split_at_mut(PREFIX_LEN);
-        let (a, b) = rest.split_at_mut(8);
-        a.iter_mut().zip(moment.now.to_ne_bytes()).for_each(|(byte, now)| *byte ^= now);
-        let start = u32::from_be_bytes(b.try_into().expect("4 of 24 bytes"));
-        b.copy_from_slice(&start.wrapping_add(self.values).to_be_bytes());
+        let (prefix, rest) = self.first.split_at(PREFIX_LEN);
+        let (a, b) = rest.split_at(8);
+        let a = u64::from_ne_bytes(a.try_into().expect("8 of 24 bytes")) ^ moment.now;
+        let b = u32::from_be_bytes(b.try_into().expect("4 of 24 bytes"));
+        nonce[..PREFIX_LEN].copy_from_slice(prefix);
+        nonce[PREFIX_LEN..PREFIX_LEN + 8].copy_from_slice(&a.to_ne_bytes());
+        nonce[PREFIX_LEN + 8..].copy_from_slice(&b.wrapping_add(self.values).to_be_bytes());
         self.values += 1;
-        Some(nonce)
+        true
     }
 }
 

@@ -40,17 +40,22 @@ pub(crate) fn overwrite_registers() {
 pub(crate) fn overwrite_stack<const DEPTH: usize>() {
     // Whoever is shown it might read it, so it has to be written.
     std::hint::black_box(&mut [0_u8; DEPTH]);
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx") {
-        // SAFETY: the processor has AVX.
-        unsafe { clear_registers() };
-    }
+    overwrite_lower_registers();
 }
 
 /// The first sixteen vector registers, which is all that code without AVX-512 knows.
+#[inline]
+fn overwrite_lower_registers() {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx") {
+        // SAFETY: the processor has AVX.
+        unsafe { clear_lower_registers() };
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-fn clear_registers() {
+fn clear_lower_registers() {
     std::arch::x86_64::_mm256_zeroall();
 }
 

@@ -10,7 +10,7 @@ use super::Binding;
 use cmk_crypto::aead::TAG_LEN;
 use cmk_crypto::commitment::{DEK_ID_LEN, DekId};
 use cmk_crypto::nonce::NONCE_LEN;
-use cmk_crypto::run::{Opens, Seals};
+use cmk_crypto::run::{Opens, Room, Seals};
 use cmk_error::{Reason, Result};
 
 const DOMAIN: &[u8; 14] = b"cmk_encrypt/v1";
@@ -85,20 +85,22 @@ pub(crate) fn seal<const HEADER: usize>(
 ) -> Result<()> {
     let room = || Reason::TooLarge;
     let (head, rest) = out.split_first_chunk_mut::<HEADER>().ok_or_else(room)?;
-    let (nonce_out, rest) = rest.split_first_chunk_mut::<NONCE_LEN>().ok_or_else(room)?;
-    let (body, tag) = rest.split_last_chunk_mut().ok_or_else(room)?;
+    let (nonce, rest) = rest.split_first_chunk_mut::<NONCE_LEN>().ok_or_else(room)?;
+    let (ciphertext, tag) = rest.split_last_chunk_mut().ok_or_else(room)?;
     *head = *header;
-    (*nonce_out, *tag) = with_aad(header, binding, |aad| cipher.seal(aad, plaintext, body))?;
-    Ok(())
+    let room = Room { nonce, ciphertext, tag };
+    with_aad(header, binding, |aad| cipher.seal(aad, plaintext, room))
 }
 
-/// Builds the AAD for the length of a call: on the stack for all common lengths.
+/// Builds the AAD for the length of a call: on the stack for all common lengths. The shortest have
+/// less room there, because all of it is zeroed first.
 #[inline]
 fn with_aad<R>(
     header: &[u8],
     &Binding { tenant, aad }: &Binding<'_>,
     use_it: impl FnOnce(&[u8]) -> Result<R>,
 ) -> Result<R> {
+    const SHORT: usize = 96;
     const ON_STACK: usize = 384;
     let len = DOMAIN.len() + header.len() + 4 + tenant.len() + 4 + aad.len();
     let fill = |buffer: &mut [u8]| {
@@ -116,7 +118,11 @@ fn with_aad<R>(
         put(&(aad.len() as u32).to_be_bytes());
         put(aad);
     };
-    if len <= ON_STACK {
+    if len <= SHORT {
+        let mut buffer = [0; SHORT];
+        fill(&mut buffer[..len]);
+        use_it(&buffer[..len])
+    } else if len <= ON_STACK {
         let mut buffer = [0; ON_STACK];
         fill(&mut buffer[..len]);
         use_it(&buffer[..len])

@@ -20,18 +20,29 @@ pub type Instant = u64;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure: a reason, whom it concerns, and identifiers that help to find it elsewhere.
+///
+/// Small enough to be returned in registers, or rather the success that takes its place: a result
+/// that goes through memory costs a short value as much as a block of the cipher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// What programs branch on.
     pub reason: Reason,
+    named: Option<Box<Named>>,
+}
+
+/// What an error names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Named {
     tenant: Option<Box<str>>,
     info: Option<Box<str>>,
 }
 
+const _: () = assert!(size_of::<Result<()>>() == 2 * size_of::<usize>());
+
 impl Error {
     /// A failure that concerns no tenant yet.
     pub fn new(reason: Reason) -> Self {
-        Self { reason, tenant: None, info: None }
+        Self { reason, named: None }
     }
 
     /// Names the tenant, unless one is named already or the name is longer than any registered one
@@ -39,8 +50,8 @@ impl Error {
     #[must_use]
     pub fn for_tenant(mut self, tenant: &str) -> Self {
         const LONGEST: usize = 255;
-        if self.tenant.is_none() && tenant.len() <= LONGEST {
-            self.tenant = Some(tenant.into());
+        if self.tenant().is_none() && tenant.len() <= LONGEST {
+            self.named.get_or_insert_default().tenant = Some(tenant.into());
         }
         self
     }
@@ -49,18 +60,18 @@ impl Error {
     /// text that came from outside unchecked.
     #[must_use]
     pub fn with_info(mut self, info: impl Into<Box<str>>) -> Self {
-        self.info = Some(info.into());
+        self.named.get_or_insert_default().info = Some(info.into());
         self
     }
 
     /// The tenant that [`Error::for_tenant`] named.
     pub fn tenant(&self) -> Option<&str> {
-        self.tenant.as_deref()
+        self.named.as_ref()?.tenant.as_deref()
     }
 
     /// What [`Error::with_info`] added.
     pub fn info(&self) -> Option<&str> {
-        self.info.as_deref()
+        self.named.as_ref()?.info.as_deref()
     }
 
     /// Which layer failed, where that is known.
@@ -81,7 +92,7 @@ impl Error {
     /// The primary message: lower case, no full stop.
     pub fn message(&self) -> String {
         let text = self.reason.entry().message;
-        match &self.tenant {
+        match self.tenant() {
             Some(tenant) => text.replace('%', &format!("{tenant:?}")),
             None => text.replace(" of tenant %", "").replace(" for tenant %", "").replace(" %", ""),
         }
@@ -90,11 +101,11 @@ impl Error {
     /// `reason=NAME tenant=NAME key=value …`: what programs parse.
     pub fn detail(&self) -> String {
         let mut detail = format!("reason={}", self.reason.name());
-        if let Some(tenant) = &self.tenant {
+        if let Some(tenant) = self.tenant() {
             detail += " tenant=";
             detail += &quoted(tenant);
         }
-        if let Some(info) = &self.info {
+        if let Some(info) = self.info() {
             detail += " ";
             detail += info;
         }

@@ -151,7 +151,7 @@ impl Keyring {
         name: &str,
         wanted: Wanted,
         waited: bool,
-        use_key: &mut Option<impl FnOnce(&CachedKey, &mut InUse<'_>, Instant) -> Result<R>>,
+        use_key: &mut impl FnMut(&CachedKey, &mut InUse<'_>, Instant) -> Result<R>,
     ) -> Result<Result<R>, Missing> {
         let generation = process.generation();
         let Some(entry) = self.cache.get(name) else { return Err(Missing::Tenant) };
@@ -203,10 +203,7 @@ impl Keyring {
             key.sealed.add(1);
         }
         key.last_used.set(now);
-        match use_key.take() {
-            Some(use_key) => Ok(use_key(key, &mut in_use, now)),
-            None => Ok(Err(Reason::TenantBusy.into())),
-        }
+        Ok(use_key(key, &mut in_use, now))
     }
 
     /// Whether there are hits, sealed values, or data keys dropped for want of room, that the other

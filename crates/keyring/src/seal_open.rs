@@ -212,13 +212,13 @@ impl Keyring {
         process: &impl Process,
         name: &str,
         wanted: Wanted,
-        use_key: impl FnOnce(&CachedKey, &mut InUse<'_>, Instant) -> Result<R>,
+        mut use_key: impl FnMut(&CachedKey, &mut InUse<'_>, Instant) -> Result<R>,
     ) -> Result<R> {
-        let mut use_key = Some(use_key);
         let mut waited = false;
         for _ in 0..MAX_STEPS {
             let missing = match self.check(process, name, wanted, waited, &mut use_key) {
-                Ok(done) => return done.map_err(|error| error.for_tenant(name)),
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => return Err(error.for_tenant(name)),
                 Err(missing) => missing,
             };
             waited |= matches!(missing, Missing::Key(_));

@@ -12,7 +12,20 @@ fn at(now: u64) -> Moment {
 }
 
 fn draw(state: &mut State, moment: Moment) -> ([u8; NONCE_LEN], bool) {
-    state.draw(ID, moment).unwrap()
+    draw_for(state, ID, moment)
+}
+
+fn draw_for(state: &mut State, id: usize, moment: Moment) -> ([u8; NONCE_LEN], bool) {
+    let mut nonce = [0; NONCE_LEN];
+    let goes_on = state.draw(id, moment, &mut nonce).unwrap();
+    (nonce, goes_on)
+}
+
+fn seal(by: impl Seals, plaintext: &[u8], sealed: &mut [u8]) -> ([u8; NONCE_LEN], [u8; TAG_LEN]) {
+    let (mut nonce, mut tag) = ([0; NONCE_LEN], [0; TAG_LEN]);
+    let room = Room { nonce: &mut nonce, ciphertext: sealed, tag: &mut tag };
+    by.seal(b"aad", plaintext, room).unwrap();
+    (nonce, tag)
 }
 
 /// What a snapshot of the machine has, in which one run goes on.
@@ -51,7 +64,8 @@ impl State {
             *run = Run { id: ID, began: at(now), first: [0xFE; NONCE_LEN], values: 0 };
         }
         run.began.now = now;
-        run.next(at(now))
+        let mut nonce = [0; NONCE_LEN];
+        run.next(at(now), &mut nonce).then_some(nonce)
     }
 }
 
@@ -116,7 +130,7 @@ fn as_many_data_keys_as_there_are_runs_have_one_each() {
     for (keys, goes_on) in [(RUNS, true), (RUNS + 1, false)] {
         let mut state = State::new();
         let rounds = |state: &mut State| {
-            let round = (1..=keys).map(|key| state.draw(key * 1024, at(1000)).unwrap());
+            let round = (1..=keys).map(|key| draw_for(state, key * 1024, at(1000)));
             round.collect::<Vec<_>>()
         };
         let (first, second) = (rounds(&mut state), rounds(&mut state));
@@ -139,7 +153,7 @@ fn what_a_run_sealed_opens_without_one_and_the_other_way_round() {
         for round in 0..4 {
             let (mut sealed, mut opened) = (vec![0; length], vec![0; length]);
             let in_runs = InRuns { cipher: &mut pinned, moment: at(1000) };
-            let (nonce, tag) = in_runs.seal(b"aad", &plaintext, &mut sealed).unwrap();
+            let (nonce, tag) = seal(in_runs, &plaintext, &mut sealed);
             prefixes.insert(halves(&nonce).0.to_owned());
             plain.open(&nonce, b"aad", &sealed, &tag, &mut opened).unwrap();
             assert_eq!(opened, plaintext, "{length} bytes, {round}");
@@ -151,7 +165,7 @@ fn what_a_run_sealed_opens_without_one_and_the_other_way_round() {
             assert!(refused.is_err(), "{length} bytes, {round}");
 
             let fresh = Fresh { cipher: &plain, nonces: &mut nonces, moment: at(1000) };
-            let (nonce, tag) = fresh.seal(b"aad", &plaintext, &mut sealed).unwrap();
+            let (nonce, tag) = seal(fresh, &plaintext, &mut sealed);
             for _ in 0..3 {
                 opened.fill(0);
                 (&mut pinned).open(&nonce, b"aad", &sealed, &tag, &mut opened).unwrap();
@@ -209,7 +223,7 @@ fn nothing_of_a_message_key_is_left_on_the_stack() {
     // A value alone, and those of a run.
     for _ in 0..4 {
         let in_runs = InRuns { cipher: &mut pinned, moment: at(1000) };
-        let (nonce, tag) = in_runs.seal(b"aad", &[7; 64], &mut sealed).unwrap();
+        let (nonce, tag) = seal(in_runs, &[7; 64], &mut sealed);
         dead_stack(seen.next().unwrap());
         (&mut pinned).open(&nonce, b"aad", &sealed, &tag, &mut opened).unwrap();
         dead_stack(seen.next().unwrap());
