@@ -1,6 +1,8 @@
 //! The two clocks.
 
 use cmk_error::Instant;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Monotonic, and on Linux it counts a suspended machine's sleep, which must not lengthen a data
@@ -14,9 +16,38 @@ pub const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
 /// Nanoseconds since the machine started.
 #[inline]
 pub fn now() -> Instant {
+    read(CLOCK)
+}
+
+/// The same as of the last tick of the kernel's timer, 1 to 10 ms ago at most: for what asks so
+/// often that reading a counter of the processor would be a cost.
+///
+/// Linux has no clock that counts sleep and is read this cheaply. But one that doesn't tells when
+/// [`now`] has to be read again: it goes on with every tick; and whoever falls asleep between two
+/// ticks wakes up with another time there, because the kernel sets it once more when all processes
+/// have stopped, before the machine sleeps.
+#[cfg(target_os = "linux")]
+#[inline]
+pub fn tick() -> Instant {
+    /// Which tick it was last, and what time.
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    static TIME: AtomicU64 = AtomicU64::new(0);
+    // First, so that a time is never kept under a later tick than its own.
+    let tick = read(libc::CLOCK_MONOTONIC_COARSE);
+    if tick != LAST.load(Relaxed) {
+        TIME.store(now(), Relaxed);
+        LAST.store(tick, Relaxed);
+    }
+    TIME.load(Relaxed)
+}
+#[cfg(not(target_os = "linux"))]
+pub use now as tick;
+
+#[inline]
+fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes a timespec; the clock exists on every kernel that PostgreSQL supports.
-    unsafe { libc::clock_gettime(CLOCK, &mut time) };
+    unsafe { libc::clock_gettime(clock, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -135,6 +135,11 @@ impl Process for ThisProcess {
         clock::now()
     }
 
+    #[inline]
+    fn tick(&self) -> Instant {
+        clock::tick()
+    }
+
     fn wall_clock(&self) -> i64 {
         clock::wall()
     }

@@ -180,7 +180,8 @@ impl Keyring {
         if entry.suspended {
             return Ok(Err(Reason::TenantSuspended.into()));
         }
-        let now = process.now();
+        // What is sealed has the time in its nonce, and wants it exactly.
+        let now = if matches!(wanted, Wanted::Seal) { process.now() } else { process.tick() };
         let live = |key: &&CachedKey| now < key.unwrapped_at.value() + process.ttl();
         let Some(key) = wanted.find(&entry).filter(live) else {
             return Err(Missing::Key(entry.tenant.clone()));

@@ -16,6 +16,10 @@ use std::time::Duration;
 pub trait Process {
     /// Nanoseconds; see [`Instant`].
     fn now(&self) -> Instant;
+    /// The same to a tick of the machine's clock, at most 10 ms late.
+    fn tick(&self) -> Instant {
+        self.now()
+    }
     /// Microseconds since the Unix epoch, for people.
     fn wall_clock(&self) -> i64;
     /// The operating system's number of the process.

@@ -13,6 +13,7 @@ mod uncommitted;
 
 use crate::keyring::Keyring;
 use crate::tenant::*;
+use cmk_crypto::locked::erase_overdue;
 use cmk_error::Reason;
 use process::{FakeProcess, SECOND, TTL, data_key, open, seal};
 
@@ -26,6 +27,23 @@ fn one_call_serves_until_the_hard_ttl_and_not_a_nanosecond_longer() {
     assert_eq!(process.calls.get(), 1);
     process.now.set(process.now.get() + 1);
     assert_eq!(open(&keyring, &process, "acme", &sealed), Err(Reason::KmsTimeout));
+}
+
+#[test]
+fn opening_goes_by_the_last_tick_sealing_does_not() {
+    let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme"]));
+    let sealed = seal(&keyring, &process, "acme").unwrap();
+    process.pass(TTL);
+    process.since_tick.set(1);
+    open(&keyring, &process, "acme", &sealed).unwrap();
+    assert_eq!(process.calls.get(), 1);
+    // Erased, it doesn't come back, whatever time it is taken for.
+    erase_overdue(process.now.get());
+    open(&keyring, &process, "acme", &sealed).unwrap();
+    assert_eq!(process.calls.get(), 2);
+    process.pass(TTL);
+    seal(&keyring, &process, "acme").unwrap();
+    assert_eq!(process.calls.get(), 3);
 }
 
 #[test]

@@ -34,6 +34,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub struct FakeProcess {
     _alone: MutexGuard<'static, ()>,
     pub now: Cell<Instant>,
+    /// Nanoseconds since the last tick.
+    pub since_tick: Cell<u64>,
     pub generation: Cell<u64>,
     pub tenants: RefCell<HashMap<String, Tenant>>,
     /// Of every role that `grants` doesn't name.
@@ -154,6 +156,9 @@ impl FakeKms<'_> {
 impl Process for FakeProcess {
     fn now(&self) -> Instant {
         self.now.get()
+    }
+    fn tick(&self) -> Instant {
+        self.now.get() - self.since_tick.get()
     }
     fn wall_clock(&self) -> i64 {
         self.now.get() as i64 / 1000
@@ -280,6 +285,7 @@ impl FakeProcess {
         let process = Self {
             _alone: ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
             now: Cell::new(1000 * SECOND),
+            since_tick: Cell::default(),
             generation: Cell::new(1),
             tenants: RefCell::default(),
             session_tenant: Cell::default(),
