@@ -6,7 +6,6 @@ use pgrx::prelude::*;
 #[pg_schema]
 mod tests {
     use super::fixture;
-    use crate::pg::datum::Bytea;
     use crate::pg::process::{THIS_PROCESS, keyring};
     use crate::pg::registry::invalidation;
     use crate::pg::shared_memory::access;
@@ -81,12 +80,6 @@ mod tests {
         };
         access::in_chunks(|range| assert!(!shared(range), "a data key is left"));
         Spi::run("SELECT cmk_encrypt('acme', 'x')").expect("the session works");
-    }
-
-    #[pg_test]
-    fn new_values_are_zero() {
-        let mut value = Bytea::with_len(10_000).expect("memory");
-        assert!(value.as_mut_slice().iter().all(|byte| *byte == 0));
     }
 
     #[pg_test]

@@ -186,6 +186,27 @@ mod tests {
         assert_eq!(f.open(b"acme", b"aad", &longer).unwrap_err().reason, Reason::NotAuthentic);
     }
 
+    /// Callers pass memory that holds who knows what.
+    #[test]
+    fn every_byte_of_the_room_is_written() {
+        let f = &mut fixture();
+        for length in [0, 1, 15, 64, 1000, 5000] {
+            let mut is_written = vec![false; length + OVERHEAD];
+            for round in 0..40_u8 {
+                let mut out = vec![round; length + OVERHEAD];
+                let fresh = Fresh { cipher: &f.cipher, nonces: &mut f.nonces, moment: MOMENT };
+                let binding = Binding { tenant: b"acme", aad: b"" };
+                seal(fresh, f.dek_id, &binding, &vec![7; length], &mut out).unwrap();
+                is_written.iter_mut().zip(&out).for_each(|(is, byte)| *is |= *byte != round);
+                let envelope = Envelope::parse(&out).unwrap();
+                let mut opened = vec![round; length];
+                envelope.open(&f.cipher, &binding, &mut opened).unwrap();
+                assert_eq!(opened, vec![7; length]);
+            }
+            assert!(is_written.iter().all(|is| *is), "{length} bytes");
+        }
+    }
+
     #[test]
     fn tenant_and_aad_cannot_be_shifted_into_each_other() {
         let mut f = fixture();
