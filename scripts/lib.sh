@@ -120,9 +120,10 @@ private_postgres() {
 }
 
 # build_release PG_CONFIG [FEATURE [RUSTC_FLAG…]]: builds the library for that server's version,
-# which takes cargo alone.
+# which takes cargo alone. As a library for C and nothing else: what is one for Rust as well is
+# linked without lto, whatever [profile.release] says.
 build_release() {
-    PGRX_PG_CONFIG_PATH=$1 cargo rustc --release --locked --lib -p cmk_encrypt \
+    PGRX_PG_CONFIG_PATH=$1 cargo rustc --release --locked --lib --crate-type cdylib -p cmk_encrypt \
         --features "pg$(pg_major "$1") ${2:-}" -- "${@:3}" >&2
 }
 
