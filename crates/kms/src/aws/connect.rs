@@ -4,6 +4,7 @@ use super::assumed_role::AssumedRole;
 use super::connections::connections;
 use super::credentials::{self, Identity};
 use super::environment::{self, Way, Ways};
+use super::failure;
 use super::progress;
 use super::settings::AwsSettings;
 use super::sources::Sources;
@@ -42,6 +43,8 @@ pub struct Made {
     pub at: Instant,
     /// Who we are to it.
     pub identity: Arc<Identity>,
+    /// Of which provider it needs credentials first.
+    pub provider: Option<&'static str>,
 }
 
 impl Made {
@@ -53,6 +56,7 @@ impl Made {
     /// What is asked from now on is asked there.
     pub fn begin(&self) {
         progress::in_regions(&self.region, self.own_region());
+        progress::needs(self.provider);
     }
 }
 
@@ -115,7 +119,11 @@ pub async fn connect(
         kms = kms.credentials_provider(credentials::assumed(role, &sts).await);
     }
     let client = Client::from_conf(kms.build());
-    Ok(Made { client, sts, region: region.clone(), at: Instant::now(), identity })
+    let provider = match role {
+        Some(_) => Some(failure::ASSUME_ROLE),
+        None => identity.configured(),
+    };
+    Ok(Made { client, sts, region: region.clone(), at: Instant::now(), identity, provider })
 }
 
 /// The same for this way alone, whatever else the environment says. An endpoint that was named has

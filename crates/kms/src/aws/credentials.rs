@@ -52,6 +52,11 @@ impl Identity {
         self.sources.as_ref().and_then(|sources| sources.last())
     }
 
+    /// Which of the sources will be asked.
+    pub fn configured(&self) -> Option<&'static str> {
+        self.sources.as_ref().and_then(|sources| sources.configured())
+    }
+
     /// The credentials that it last gave; `None` if it wasn't asked or had none.
     pub fn last(&self) -> Option<Fingerprint> {
         *self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -58,6 +58,7 @@ fn place(fields: Fields, failed: Option<&Failed>) -> Fields {
 
 /// Time ran out, wherever the call was.
 pub fn timed_out() -> Error {
+    progress::cut_short();
     match progress::failed() {
         Some(failed @ Failed { provider: Some(provider), .. }) => {
             no_credentials(provider, &failed, "")

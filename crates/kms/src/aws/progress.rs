@@ -4,7 +4,7 @@
 //! Several calls may run side by side on a thread: each has its progress to itself.
 
 use cmk_error::Cause;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 /// Where a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ struct Progress {
     region: String,
     /// Where STS is that our credentials come from.
     sts_region: String,
+    /// Whose credentials it needs.
+    provider: Option<&'static str>,
     /// Those that are being asked, each on behalf of the one before.
     providers: Vec<&'static str>,
     /// A name is being resolved, or was when time ran out.
@@ -36,12 +38,6 @@ struct Progress {
 
 tokio::task_local! {
     static PROGRESS: RefCell<Progress>;
-}
-
-thread_local! {
-    /// The provider of credentials that is being asked by any call. Others that need the same
-    /// credentials wait for it, too.
-    static ASKED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
 /// A call: what happens in it is its progress.
@@ -79,15 +75,25 @@ pub fn region() -> String {
     })
 }
 
-/// The last failure, if nothing has succeeded since. Who asked nobody waited for credentials that
-/// another call had asked for.
+/// The last failure, if nothing has succeeded since.
 pub fn failed() -> Option<Failed> {
-    with(|progress| match (&progress.failed, progress.began, ASKED.get()) {
-        (None, false, provider @ Some(_)) => {
-            Some(Failed { cause: None, host: "".into(), provider, is_late: true })
+    with(|progress| progress.failed.clone())
+}
+
+/// It needs credentials of this provider.
+pub fn needs(provider: Option<&'static str>) {
+    with(|progress| progress.provider = provider);
+}
+
+/// Its time is over. A call that has asked nobody yet waited for credentials that another call had
+/// asked for.
+pub fn cut_short() {
+    with(|progress| {
+        if let (false, provider @ Some(_)) = (progress.began, progress.provider) {
+            let host = "".into();
+            progress.failed = Some(Failed { cause: None, host, provider, is_late: true });
         }
-        (failed, ..) => failed.clone(),
-    })
+    });
 }
 
 /// A request failed, or was cut short.
@@ -110,7 +116,6 @@ impl Asking {
             (progress.failed, progress.began) = (None, true);
             progress.providers.push(provider);
         });
-        ASKED.set(Some(provider));
         Self { answered: false }
     }
 
@@ -124,7 +129,6 @@ impl Drop for Asking {
     fn drop(&mut self) {
         with(|progress| {
             let provider = progress.providers.pop();
-            ASKED.set(progress.providers.last().copied());
             if !self.answered && progress.failed.is_none() {
                 let host = "".into();
                 progress.failed = Some(Failed { cause: None, host, provider, is_late: true });
@@ -280,17 +284,21 @@ mod tests {
     }
 
     #[test]
-    fn calls_side_by_side_have_their_progress_to_themselves() {
+    fn who_asked_nobody_waited_for_credentials_that_another_call_had_asked_for() {
         in_call(|| {
-            let asking = Asking::begin("imds");
-            // One that waits for the same credentials, and one that has its answer.
-            in_call(|| assert_eq!(told(), Some((None, String::new(), Some("imds")))));
+            let _asking = Asking::begin("imds");
             in_call(|| {
+                needs(Some("imds"));
+                assert_eq!(told(), None, "it may yet get them");
+                super::cut_short();
+                assert_eq!(told(), Some((None, String::new(), Some("imds"))));
+            });
+            in_call(|| {
+                needs(Some("imds"));
                 request(true).answered();
+                super::cut_short();
                 assert_eq!(told(), None);
             });
-            asking.answered();
-            in_call(|| assert_eq!(told(), None));
         });
     }
 }

@@ -106,8 +106,17 @@ impl Sources {
         *self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// The one that is asked.
+    pub fn configured(&self) -> Option<&'static str> {
+        self.first().map(|source| source.name)
+    }
+
+    fn first(&self) -> Option<&Source> {
+        self.all.iter().find(|source| source.is_configured)
+    }
+
     async fn ask(&self) -> provider::Result {
-        let Some(source) = self.all.iter().find(|source| source.is_configured) else {
+        let Some(source) = self.first() else {
             return Err(failure::broken(name::NONE, Cause::Credentials));
         };
         let asking = Asking::begin(source.name);
