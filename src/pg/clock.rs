@@ -19,8 +19,8 @@ pub fn now() -> Instant {
     read(CLOCK)
 }
 
-/// The same as of the last tick of the kernel's timer, 1 to 10 ms ago at most: for what asks so
-/// often that reading a counter of the processor would be a cost.
+/// The same as of the last tick of the kernel's timer, 1 to 10 ms ago at most unless a hypervisor
+/// holds that up: for what asks so often that reading a counter of the processor would be a cost.
 ///
 /// Linux has no clock that counts sleep and is read this cheaply. But one that doesn't tells when
 /// [`now`] has to be read again: it goes on with every tick; and whoever falls asleep between two
@@ -34,6 +34,10 @@ pub fn tick() -> Instant {
     static TIME: AtomicU64 = AtomicU64::new(0);
     // First, so that a time is never kept under a later tick than its own.
     let tick = read(libc::CLOCK_MONOTONIC_COARSE);
+    if tick == 0 {
+        // There is no such clock here.
+        return now();
+    }
     if tick != LAST.load(Relaxed) {
         TIME.store(now(), Relaxed);
         LAST.store(tick, Relaxed);

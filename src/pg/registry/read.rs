@@ -100,8 +100,8 @@ pub fn has_other_index_keys() -> Result<bool> {
     {
         return Ok(has);
     }
-    watch()?;
     let generation = invalidation::registry_generation();
+    watch()?;
     let has = any(&OTHER_INDEX_KEYS, &Key::Indexed, |row| {
         let text = |column| row.column::<String>(column);
         let state = text(data_key_column::STATE);
@@ -170,8 +170,9 @@ pub fn require_at_home() -> Result<()> {
     if AT_HOME.get() == generation() {
         return Ok(());
     }
-    watch()?;
+    // First, so that a table which takes another's place meanwhile is looked up again.
     let (generation, here) = (generation(), pg_sys::Oid::from(database()));
+    watch()?;
     if !any(&HOME, &Key::Any, |row| row.column(home::DATABASE) == Some(here))? {
         return Err(Reason::RegistryCopied.into());
     }
@@ -190,8 +191,8 @@ pub fn is_pass(pass: &[u8; 16]) -> Result<bool> {
     if PASS.get() == (generation(), pass) {
         return Ok(true);
     }
-    watch()?;
     let generation = generation();
+    watch()?;
     // In one comparison, which takes as long whatever differs.
     let is_right = any(&HOME, &Key::Any, |row| {
         row.column::<pgrx::Uuid>(home::PASS).map(|known| u128::from_be_bytes(*known.as_bytes()))

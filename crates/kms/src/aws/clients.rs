@@ -10,7 +10,7 @@ use aws_config::ConfigLoader;
 use aws_credential_types::provider::ProvideCredentials;
 use cmk_error::{Reason, Result};
 use std::sync::{LazyLock, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a client is made anew because its credentials aren't accepted, at most.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -22,9 +22,9 @@ pub static CLIENTS: LazyLock<Clients> = LazyLock::new(|| Clients::new(loader));
 pub struct Clients {
     loader: fn() -> Result<ConfigLoader>,
     known: Mutex<Known>,
-    /// Held by the call that makes a client. Calls beside it wait, and find that one. For which
-    /// client we were last found to be whom it takes us for, and when that look began.
-    connecting: tokio::sync::Mutex<Option<(ClientKey, Instant)>>,
+    /// Held by the call that makes a first client, which waits for nobody. Calls beside it find
+    /// that one.
+    connecting: tokio::sync::Mutex<()>,
 }
 
 struct Known {
@@ -36,7 +36,7 @@ impl Clients {
     /// `loader` gives what every client starts from.
     pub fn new(loader: fn() -> Result<ConfigLoader>) -> Self {
         let known = Mutex::new(Known { settings: None, made: LruMap::new() });
-        Self { loader, known, connecting: tokio::sync::Mutex::const_new(None) }
+        Self { loader, known, connecting: tokio::sync::Mutex::const_new(()) }
     }
 
     /// Makes a call. It may be refused for who we are, with credentials that are out of date: the
@@ -61,7 +61,6 @@ impl Clients {
             return call(&made).await;
         };
         known.begin();
-        let asked_at = Instant::now();
         let refused = match call(&known).await {
             Err(error) if error.reason == Reason::KeyAccessDenied => error,
             Err(error) if error.reason == Reason::Credentials && known.at.elapsed() > PAUSE => {
@@ -69,29 +68,20 @@ impl Clients {
             }
             answer => return answer,
         };
-        // Calls side by side that are refused together look once who we are.
-        let mut connecting = self.connecting.lock().await;
+        // Another call that was refused, too, may have made a new one meanwhile.
         if let Some(newer) = self.find(settings, &key).filter(|made| made.at > known.at) {
-            drop(connecting);
             return call(&newer).await;
         }
-        let is_same = connecting.as_ref().is_some_and(|(of, at)| *of == key && *at > asked_at);
-        if refused.reason == Reason::KeyAccessDenied && is_same {
-            return Err(refused);
-        }
-        let looked_at = Instant::now();
         let made = Box::pin(connect((self.loader)()?, settings, &key)).await?;
         if refused.reason == Reason::KeyAccessDenied {
             let current = made.identity.provide_credentials().await;
             current.map_err(|error| failure::undelivered(&error, false))?;
             // A session of a tenant's role may be out of date although we are the same.
             if role.is_none() && made.identity.last() == known.identity.last() {
-                *connecting = Some((key, looked_at));
                 return Err(refused);
             }
         }
         self.keep(settings, key, &made);
-        drop(connecting);
         call(&made).await
     }
 
