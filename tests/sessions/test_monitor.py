@@ -246,9 +246,11 @@ def test_keys_are_checked_side_by_side(watched, story, kms):
 
 
 def test_tenants_whose_kms_hangs_delay_nobody(watched, story, kms):
-    hanging, tenant = [watched.tenant() for _ in range(10)], watched.tenant()
-    keys = {other.key_uri for other in hanging}
-    with watched.server.settings(kms_operation_timeout="30s", kms_attempt_timeout="30s"), contextlib.ExitStack() as faults:
+    with watched.server.settings(kms_operation_timeout="60s", kms_attempt_timeout="60s"), contextlib.ExitStack() as faults:
+        hanging, tenant = [watched.tenant() for _ in range(10)], watched.tenant()
+        keys = {other.key_uri for other in hanging}
+        # Calls that began before the settings would be over too soon.
+        watched.checks(tenant, 2)
         for key in keys:
             faults.enter_context(kms.fault("hang", arn=key))
         until(lambda: pending(kms, keys) == len(keys), what="calls that hang")

@@ -231,7 +231,7 @@ def test_ten_thousand_tenants_are_asked_for_soon_and_make_few_series(make_server
         assert rows < 10
         # A yardstick of the same minute: what the machine is worth changes.
         began = spent(dba.pid)
-        dba.run("SELECT max(sha512(n::text::bytea)) FROM generate_series(1, 400000) n")
+        dba.run("SELECT count(sha512(n::text::bytea)) FROM generate_series(1, 400000) n")
         yardstick = spent(dba.pid) - began
         print(f"with 10,000 tenants: { {name: round(seconds, 3) for name, seconds in took.items()} }, of {yardstick:.3f}")
         assert max(took.values()) < 3 * yardstick
