@@ -261,6 +261,28 @@ def test_tenants_whose_kms_hangs_delay_nobody(watched, story, kms):
         assert pending(kms, keys) == len(keys), "the calls were over"
 
 
+def test_tenants_that_leave_while_their_kms_hangs_keep_no_room(watched, story, kms):
+    hanging = [watched.tenant() for _ in range(40)]
+    keys, names = {tenant.key_uri for tenant in hanging}, [tenant.name for tenant in hanging]
+    with contextlib.ExitStack() as faults:
+        for key in keys:
+            faults.enter_context(kms.fault("hang", arn=key))
+        with watched.server.settings(kms_operation_timeout="300ms", kms_attempt_timeout="300ms"):
+            dark = "SELECT count(*) FROM cmk.status WHERE tenant = ANY (%s) AND key_state = 'unreachable'"
+            until(lambda: watched.dba.one(dark, names) == len(names), timeout=30, what="tenants without an answer")
+        with watched.server.settings(kms_operation_timeout="60s", kms_attempt_timeout="60s"):
+            time.sleep(2)  # calls that began before the settings are over
+            until(lambda: pending(kms, keys) >= 32, timeout=30, what="calls that hang")
+            watched.dba.run("SELECT cmk.suspend_tenant(name) FROM unnest(%s::text[]) name", names)
+            watched.checks(watched.tenant(), 2)  # so that the monitor has taken it in
+            assert pending(kms, keys) >= 32, "the calls were over"
+    late = watched.tenant()
+    with kms.fault("status", status=500, arn=late.key_uri):
+        watched.says(late, ("unreachable", "usable", "kms_server_error"))
+        before = kms.calls(late.key_uri)
+        until(lambda: kms.calls(late.key_uri) >= before + 2, what="further checks")
+
+
 def test_a_budget_that_is_too_small_is_told_once(make_server, kms):
     with running(make_server, monitor_budget=30, monitor_databases="postgres") as server:
         watched = Watched(server, kms)

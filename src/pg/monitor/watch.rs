@@ -52,8 +52,6 @@ struct Monitor {
     look_at: u64,
     /// Of whose keys to ask KMS what there is to warn of.
     to_describe: VecDeque<Tenant>,
-    /// Calls under way about keys that KMS gave no answer for last time.
-    dark: usize,
     /// Something ended, or a second is over: there may be changes to announce.
     is_news: bool,
     /// No check begins: data keys are to be rotated when those under way are over.
@@ -111,7 +109,6 @@ impl Monitor {
             due: VecDeque::new(),
             look_at: 0,
             to_describe: VecDeque::new(),
-            dark: 0,
             is_news: true,
             is_draining: false,
             rotate_at: 0,
@@ -170,7 +167,8 @@ impl Monitor {
         {
             seen(clock::now());
             let Some(schedule) = self.tenants.get(&name) else { continue };
-            if !is_usable(&schedule.id) {
+            // Something is known against it.
+            if !matches!(last_seen(&schedule.id).1, None | Some(KeyState::Usable)) {
                 continue;
             }
             let Some(tenant) = transaction(|| active_tenant(&name)) else { continue };
@@ -236,9 +234,9 @@ impl Monitor {
     }
 }
 
-/// Whether nothing is known against a key.
-fn is_usable(id: &TenantId) -> bool {
+/// How often a key's state changed, and which it is; `None` if nothing is known of it.
+fn last_seen(id: &TenantId) -> (u64, Option<KeyState>) {
     let record = access::read(|shared| shared.find(id).map(|(_, record)| *record));
     let state = record.and_then(|record| Some(record.last_state()?.key_state()));
-    matches!(state, None | Some(KeyState::Usable))
+    (record.map_or(0, |record| record.history.changes), state)
 }

@@ -1,8 +1,9 @@
 //! Which keys are checked when, and what comes of it.
 
-use super::{Monitor, SECOND, TICK, seen};
+use super::{Monitor, SECOND, TICK, last_seen, seen};
 use crate::pg::monitor::checks::{Begun, Ended};
 use crate::pg::monitor::events;
+use crate::pg::monitor::schedule::Schedule;
 use crate::pg::monitor::session::{transaction, try_transaction};
 use crate::pg::monitor::tenants::active_tenant;
 use crate::pg::process::THIS_PROCESS;
@@ -31,7 +32,8 @@ const MOST_DARK: usize = 32;
 const DESCRIBE_EVERY: u64 = 3600 * SECOND;
 
 impl Monitor {
-    /// Finds those whose time has come, the most overdue first.
+    /// Finds those whose time has come, the most overdue first; of those that KMS gave no answer
+    /// for last time, as many as leave room for the others.
     pub(super) fn find_due(&mut self) {
         let interval = values::monitor_interval();
         let (now, renewals) = (clock::now(), renewals());
@@ -44,6 +46,13 @@ impl Monitor {
         due.sort_unstable();
         let lag = due.first().map_or(0, |(at, _)| now - at);
         let next = later.into_iter().map(|(at, _)| at).min().unwrap_or(u64::MAX);
+        let asked = |schedule: &&Schedule| schedule.is_asked && !schedule.answers;
+        let mut dark = self.tenants.values().filter(asked).count();
+        due.retain(|(_, name)| {
+            let is_dark = self.tenants.get(*name).is_some_and(|schedule| !schedule.answers);
+            dark += usize::from(is_dark);
+            !is_dark || dark <= MOST_DARK
+        });
         self.due = due.into_iter().map(|(_, name)| name.clone()).collect();
         let longest = TICK.as_nanos() as u64;
         let pause = (LOOK_PAUSE + self.tenants.len() as u64 * LOOK_PAUSE_EACH).min(longest);
@@ -103,11 +112,6 @@ impl Monitor {
 
     fn check(&mut self, name: &str) -> Begun {
         let Some(schedule) = self.tenants.get_mut(name) else { return Begun::NotNow };
-        let is_dark = !schedule.answers;
-        if is_dark && self.dark >= MOST_DARK {
-            // It stays due.
-            return Begun::NotNow;
-        }
         // Where the tables are locked, in the next round; if the tenant is gone the next list will
         // tell.
         let Some(tenant) = transaction(|| active_tenant(name)) else { return Begun::NotNow };
@@ -118,7 +122,6 @@ impl Monitor {
         match begun {
             Begun::Asked => {
                 schedule.is_asked = true;
-                self.dark += usize::from(is_dark);
                 self.spend(1);
             }
             Begun::NotNow => self.checked(tenant),
@@ -130,10 +133,9 @@ impl Monitor {
     /// Its check is over, or there was no need of one.
     fn checked(&mut self, tenant: Tenant) {
         let Some(schedule) = self.tenants.get_mut(&*tenant.name) else { return };
-        if std::mem::take(&mut schedule.is_asked) && !schedule.answers {
-            self.dark -= 1;
-        }
-        let (changes, answers) = last_seen(&schedule.id);
+        schedule.is_asked = false;
+        let (changes, state) = last_seen(&schedule.id);
+        let answers = matches!(state, None | Some(KeyState::Usable | KeyState::Revoked));
         schedule.answers = answers;
         let changed = changes != schedule.changes;
         // While KMS gives no answer there is nothing to ask it about.
@@ -185,14 +187,6 @@ impl Monitor {
             (schedule.describe_at, schedule.again_at) = (self.write_at, self.write_at);
         }
     }
-}
-
-/// How often a key's state changed, and whether KMS answered last time, be it by a refusal.
-fn last_seen(id: &TenantId) -> (u64, bool) {
-    let record = access::read(|shared| shared.find(id).map(|(_, record)| *record));
-    let state = record.and_then(|record| Some(record.last_state()?.key_state()));
-    let answers = matches!(state, None | Some(KeyState::Usable | KeyState::Revoked));
-    (record.map_or(0, |record| record.history.changes), answers)
 }
 
 /// When to renew the shared data keys of each tenant that uses them: before a query finds them
