@@ -33,6 +33,7 @@ pub mod plan;
 mod reach;
 mod recent;
 mod reencrypt;
+mod remembered;
 mod seal;
 pub mod seal_batch;
 mod seal_value;

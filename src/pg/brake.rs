@@ -65,7 +65,7 @@ fn evict_all() {
     access::in_chunks(|range| {
         access::with(|shared| shared.evict_range(range.clone(), database(), now));
     });
-    access::counters().notify();
+    access::counters().notify_all();
 }
 
 #[inline]

@@ -11,6 +11,7 @@ use super::registry::tables::{DATA_KEY, data_key as column};
 use super::registry::{invalidation, lock, read, scan};
 use super::report::IntoSql;
 use cmk_error::{Error, Reason, Result};
+use cmk_kms::Purpose;
 use pgrx::{FromDatum, PgRelation, PgTrigger, PgTriggerOperation, pg_guard, pg_sys};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -78,11 +79,47 @@ raw_function!(registry_guard, |fcinfo| {
 
 // After any change of the table, including COPY, TRUNCATE and what a DBA types.
 raw_function!(registry_changed, |fcinfo| {
-    if let Ok(table) = trigger(fcinfo)?.relation() {
-        invalidation::announce(table.oid());
+    let call = trigger(fcinfo)?;
+    if let Ok(table) = call.relation() {
+        match changed_tenants(fcinfo, &table) {
+            Some(tenants) => {
+                tenants.iter().for_each(|name| {
+                    invalidation::announce_tenant(name, table.oid());
+                });
+            }
+            None => invalidation::announce(table.oid()),
+        }
     }
     Ok(pg_sys::Datum::null())
 });
+
+/// The tenants that a changed row tells of. `None` if it may concern any tenant: a grant for every
+/// tenant, an index key, which plans depend on, and whatever isn't a row.
+fn changed_tenants(fcinfo: pg_sys::FunctionCallInfo, table: &PgRelation) -> Option<Vec<String>> {
+    if !matches!(table.name(), "tenant" | "data_key" | "access") {
+        return None;
+    }
+    // SAFETY: called as a trigger; rows and descriptor live as long as the call.
+    let (rows, descriptor) = unsafe {
+        let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
+        ([(*data).tg_trigtuple, (*data).tg_newtuple], (*(*data).tg_relation).rd_att)
+    };
+    let mut tenants = Vec::new();
+    for row in rows.into_iter().filter(|row| !row.is_null()) {
+        // SAFETY: the columns are text.
+        let (tenant, purpose) = unsafe {
+            let is_data_key = table.name() == "data_key";
+            let purpose = || value::<String>(descriptor, row, column::PURPOSE);
+            (value::<String>(descriptor, row, TENANT), is_data_key.then(purpose).flatten())
+        };
+        if purpose.as_deref() == Some(Purpose::Index.name()) {
+            return None;
+        }
+        tenants.push(tenant?);
+    }
+    tenants.dedup();
+    (!tenants.is_empty()).then_some(tenants)
+}
 
 /// Whether all grants go at once, or what tells whose registry this is, while there is anything to
 /// lose.
@@ -120,7 +157,7 @@ fn rewrites_trail(call: &PgTrigger<'_>, table: &PgRelation) -> Result<bool> {
     Ok(!follows)
 }
 
-/// The first column of both tables.
+/// The first column of these tables.
 const TENANT: usize = column::TENANT;
 
 /// The tenant that this row gives another name, with or without data keys: grants, events and the

@@ -177,6 +177,14 @@ impl Process for ThisProcess {
         invalidation::registry_generation()
     }
 
+    fn tenant_generation(&self, name: &str) -> u64 {
+        invalidation::tenant_generation(name)
+    }
+
+    fn notices_of(&self, tenant: &TenantId) -> u64 {
+        access::counters().notices_of(tenant)
+    }
+
     #[inline]
     fn ttl(&self) -> u64 {
         values::ttl()

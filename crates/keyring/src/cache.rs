@@ -11,6 +11,7 @@ mod tests;
 
 pub use entry::{CachedKey, Counter, Entry, Failure, InUse, NewKey, Ready};
 
+use crate::shared::identity::TenantId;
 use crate::shared::tag::Tag;
 use crate::shared::uses::Uses;
 use crate::tenant::Tenant;
@@ -73,19 +74,30 @@ impl Cache {
         self.tenants.get(tenant)
     }
 
-    /// Records what the registry said at its generation `registry`.
-    pub fn put_tenant(&self, tenant: Tenant, registry: u64, capacity: usize) {
+    /// Records what the registry said of a tenant at its generation `registry`.
+    pub fn put_tenant(
+        &self,
+        tenant: Tenant,
+        id: TenantId,
+        registry: u64,
+        capacity: usize,
+    ) -> Arc<Tenant> {
         let tenant = Arc::new(tenant);
-        let name = tenant.name.clone();
+        let (name, snapshot) = (tenant.name.clone(), tenant.clone());
         match self.tenants.get_mut(&name) {
-            Some(mut entry) => return entry.renew(tenant, registry),
+            Some(mut entry) => {
+                entry.renew(tenant, registry);
+                return snapshot;
+            }
             None => self.drop_keyless_tenants(capacity),
         }
         lock(&self.queues).tenants.push_back((&*name).into());
         let entry = Entry {
             tenant,
+            id,
             generation: 0,
             registry,
+            notices: None,
             suspended: false,
             grants_reduced: false,
             grants: Vec::new(),
@@ -94,6 +106,7 @@ impl Cache {
         };
         self.tenants.insert(name, entry);
         self.tidy();
+        snapshot
     }
 
     /// Forgets a tenant.

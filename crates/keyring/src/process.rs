@@ -45,6 +45,10 @@ pub trait Process {
     fn generation(&self) -> u64;
     /// Changes with the registry and role memberships only.
     fn registry_generation(&self) -> u64;
+    /// The same, but not with what the registry says of other tenants alone.
+    fn tenant_generation(&self, name: &str) -> u64;
+    /// Changes with what holds of this tenant before the registry says so.
+    fn notices_of(&self, tenant: &TenantId) -> u64;
     /// The settings.
     fn policy(&self) -> Policy;
     /// That of the policy; asked for every value.

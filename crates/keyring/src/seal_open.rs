@@ -13,6 +13,7 @@ use crate::cache::{CachedKey, Entry, InUse};
 use crate::keyring::{Keyring, Missing, TokenFor, Wanted};
 use crate::process::Process;
 use crate::shared::brake;
+use crate::shared::identity::TenantId;
 use crate::tenant::{DataKey, DataKeyState, Tenant, check_tenant_name, index_key_id};
 use cmk_crypto::commitment::DekId;
 use cmk_crypto::nonce::Moment;
@@ -256,34 +257,47 @@ impl Keyring {
         let policy = process.policy();
         self.cache.expire(process.now().saturating_sub(policy.ttl));
         // Before the read: a change during it then makes the entry stale, not wrong.
-        let (generation, registry) = (process.generation(), process.registry_generation());
-        let unchanged = self.cache.get(name).is_some_and(|entry| entry.registry == registry);
-        // If the registry didn't change it isn't read: somebody may have it locked, and brakes are
+        let (generation, registry) = (process.generation(), process.tenant_generation(name));
+        let known = self.cache.get(name).filter(|entry| entry.registry == registry);
+        let known = known.map(|entry| (entry.tenant.clone(), entry.id, entry.notices));
+        // What the registry didn't change isn't read: somebody may have it locked, and brakes are
         // for that.
-        if !unchanged {
-            let Some(tenant) = process.tenant(name)? else {
-                self.cache.remove_tenant(name);
-                check_tenant_name(name)?;
-                return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
-            };
-            self.cache.put_tenant(tenant, registry, policy.capacity);
+        let (snapshot, id, heeded) = match known {
+            Some(known) => known,
+            None => {
+                let Some(tenant) = process.tenant(name)? else {
+                    self.cache.remove_tenant(name);
+                    check_tenant_name(name)?;
+                    return Err(Error::new(Reason::UnknownTenant).for_tenant(name));
+                };
+                let id = process.tenant_id(name);
+                let snapshot = self.cache.put_tenant(tenant, id, registry, policy.capacity);
+                (snapshot, id, None)
+            }
+        };
+        let notices = process.notices_of(&id);
+        if heeded != Some(notices) {
+            self.heed_notices(process, &snapshot, &id, notices);
         }
-        let snapshot = self.cache.get(name).map(|entry| entry.tenant.clone());
-        if let Some(snapshot) = snapshot {
-            self.heed_notices(process, &snapshot, generation);
-        }
+        self.cache.update(&snapshot, |entry| entry.generation = generation);
         Ok(())
     }
 
     /// Takes in what holds before the registry says so. Data keys that were unwrapped before the
     /// tenant's key was found revoked, or the tenant evicted, go; remembered failures do, for the
     /// key may work again.
-    fn heed_notices(&self, process: &impl Process, tenant: &Arc<Tenant>, generation: u64) {
-        let (database, id) = (process.database(), process.tenant_id(&tenant.name));
+    fn heed_notices(
+        &self,
+        process: &impl Process,
+        tenant: &Arc<Tenant>,
+        id: &TenantId,
+        notices: u64,
+    ) {
+        let database = process.database();
         let (not_before, suspended, reduced) = process.read_server_memory(|shared| {
-            let not_before = shared.revoked_at(&id);
-            let suspended = brake::is_suspended(shared.brakes, database, &id);
-            (not_before, suspended, brake::reduces_grants(shared.brakes, database, &id))
+            let not_before = shared.revoked_at(id);
+            let suspended = brake::is_suspended(shared.brakes, database, id);
+            (not_before, suspended, brake::reduces_grants(shared.brakes, database, id))
         });
         self.cache.update(tenant, |entry: &mut Entry| {
             entry.keys.retain(|key| key.unwrapped_at.value() > not_before);
@@ -292,7 +306,7 @@ impl Keyring {
                 entry.grants.clear();
             }
             (entry.suspended, entry.grants_reduced) = (suspended, reduced);
-            entry.generation = generation;
+            entry.notices = Some(notices);
         });
     }
 }

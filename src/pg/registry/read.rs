@@ -96,11 +96,11 @@ thread_local! {
 pub fn has_other_index_keys() -> Result<bool> {
     let known = HAS_OTHER_INDEX_KEYS.get();
     if let Some((_, has)) =
-        known.filter(|(generation, _)| *generation == invalidation::registry_generation())
+        known.filter(|(generation, _)| *generation == invalidation::common_generation())
     {
         return Ok(has);
     }
-    let generation = invalidation::registry_generation();
+    let generation = invalidation::common_generation();
     watch()?;
     let has = any(&OTHER_INDEX_KEYS, &Key::Indexed, |row| {
         let text = |column| row.column::<String>(column);
@@ -155,10 +155,11 @@ thread_local! {
     static PASS: Cell<(u64, u128)> = const { Cell::new((0, 0)) };
 }
 
-/// The generation of the registry, after taking in what others committed meanwhile.
+/// The generation of the registry but for single tenants, after taking in what others committed
+/// meanwhile.
 fn generation() -> u64 {
     let _ = invalidation::generation();
-    invalidation::registry_generation()
+    invalidation::common_generation()
 }
 
 /// Whether this registry was made for, or adopted by, this database. Read once for a generation of

@@ -50,10 +50,10 @@ pub fn counters() -> &'static SharedCounters {
     }
 }
 
-/// How often every process had to look before it used a data key again.
+/// How often processes had to look before they used a data key again.
 #[inline]
 pub fn notices() -> u64 {
-    header().map_or(&PRIVATE_COUNTERS, |header| &header.counters).notices.load(Relaxed)
+    header().map_or(&PRIVATE_COUNTERS, |header| &header.counters).notices()
 }
 
 /// False if the system did not let us keep shared data keys out of swap.

@@ -133,6 +133,12 @@ impl Process for BenchProcess {
     fn registry_generation(&self) -> u64 {
         1
     }
+    fn tenant_generation(&self, _: &str) -> u64 {
+        1
+    }
+    fn notices_of(&self, _: &TenantId) -> u64 {
+        0
+    }
     fn policy(&self) -> Policy {
         Policy {
             ttl: self.ttl(),

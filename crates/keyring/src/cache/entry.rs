@@ -1,5 +1,6 @@
 //! What the cache has of one tenant, and of one data key.
 
+use crate::shared::identity::TenantId;
 use crate::shared::tag::Tag;
 use crate::shared::uses::{Sealed, Uses};
 use crate::tenant::{Grant, Role, Tenant};
@@ -28,10 +29,14 @@ pub(super) struct Totals {
 pub struct Entry {
     /// The tenant as the registry has it.
     pub tenant: Arc<Tenant>,
-    /// The generation that all of this was read at.
+    /// The tenant's name in shared memory.
+    pub id: TenantId,
+    /// The generation at which all of this was known to hold.
     pub generation: u64,
-    /// That of the registry alone.
+    /// That of the tenant in the registry, when it was read.
     pub registry: u64,
+    /// The tenant's notices that were taken in.
+    pub notices: Option<u64>,
     /// By a brake: the registry doesn't say so yet.
     pub suspended: bool,
     /// A brake took something from `grants`.
@@ -245,7 +250,7 @@ impl Entry {
         self.keys.iter().find(|key| key.dek_id == dek_id)
     }
 
-    /// Takes over a newer snapshot and drops every data key that it doesn't vouch for.
+    /// Takes over a newer snapshot, whose notices are yet to be looked at, and drops every data key that it doesn't vouch for.
     pub(super) fn renew(&mut self, tenant: Arc<Tenant>, registry: u64) {
         let same_customer_key =
             tenant.epoch == self.tenant.epoch && tenant.customer_key == self.tenant.customer_key;
@@ -263,6 +268,7 @@ impl Entry {
         });
         self.tenant = tenant;
         self.registry = registry;
+        self.notices = None;
         self.grants.clear();
     }
 }

@@ -5,6 +5,7 @@ mod entries;
 mod order;
 
 use super::*;
+use crate::shared::identity::TenantId;
 use crate::tenant::{DataKey, DataKeyState, TenantState};
 use cmk_crypto::aead::Cipher;
 use cmk_crypto::commitment::Commitment;
@@ -68,7 +69,7 @@ fn new_key(number: u32, unwrapped_at: Instant) -> NewKey {
 
 impl Fixture {
     fn register(&self, tenant: Tenant) {
-        self.cache.put_tenant(tenant, 1, self.capacity);
+        self.cache.put_tenant(tenant, TenantId::default(), 1, self.capacity);
     }
 
     /// Puts a data key in that was unwrapped now.

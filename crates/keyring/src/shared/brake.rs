@@ -52,6 +52,14 @@ impl Brake {
             && (self.tenant == *tenant || self.tenant == TenantId::default())
     }
 
+    /// Has every process look at whom it concerns.
+    fn notify(&self, counters: &SharedCounters) {
+        match self.tenant == TenantId::default() {
+            true => counters.notify_all(),
+            false => counters.notify(&self.tenant),
+        }
+    }
+
     /// Who pulls it, and at which level of subtransactions.
     #[must_use]
     pub fn by(self, pid: u32, level: i32) -> Self {
@@ -64,7 +72,7 @@ pub fn pull(brakes: &mut [Brake], counters: &SharedCounters, brake: Brake) -> bo
     let place = brakes.iter_mut().find(|brake| brake.pid == 0);
     let has_room = place.map(|place| *place = brake).is_some();
     if has_room {
-        counters.notify();
+        brake.notify(counters);
     }
     has_room
 }
@@ -73,10 +81,7 @@ pub fn pull(brakes: &mut [Brake], counters: &SharedCounters, brake: Brake) -> bo
 /// were pulled at `level` or deeper.
 pub fn lift(brakes: &mut [Brake], counters: &SharedCounters, pid: u32, level: i32) {
     let theirs = |brake: &&mut Brake| brake.pid == pid && brake.level >= level;
-    let lifted = brakes.iter_mut().filter(theirs).map(|brake| *brake = Brake::default()).count();
-    if lifted > 0 {
-        counters.notify();
-    }
+    brakes.iter_mut().filter(theirs).for_each(|brake| std::mem::take(brake).notify(counters));
 }
 
 /// A subtransaction was released: what it did now belongs to the one around it.

@@ -1,17 +1,23 @@
 //! What all processes see without a lock: the recheck counter, call numbers, bounds of recycled
 //! records, the salt, and what monitoring asks for.
 
-use super::identity::Salt;
+use super::identity::{Salt, TenantId};
 use super::stats::{Totals, TotalsKept};
 use cmk_error::Instant;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// Valid when it is all zero, but for the salt.
 #[repr(C)]
 pub struct SharedCounters {
     /// Counts what every process must look at before it uses a data key again: a key was found
     /// revoked or works again, a tenant was evicted, a brake pulled or lifted.
-    pub notices: AtomicU64,
+    notices: AtomicU64,
+    /// Those of them that concern all tenants, and those that concern some, by their ids.
+    notices_for_all: AtomicU64,
+    notices_for_some: [AtomicU64; PLACES],
     /// Numbers KMS calls.
     calls: AtomicU64,
     /// Of all records that were taken from one tenant and given to another: the last time that a
@@ -38,6 +44,9 @@ pub struct SharedCounters {
     monitors: [(AtomicU32, AtomicU64); MONITORS],
 }
 
+/// Places where tenants' notices are counted: a few tenants share one.
+const PLACES: usize = 4096;
+
 /// Databases whose monitors are remembered. More than a server has background workers for.
 const MONITORS: usize = 64;
 
@@ -52,6 +61,8 @@ impl SharedCounters {
     pub const fn new() -> Self {
         Self {
             notices: AtomicU64::new(0),
+            notices_for_all: AtomicU64::new(0),
+            notices_for_some: [const { AtomicU64::new(0) }; PLACES],
             calls: AtomicU64::new(0),
             revoked_at: AtomicU64::new(0),
             copies_until: AtomicU64::new(0),
@@ -114,9 +125,32 @@ impl SharedCounters {
         }
     }
 
-    /// Has every process look before it uses a data key again.
-    pub fn notify(&self) {
-        self.notices.fetch_add(1, Relaxed);
+    /// Has every process look before it uses a data key of this tenant again.
+    pub fn notify(&self, tenant: &TenantId) {
+        self.place_of(tenant).fetch_add(1, Relaxed);
+        // After it: whoever sees this sees the other.
+        self.notices.fetch_add(1, Release);
+    }
+
+    /// The same of any tenant.
+    pub fn notify_all(&self) {
+        self.notices_for_all.fetch_add(1, Relaxed);
+        self.notices.fetch_add(1, Release);
+    }
+
+    /// How often any process had to look.
+    #[inline]
+    pub fn notices(&self) -> u64 {
+        self.notices.load(Acquire)
+    }
+
+    /// How often it had to look at this tenant, or at one that shares its place.
+    pub fn notices_of(&self, tenant: &TenantId) -> u64 {
+        self.place_of(tenant).load(Relaxed) + self.notices_for_all.load(Relaxed)
+    }
+
+    fn place_of(&self, tenant: &TenantId) -> &AtomicU64 {
+        &self.notices_for_some[usize::from(u16::from_be_bytes([tenant.0[0], tenant.0[1]])) % PLACES]
     }
 
     /// Whether the log is yet to be told that KMS takes longer than this `refresh_wait`. True once.

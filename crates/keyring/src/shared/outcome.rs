@@ -92,7 +92,7 @@ impl SharedKeyring<'_> {
         let Entered { told, is_recovery } = self.records[at].succeeded(now);
         if is_recovery {
             // Processes remember the failure; what they remember ends now.
-            self.counters.notify();
+            self.counters.notify(&subject.id);
         }
         Outcome::Usable(told)
     }

@@ -86,7 +86,7 @@ impl SharedKeyring<'_> {
         };
         // While it stays revoked nobody gets a data key that others would have to drop.
         if !was_revoked {
-            self.counters.notify();
+            self.counters.notify(&subject.id);
         }
     }
 
@@ -96,7 +96,7 @@ impl SharedKeyring<'_> {
         if let Some(at) = self.place_of(id) {
             self.evict_at(at, now);
         }
-        self.counters.notify();
+        self.counters.notify(id);
     }
 
     /// For tenants without a record, and calls on their way that began from one that was recycled.
@@ -105,7 +105,7 @@ impl SharedKeyring<'_> {
     }
 
     /// As [`evict`](Self::evict) for all tenants of a database with a record in `range`. Comes
-    /// after [`begin_eviction`](Self::begin_eviction) and before [`SharedCounters::notify`].
+    /// after [`begin_eviction`](Self::begin_eviction) and before [`SharedCounters::notify_all`].
     pub fn evict_range(&mut self, range: Range<usize>, database: u32, now: Instant) {
         for at in range.start..range.end.min(self.records.len()) {
             if self.records[at].database == database {

@@ -122,7 +122,7 @@ impl Memory {
     }
 
     fn notices(&self) -> u64 {
-        self.counters.notices.load(std::sync::atomic::Ordering::Relaxed)
+        self.counters.notices()
     }
 
     /// The places that each record links.

@@ -50,7 +50,7 @@ fn a_grant_that_is_taken_back_is_asked_for_again_until_it_is_settled() {
     assert_eq!(reason_of_seal(&keyring, &process, "acme"), None);
     assert_eq!(process.grant_reads.get(), 3);
     // Other news are no reason to ask for grants again.
-    process.counters.notify();
+    process.counters.notify_all();
     assert_eq!(reason_of_seal(&keyring, &process, "acme"), None);
     assert_eq!(process.grant_reads.get(), 3);
 }
@@ -77,7 +77,7 @@ fn news_end_what_is_remembered_of_the_key_and_not_of_a_tampered_row() {
     assert_eq!(reason_of_seal(&keyring, &process, "acme"), Some(Reason::Credentials));
     process.outage.set(None);
     assert_eq!(reason_of_seal(&keyring, &process, "globex"), Some(Reason::CommitmentMismatch));
-    process.counters.notify();
+    process.counters.notify_all();
     assert_eq!(reason_of_seal(&keyring, &process, "acme"), None);
     assert_eq!(reason_of_seal(&keyring, &process, "globex"), Some(Reason::CommitmentMismatch));
     assert_eq!(process.calls.get(), 3);

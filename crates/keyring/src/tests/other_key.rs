@@ -8,7 +8,6 @@ use crate::tenant::Tenant;
 use cmk_error::Reason;
 use cmk_kms::CustomerKey;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 
 fn other_key() -> CustomerKey {
     CustomerKey::parse("local:other", "{}", 77).unwrap()
@@ -34,7 +33,7 @@ fn a_key_that_is_tried_in_vain_takes_nothing_from_anybody() {
     process.outage.set(Some(Reason::KmsTimeout));
     process.be(1);
     assert_eq!(open(&user, &process, "acme", &sealed).unwrap(), b"value");
-    assert_eq!(process.counters.notices.load(Relaxed), 0);
+    assert_eq!(process.counters.notices(), 0);
     assert!(process.logged.borrow().is_empty());
 }
 

@@ -36,7 +36,10 @@ pub struct FakeProcess {
     pub now: Cell<Instant>,
     /// Nanoseconds since the last tick.
     pub since_tick: Cell<u64>,
+    /// Of what concerns all tenants.
     pub generation: Cell<u64>,
+    /// How often the registry changed of each tenant.
+    pub changes: RefCell<HashMap<String, u64>>,
     pub tenants: RefCell<HashMap<String, Tenant>>,
     /// Of every role that `grants` doesn't name.
     pub grant: Cell<Grant>,
@@ -179,10 +182,16 @@ impl Process for FakeProcess {
         self.starters.get()
     }
     fn generation(&self) -> u64 {
-        self.generation.get() + self.counters.notices.load(std::sync::atomic::Ordering::Relaxed)
+        self.registry_generation() + self.counters.notices()
     }
     fn registry_generation(&self) -> u64 {
-        self.generation.get()
+        self.generation.get() + self.changes.borrow().values().sum::<u64>()
+    }
+    fn tenant_generation(&self, name: &str) -> u64 {
+        self.generation.get() + self.changes.borrow().get(name).copied().unwrap_or_default()
+    }
+    fn notices_of(&self, tenant: &TenantId) -> u64 {
+        self.counters.notices_of(tenant)
     }
     fn ttl(&self) -> u64 {
         TTL * SECOND
@@ -287,6 +296,7 @@ impl FakeProcess {
             now: Cell::new(1000 * SECOND),
             since_tick: Cell::default(),
             generation: Cell::new(1),
+            changes: RefCell::default(),
             tenants: RefCell::default(),
             session_tenant: Cell::default(),
             grant: Cell::new(Grant { encrypt: Right::Always, decrypt: Right::Always }),
@@ -340,7 +350,7 @@ impl FakeProcess {
 
     pub fn change(&self, name: &str, change: impl FnOnce(&mut Tenant)) {
         change(self.tenants.borrow_mut().get_mut(name).unwrap());
-        self.generation.set(self.generation.get() + 1);
+        *self.changes.borrow_mut().entry(name.into()).or_default() += 1;
     }
 
     /// With a shared keyring for so many data keys.

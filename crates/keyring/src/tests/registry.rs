@@ -2,6 +2,7 @@
 
 use super::process::{FakeProcess, data_key, open, seal};
 use crate::keyring::Keyring;
+use crate::process::Process;
 use crate::tenant::{DataKeyState, TenantState};
 use cmk_envelope::Envelope;
 use cmk_error::Reason;
@@ -23,6 +24,27 @@ fn a_registry_that_never_rests_ends_in_an_error_and_not_in_a_loop() {
     process.restless.set(true);
     assert_eq!(seal(&keyring, &process, "acme").unwrap_err().reason, Reason::TenantBusy);
     assert_eq!((process.tenant_reads.get(), process.calls.get()), (64, 0));
+}
+
+#[test]
+fn a_change_of_one_tenant_costs_the_others_nothing() {
+    let (keyring, process) = (Keyring::new(), FakeProcess::new(&["acme", "globex"]));
+    let seal_both = || {
+        for name in ["acme", "globex"] {
+            seal(&keyring, &process, name).unwrap();
+        }
+        (process.tenant_reads.get(), process.grant_reads.get(), process.looks.get())
+    };
+    let (tenants, grants, looks) = seal_both();
+    process.change("acme", |_| {});
+    assert_eq!(seal_both(), (tenants + 1, grants + 1, looks + 1));
+    process.counters.notify(&process.tenant_id("globex"));
+    assert_eq!(seal_both(), (tenants + 1, grants + 1, looks + 2));
+    // Of what concerns both, each is looked at.
+    process.counters.notify_all();
+    assert_eq!(seal_both(), (tenants + 1, grants + 1, looks + 4));
+    process.generation.set(2);
+    assert_eq!(seal_both(), (tenants + 3, grants + 3, looks + 6));
 }
 
 #[test]

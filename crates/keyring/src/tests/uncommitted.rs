@@ -87,12 +87,11 @@ fn an_outage_that_it_meets_is_not() {
 
 #[test]
 fn a_refusal_that_everybody_meets_anyway_is_told_once() {
-    use std::sync::atomic::Ordering::Relaxed;
     let (keyring, process) = uncommitted();
     process.uncommitted.set(false);
     process.outage.set(Some(Reason::KeyDisabled));
     assert!(seal(&keyring, &process, "acme").is_err());
-    assert_eq!(process.counters.notices.load(Relaxed), 1);
+    assert_eq!(process.counters.notices(), 1);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_newer_snapshot_keeps_what_it_vouches_for() {
     newer.data_keys[0].state = DataKeyState::Destroyed;
     newer.data_keys[0].wrapped = None;
     newer.data_keys[1].state = DataKeyState::Current;
-    of.cache.put_tenant(newer, 7, 10);
+    of.cache.put_tenant(newer, TenantId::default(), 7, 10);
     assert!(!of.has("acme", 1), "a destroyed data key is used");
     assert!(of.has("acme", 2), "a registered data key was thrown away");
     let entry = of.cache.get("acme").unwrap();

@@ -133,6 +133,19 @@ fn brakes_of_one_process_are_not_lifted_by_another() {
 }
 
 #[test]
+fn who_looks_is_whom_a_brake_concerns() {
+    let mut memory = memory();
+    let of = |memory: &Memory| [1, 2].map(|id| memory.counters.notices_of(&tenant(id)));
+    memory.pull(suspension_of(1).by(7, 1));
+    assert_eq!(of(&memory), [1, 0]);
+    memory.pull(Brake::revocation(DATABASE, None, ROLE, (true, true)).by(7, 1));
+    assert_eq!(of(&memory), [2, 1]);
+    memory.lift(7, 1);
+    assert_eq!(of(&memory), [4, 2]);
+    assert_eq!(memory.notices(), 4);
+}
+
+#[test]
 fn what_a_subtransaction_undoes_is_its_own_and_what_is_inside_it() {
     let mut memory = memory();
     for level in 1..=3 {
@@ -140,7 +153,7 @@ fn what_a_subtransaction_undoes_is_its_own_and_what_is_inside_it() {
     }
     memory.lift(7, 2);
     assert_eq!([1, 2, 3].map(|id| memory.suspends(id)), [true, false, false]);
-    assert_eq!(memory.notices(), 4, "one for all that were lifted");
+    assert_eq!(memory.notices(), 5, "one for each that was lifted");
     memory.lift(7, 1);
     assert!(!memory.suspends(1));
 }

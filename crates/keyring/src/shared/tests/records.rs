@@ -86,10 +86,9 @@ fn another_reason_is_news_while_a_key_is_revoked_and_only_then() {
 
 #[test]
 fn a_recovery_is_a_notice_and_so_is_the_first_refusal_only() {
-    use std::sync::atomic::Ordering::Relaxed;
     let mut memory = Memory::new(8, 4);
     let of = subject(1, 0);
-    let notices = |memory: &Memory| memory.counters.notices.load(Relaxed);
+    let notices = |memory: &Memory| memory.counters.notices();
     memory.put(&of, at(100));
     assert_eq!(notices(&memory), 0);
     let permit = memory.permit(&subject(1, 1), 1, at(101));
