@@ -1,5 +1,6 @@
 """A change made in one session holds in every other, warm ones included, from its commit on."""
 
+import hashlib
 from concurrent.futures import wait
 
 import pytest
@@ -191,6 +192,77 @@ def test_an_unrelated_registry_change_costs_no_kms_call(app, dba, kms, tenant):
         tenant("local:shared")
         app.encrypt(made)
     assert kms.calls(made.key_uri) == before
+
+
+def place(name):
+    """Where changes of a tenant are counted (src/pg/registry/invalidation.rs)."""
+    return int.from_bytes(hashlib.sha256(b"cmk_encrypt/v1/tenant" + name.encode()).digest()[:2], "big") % 4096
+
+
+def test_a_change_of_one_tenant_has_no_session_read_others_again(app, session, dba, local_tenant):
+    changed, other = (local_tenant(name=name) for name in ("the_one_that_changes", "the_other_one"))
+    assert place(changed.name) != place(other.name), "take other names"
+    envelopes = [app.encrypt(tenant) for tenant in (changed, other)]
+    administrator = session()
+    for change in ("UPDATE cmk.tenant SET rotate_after = '1 day' WHERE tenant = %s",
+                   "UPDATE cmk.data_key SET state = state WHERE tenant = %s",
+                   "UPDATE cmk.access SET encrypt = encrypt WHERE tenant = %s",
+                   "SELECT cmk.evict(%s)"):
+        app.run("SELECT count(cmk_decrypt(t, e)) FROM unnest(%s::text[], %s::bytea[]) u(t, e)",
+                [changed.name, other.name], envelopes)
+        dba.run(change, changed.name)
+        administrator.run("BEGIN")
+        administrator.run("LOCK TABLE cmk.tenant, cmk.data_key, cmk.access")
+        try:
+            app.run("SET lock_timeout = '100ms'")
+            assert app.decrypt(other, envelopes[1]) == CANARY, change
+            with fails_with("55P03"):
+                app.decrypt(changed, envelopes[0])
+        finally:
+            administrator.connection.rollback()
+            app.run("RESET lock_timeout")
+        assert app.decrypt(changed, envelopes[0]) == CANARY
+
+
+def test_tenants_that_share_a_place_share_nothing_else(app, dba, local_tenant):
+    seen, number = {}, 0
+    while (of := place(f"sharer_{number}")) not in seen:
+        seen[of], number = f"sharer_{number}", number + 1
+    one, other = (local_tenant(name=name) for name in (seen[of], f"sharer_{number}"))
+    envelopes = [app.encrypt(tenant) for tenant in (one, other)]
+    dba.run("SELECT cmk.revoke_access(%s, %s)", one.name, app.role)
+    assert app.decrypt(other, envelopes[1]) == CANARY
+    with fails("42501", "no_grant", one):
+        app.decrypt(one, envelopes[0])
+
+
+@pytest.mark.parametrize("statements", ["one", "many"])
+def test_a_transaction_that_changes_many_tenants_is_heard_of_for_each(app, dba, local_tenant, statements):
+    # More of them than a transaction sends messages for.
+    made = [local_tenant(name=f"one_of_many_{statements}_{n}") for n in range(300)]
+    names, read = [tenant.name for tenant in made], "SELECT count(cmk_decrypt(t, cmk_encrypt(t, 'x'))) FROM unnest(%s::text[]) t"
+    assert app.one(read, names) == 300
+    with dba.connection.transaction():
+        if statements == "one":
+            dba.run("UPDATE cmk.access SET decrypt = false WHERE tenant = ANY (%s)", names)
+        else:
+            for name in names:
+                dba.run("UPDATE cmk.access SET decrypt = false WHERE tenant = %s", name)
+    for tenant in (made[0], made[255], made[256], made[299]):
+        with fails("42501", "no_grant", tenant):
+            app.one(read, [tenant.name])
+    with fails("42501", "no_grant"):
+        app.one(read, names)
+
+
+def test_what_concerns_all_tenants_reaches_all(session, role, dba, local_tenant):
+    user, made = session(role()), [local_tenant(to=()) for _ in range(2)]
+    grant(dba, "*", user.role)
+    envelopes = [user.encrypt(tenant) for tenant in made]
+    dba.run("SELECT cmk.revoke_access('*', %s)", user.role)
+    for tenant, envelope in zip(made, envelopes):
+        with fails("42501", "no_grant", tenant):
+            user.decrypt(tenant, envelope)
 
 
 def test_another_key_uri_in_the_table_is_not_served_from_the_cache(app, dba, kms, tenant):

@@ -254,8 +254,6 @@ impl Keyring {
     }
 
     fn fetch_tenant(&self, process: &impl Process, name: &str) -> Result<()> {
-        let policy = process.policy();
-        self.cache.expire(process.now().saturating_sub(policy.ttl));
         // Before the read: a change during it then makes the entry stale, not wrong.
         let (generation, registry) = (process.generation(), process.tenant_generation(name));
         let known = self.cache.get(name).filter(|entry| entry.registry == registry);
@@ -265,6 +263,8 @@ impl Keyring {
         let (snapshot, id, heeded) = match known {
             Some(known) => known,
             None => {
+                let policy = process.policy();
+                self.cache.expire(process.now().saturating_sub(policy.ttl));
                 let Some(tenant) = process.tenant(name)? else {
                     self.cache.remove_tenant(name);
                     check_tenant_name(name)?;
