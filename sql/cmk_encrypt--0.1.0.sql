@@ -501,39 +501,6 @@ SET search_path TO pg_catalog, pg_temp
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'key_policy_wrapper';
 
-CREATE FUNCTION cmk."key_status"(
-    "tenant" TEXT,
-    "key_uri" TEXT,
-    "options" TEXT,
-    "epoch" bigint,
-    "pass" uuid
-) RETURNS TABLE (
-    "key_state" TEXT,
-    "reason" TEXT,
-    "info" TEXT,
-    "since" double precision,
-    "last_success" double precision,
-    "last_failure" double precision,
-    "hits" bigint,
-    "misses" bigint,
-    "kms_calls" bigint,
-    "kms_failures" bigint,
-    "waits" bigint,
-    "refused" bigint,
-    "p50_ms" double precision,
-    "p95_ms" double precision,
-    "p99_ms" double precision,
-    "holders" INT,
-    "server_wide" bool,
-    "is_first" bool,
-    "dark_since" double precision,
-    "warnings" TEXT[],
-    "worst_case" double precision
-)
-STRICT VOLATILE PARALLEL RESTRICTED
-LANGUAGE c
-AS 'MODULE_PATHNAME', 'key_status_wrapper';
-
 CREATE FUNCTION cmk."match_cloudtrail"(
     "tenant" TEXT,
     "events" pg_catalog.jsonb,
@@ -1507,7 +1474,6 @@ ALTER EVENT TRIGGER cmk_drop_guard ENABLE ALWAYS;
 
 -- requires:
 --   envelope_header
---   key_status
 --   key_copies
 --   server_facts
 --   backend_cache
@@ -1549,9 +1515,23 @@ CREATE VIEW cmk.tenants AS
       LEFT JOIN cmk.data_key k ON k.tenant OPERATOR(pg_catalog.=) t.tenant
      GROUP BY t.tenant;
 
+CREATE TYPE cmk_internal.key_facts AS (
+    key_state pg_catalog.text, reason pg_catalog.text, info pg_catalog.text,
+    since pg_catalog.float8, last_success pg_catalog.float8, last_failure pg_catalog.float8,
+    hits pg_catalog.int8, misses pg_catalog.int8, kms_calls pg_catalog.int8,
+    kms_failures pg_catalog.int8, waits pg_catalog.int8, refused pg_catalog.int8,
+    p50_ms pg_catalog.float8, p95_ms pg_catalog.float8, p99_ms pg_catalog.float8,
+    holders pg_catalog.int4, server_wide pg_catalog.bool, is_first pg_catalog.bool,
+    dark_since pg_catalog.float8, warnings pg_catalog.text[], worst_case pg_catalog.float8);
+
+CREATE FUNCTION cmk.key_status(
+    tenant pg_catalog.text, key_uri pg_catalog.text, options pg_catalog.text,
+    epoch pg_catalog.int8, pass pg_catalog.uuid)
+    RETURNS SETOF cmk_internal.key_facts
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'key_status_wrapper';
+
 -- The functions behind these views answer to the word in cmk.home alone: see there. With the
 -- default estimate of a thousand rows each, PostgreSQL would compile a look at the views (jit).
-ALTER FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.server_facts(pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.backend_cache_stats(pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.key_copies(pg_catalog.text) ROWS 1;
@@ -6804,6 +6784,7 @@ COMMENT ON FUNCTION cmk.revocation_bound(pg_catalog.text) IS
 COMMENT ON FUNCTION cmk.reset_stats() IS
     'Sets the counters of cmk.status for this database back to zero, at once; a rollback does not undo it';
 COMMENT ON FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid) IS 'A row of the view cmk.status';
+COMMENT ON TYPE cmk_internal.key_facts IS 'A row of the function cmk.key_status';
 COMMENT ON FUNCTION cmk.server_facts(pg_catalog.uuid) IS 'The row of the view cmk.server';
 COMMENT ON FUNCTION cmk.key_copies(pg_catalog.text) IS 'How long copies of a tenant''s data keys live';
 COMMENT ON FUNCTION cmk.grant_access(pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool, pg_catalog.bool) IS

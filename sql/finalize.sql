@@ -231,6 +231,7 @@ COMMENT ON FUNCTION cmk.revocation_bound(pg_catalog.text) IS
 COMMENT ON FUNCTION cmk.reset_stats() IS
     'Sets the counters of cmk.status for this database back to zero, at once; a rollback does not undo it';
 COMMENT ON FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid) IS 'A row of the view cmk.status';
+COMMENT ON TYPE cmk_internal.key_facts IS 'A row of the function cmk.key_status';
 COMMENT ON FUNCTION cmk.server_facts(pg_catalog.uuid) IS 'The row of the view cmk.server';
 COMMENT ON FUNCTION cmk.key_copies(pg_catalog.text) IS 'How long copies of a tenant''s data keys live';
 COMMENT ON FUNCTION cmk.grant_access(pg_catalog.text, pg_catalog.text, pg_catalog.bool, pg_catalog.bool, pg_catalog.bool) IS

@@ -34,9 +34,23 @@ CREATE VIEW cmk.tenants AS
       LEFT JOIN cmk.data_key k ON k.tenant OPERATOR(pg_catalog.=) t.tenant
      GROUP BY t.tenant;
 
+CREATE TYPE cmk_internal.key_facts AS (
+    key_state pg_catalog.text, reason pg_catalog.text, info pg_catalog.text,
+    since pg_catalog.float8, last_success pg_catalog.float8, last_failure pg_catalog.float8,
+    hits pg_catalog.int8, misses pg_catalog.int8, kms_calls pg_catalog.int8,
+    kms_failures pg_catalog.int8, waits pg_catalog.int8, refused pg_catalog.int8,
+    p50_ms pg_catalog.float8, p95_ms pg_catalog.float8, p99_ms pg_catalog.float8,
+    holders pg_catalog.int4, server_wide pg_catalog.bool, is_first pg_catalog.bool,
+    dark_since pg_catalog.float8, warnings pg_catalog.text[], worst_case pg_catalog.float8);
+
+CREATE FUNCTION cmk.key_status(
+    tenant pg_catalog.text, key_uri pg_catalog.text, options pg_catalog.text,
+    epoch pg_catalog.int8, pass pg_catalog.uuid)
+    RETURNS SETOF cmk_internal.key_facts
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'key_status_wrapper';
+
 -- The functions behind these views answer to the word in cmk.home alone: see there. With the
 -- default estimate of a thousand rows each, PostgreSQL would compile a look at the views (jit).
-ALTER FUNCTION cmk.key_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.int8, pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.server_facts(pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.backend_cache_stats(pg_catalog.uuid) ROWS 1;
 ALTER FUNCTION cmk.key_copies(pg_catalog.text) ROWS 1;

@@ -27,8 +27,7 @@ pgrx::extension_sql_file!("../sql/guards.sql", name = "guards");
 pgrx::extension_sql_file!(
     "../sql/views.sql",
     name = "views",
-    requires =
-        [envelope_header, key_status, key_copies, server_facts, backend_cache, backend_cache_stats]
+    requires = [envelope_header, key_copies, server_facts, backend_cache, backend_cache_stats]
 );
 pgrx::extension_sql_file!(
     "../sql/protect/names.sql",

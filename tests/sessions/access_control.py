@@ -341,7 +341,8 @@ TYPES = {
     "pg_catalog.cmk_text": ANYBODY, "pg_catalog.cmk_bytea": ANYBODY, "pg_catalog.cmk_jsonb": ANYBODY,
 }
 # Used by whoever gets into the schema: pg_dump warns of row types whose privileges an extension has set.
-ROW_TYPES = [*(f"cmk.{name}" for name in (*TABLES, *VIEWS)), "cmk_internal.column_change", "cmk_internal.reencrypt_target"]
+ROW_TYPES = [*(f"cmk.{name}" for name in (*TABLES, *VIEWS)), "cmk_internal.column_change", "cmk_internal.reencrypt_target",
+             "cmk_internal.key_facts"]
 CASTS = {
     ("cmk.grantee", "pg_catalog.oid"): READER, ("cmk.grantee", "pg_catalog.regrole"): READER,
     # Open the value, with a grant: to what is protected, and to text

@@ -154,11 +154,8 @@ fn invalidate_relation(number: u32) {
     row.header.t_hoff = offset_of!(ClassRow, class) as u8;
     row.class.oid = pg_sys::Oid::from(number);
     let t_data = (&raw mut row).cast();
-    let mut tuple = pg_sys::HeapTupleData {
-        t_len: size_of::<ClassRow>() as u32,
-        t_data,
-        ..Default::default()
-    };
+    let mut tuple =
+        pg_sys::HeapTupleData { t_len: size_of::<ClassRow>() as u32, t_data, ..Default::default() };
     // SAFETY: in a transaction on the main thread. The function reads `oid` and `relisshared` of
     // the row, `t_hoff` bytes after its beginning, and keeps nothing of it.
     unsafe { pg_sys::CacheInvalidateRelcacheByTuple(&mut tuple) };
