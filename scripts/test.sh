@@ -89,8 +89,8 @@ done
 UPGRADE_PG_CONFIG=$pg18 step "PostgreSQL 14 to 18: pg_upgrade" \
     sessions "$(private_postgres 14)" tests/sessions/test_{column_upgrade,upgrade}.py
 step "PostgreSQL 15: onboarding" scripts/test_onboarding.sh "$pg15"
+step "PostgreSQL 15: clients" scripts/test_clients.sh "$pg15"
 join "PostgreSQL 15: sessions"
 join "PostgreSQL 18: sessions"
-step "PostgreSQL 15: clients" scripts/test_clients.sh "$pg15"
 step "PostgreSQL 15: drills" sessions "$pg15" "${measuring[@]}"
 step "PostgreSQL 18: drills" sessions "$pg18" "${measuring[@]}"

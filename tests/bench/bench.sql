@@ -57,7 +57,7 @@ END
 $$;
 
 \echo
-\echo ':rows rows of 64 bytes, one warm backend, ns a row above a bare scan'
+\echo :rows 'rows of 64 bytes, one warm backend, ns a row above a bare scan'
 \echo
 CREATE TABLE bench.call AS
 SELECT * FROM (VALUES

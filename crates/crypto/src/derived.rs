@@ -38,9 +38,9 @@ pub(crate) fn beginning(prefix: &[u8; PREFIX_LEN]) -> u64 {
 /// nobody wants it kept, or if the place for it is being erased this very moment.
 #[inline]
 pub(crate) fn find_or_derive<'a>(
-    cipher: &'a mut Pinned<'_, Cipher>,
+    cipher: &'a mut Pinned<Cipher>,
     prefix: &[u8; PREFIX_LEN],
-    keep: impl FnOnce(&mut Pinned<'_, Cipher>) -> bool,
+    keep: impl FnOnce(&mut Pinned<Cipher>) -> bool,
 ) -> Option<&'a MessageKey> {
     let place = match find(cipher, prefix) {
         Some(place) => place,
@@ -54,7 +54,7 @@ pub(crate) fn find_or_derive<'a>(
 
 /// The place of a key that is at hand.
 #[inline]
-fn find(cipher: &mut Pinned<'_, Cipher>, prefix: &[u8; PREFIX_LEN]) -> Option<NonNull<Place>> {
+fn find(cipher: &mut Pinned<Cipher>, prefix: &[u8; PREFIX_LEN]) -> Option<NonNull<Place>> {
     let owner = cipher.id();
     let (_, index) = cipher.with(&INDEX);
     let wanted = (owner, *prefix);
@@ -78,7 +78,7 @@ fn find(cipher: &mut Pinned<'_, Cipher>, prefix: &[u8; PREFIX_LEN]) -> Option<No
 /// Derives a key into the place that was filled longest ago.
 #[cold]
 #[inline(never)]
-fn derive(cipher: &mut Pinned<'_, Cipher>, prefix: &[u8; PREFIX_LEN]) -> Option<NonNull<Place>> {
+fn derive(cipher: &mut Pinned<Cipher>, prefix: &[u8; PREFIX_LEN]) -> Option<NonNull<Place>> {
     const {
         assert!(size_of::<MessageKey>() <= CONTENT);
         assert!(align_of::<MessageKey>() <= align_of::<Place>());

@@ -132,9 +132,9 @@ unsafe impl<T: Send> Send for Locked<T> {}
 // SAFETY: hands out only &T, as Box does.
 unsafe impl<T: Sync> Sync for Locked<T> {}
 
-/// Access to the content, which isn't erased meanwhile. At most one exists at a time: see
-/// [`Locked::pin`].
-pub struct Pinned<'a, T>(&'a T);
+/// Access to the content, which isn't erased meanwhile, whatever becomes of its owner. At most one
+/// exists at a time: see [`Locked::pin`].
+pub struct Pinned<T: 'static>(&'static T);
 
 impl<T: Erasable> Locked<T> {
     /// `deadline` is a time that [`erase_overdue`] is going to be given; `tag` is for [`on_erase`].
@@ -161,10 +161,12 @@ impl<T: Erasable> Locked<T> {
 
     /// The content; `None` if it is erased, or while any slot is pinned already.
     #[inline]
-    pub fn pin(&self) -> Option<Pinned<'_, T>> {
+    pub fn pin(&self) -> Option<Pinned<T>> {
         let slot = self.slot.as_ptr() as usize;
         PINNED.compare_exchange(0, slot, SeqCst, Relaxed).ok()?;
-        // SAFETY: a mapped slot; it holds a T until it is erased, and pinned it isn't erased.
+        // SAFETY: a slot that is mapped for good; it holds a T until it is erased, and pinned it
+        // isn't erased. Nor is it given to another: an owner that is dropped meanwhile leaves it
+        // out of the pool.
         let pinned = Pinned(unsafe { self.slot.cast::<T>().as_ref() });
         // If not, `pinned` is dropped, which unpins.
         (self.header().deadline.load(SeqCst) != 0).then_some(pinned)
@@ -180,7 +182,7 @@ impl<T: Erasable> Locked<T> {
     }
 }
 
-impl<T> Pinned<'_, T> {
+impl<T> Pinned<T> {
     /// The content, and state of the process that is used while something is pinned.
     #[inline]
     pub(crate) fn with<'b, S>(&'b mut self, state: &'static WhilePinned<S>) -> (&'b T, &'b mut S) {
@@ -208,7 +210,7 @@ impl<S> WhilePinned<S> {
     }
 }
 
-impl<T> Deref for Pinned<'_, T> {
+impl<T> Deref for Pinned<T> {
     type Target = T;
 
     #[inline]
@@ -217,7 +219,7 @@ impl<T> Deref for Pinned<'_, T> {
     }
 }
 
-impl<T> Drop for Pinned<'_, T> {
+impl<T> Drop for Pinned<T> {
     #[inline]
     fn drop(&mut self) {
         PINNED.store(0, Release);
@@ -226,8 +228,7 @@ impl<T> Drop for Pinned<'_, T> {
 
 impl<T> Drop for Locked<T> {
     fn drop(&mut self) {
-        // Nobody refers to the content any more. A `Pinned` that was leaked keeps its slot out of
-        // the pool for good.
+        // A slot that is pinned this very moment stays out of the pool for good.
         if erase(self.slot) {
             pool().free.push(self.slot);
         }
@@ -337,6 +338,22 @@ pub(crate) mod tests {
         used.postpone(2000);
         assert_eq!(erase_overdue(1000), Some(2000));
         assert!(later.pin().is_some() && used.pin().is_none());
+    }
+
+    #[test]
+    fn a_value_that_is_in_use_outlives_its_owner() {
+        let _alone = alone();
+        let owner = Locked::new([0xA5_u8; 976], 10, 0);
+        let slot = owner.slot;
+        let pinned = owner.pin().unwrap();
+        drop(owner);
+        let others: Vec<_> = (0..200).map(|_| Locked::new([1_u8; 976], NEVER, 0)).collect();
+        assert!(others.iter().all(|other| other.slot != slot));
+        assert_eq!(*pinned, [0xA5; 976]);
+        drop(pinned);
+        erase_overdue(10);
+        // SAFETY: mapped for good.
+        assert_eq!(unsafe { slot.cast::<[u8; CONTENT]>().read() }, [0; CONTENT]);
     }
 
     #[test]

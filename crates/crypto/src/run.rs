@@ -118,14 +118,14 @@ impl Opens for &Cipher {
 }
 
 /// Seals in runs.
-pub struct InRuns<'a, 'b> {
+pub struct InRuns<'a> {
     /// What seals.
-    pub cipher: &'a mut Pinned<'b, Cipher>,
+    pub cipher: &'a mut Pinned<Cipher>,
     /// Who seals, when, and in which statement.
     pub moment: Moment,
 }
 
-impl Seals for InRuns<'_, '_> {
+impl Seals for InRuns<'_> {
     #[inline]
     fn seal(self, aad: &[u8], plaintext: &[u8], room: Room<'_>) -> Result<()> {
         let Self { cipher, moment } = self;
@@ -150,7 +150,7 @@ impl Seals for InRuns<'_, '_> {
     }
 }
 
-impl Opens for &mut Pinned<'_, Cipher> {
+impl Opens for &mut Pinned<Cipher> {
     #[inline]
     fn open(
         self,
@@ -161,7 +161,7 @@ impl Opens for &mut Pinned<'_, Cipher> {
         out: &mut [u8],
     ) -> Result<()> {
         let prefix = halves(nonce).0;
-        let is_seen_again = |cipher: &mut Pinned<'_, Cipher>| {
+        let is_seen_again = |cipher: &mut Pinned<Cipher>| {
             let id = cipher.id();
             cipher.with(&STATE).1.is_seen_again(id, prefix)
         };

@@ -36,6 +36,13 @@ pub struct Keyring {
     drops_flushed: Counter,
 }
 
+/// The data key that a call works with.
+pub(crate) struct KeyInUse<'a> {
+    pub ready: &'a mut InUse,
+    pub dek_id: DekId,
+    pub unwrapped_at: Instant,
+}
+
 /// Which data key a call is for.
 #[derive(Clone, Copy)]
 pub(crate) enum Wanted {
@@ -151,7 +158,7 @@ impl Keyring {
         name: &str,
         wanted: Wanted,
         waited: bool,
-        use_key: &mut impl FnMut(&CachedKey, &mut InUse<'_>, Instant) -> Result<R>,
+        use_key: &mut impl FnMut(KeyInUse<'_>, Instant) -> Result<R>,
     ) -> Result<Result<R>, Missing> {
         let generation = process.generation();
         let Some(entry) = self.cache.get(name) else { return Err(Missing::Tenant) };
@@ -204,7 +211,10 @@ impl Keyring {
             key.sealed.add(1);
         }
         key.last_used.set(now);
-        Ok(use_key(key, &mut in_use, now))
+        let (dek_id, unwrapped_at) = (key.dek_id, key.unwrapped_at.value());
+        // Before the cipher: letting go of a lock waits for everything that was written.
+        drop(entry);
+        Ok(use_key(KeyInUse { ready: &mut in_use, dek_id, unwrapped_at }, now))
     }
 
     /// Whether there are hits, sealed values, or data keys dropped for want of room, that the other

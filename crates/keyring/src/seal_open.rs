@@ -9,8 +9,8 @@
 //! The TTL is the revocation bound: counted from the *start* of the unwrap, on a clock that never
 //! goes back, whatever else fails.
 
-use crate::cache::{CachedKey, Entry, InUse};
-use crate::keyring::{Keyring, Missing, TokenFor, Wanted};
+use crate::cache::Entry;
+use crate::keyring::{KeyInUse, Keyring, Missing, TokenFor, Wanted};
 use crate::process::Process;
 use crate::shared::brake;
 use crate::shared::identity::TenantId;
@@ -46,9 +46,9 @@ impl Keyring {
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(process, tenant, Wanted::Seal, |key, in_use, now| {
+        self.with_key(process, tenant, Wanted::Seal, |key, now| {
             let binding = Binding { tenant: tenant.as_bytes(), aad };
-            let sealer = InRuns { cipher: in_use.cipher()?, moment: moment(process, now) };
+            let sealer = InRuns { cipher: key.ready.cipher()?, moment: moment(process, now) };
             seal(sealer, key.dek_id, &binding, plaintext, out)
         })
     }
@@ -66,8 +66,8 @@ impl Keyring {
         envelope: &Envelope<'_>,
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, in_use, _| {
-            envelope.open(in_use.cipher()?, &Binding { tenant: tenant.as_bytes(), aad }, out)
+        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |key, _| {
+            envelope.open(key.ready.cipher()?, &Binding { tenant: tenant.as_bytes(), aad }, out)
         })
     }
 
@@ -85,8 +85,8 @@ impl Keyring {
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(process, tenant, Wanted::Seal, |key, in_use, now| {
-            let sealer = InRuns { cipher: in_use.cipher()?, moment: moment(process, now) };
+        self.with_key(process, tenant, Wanted::Seal, |key, now| {
+            let sealer = InRuns { cipher: key.ready.cipher()?, moment: moment(process, now) };
             column::seal(sealer, key.dek_id, binding, plaintext, out)
         })
     }
@@ -103,8 +103,8 @@ impl Keyring {
         envelope: &ColumnEnvelope<'_>,
         out: &mut [u8],
     ) -> Result<()> {
-        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |_, in_use, _| {
-            envelope.open(in_use.cipher()?, tenant.as_bytes(), out)
+        self.with_key(process, tenant, Wanted::Open(envelope.dek_id()), |key, _| {
+            envelope.open(key.ready.cipher()?, tenant.as_bytes(), out)
         })
     }
 
@@ -135,7 +135,7 @@ impl Keyring {
     pub fn require(&self, process: &impl Process, tenant: &str, purpose: TokenFor) -> Result<()> {
         let current = |tenant: &Tenant| Ok(tenant.current_data_key()?.commitment.dek_id());
         let current = self.look_at(process, tenant, current)?;
-        self.with_key(process, tenant, Wanted::Token(current, purpose), |_, _, _| Ok(()))
+        self.with_key(process, tenant, Wanted::Token(current, purpose), |_, _| Ok(()))
     }
 
     /// The token of a normalized plaintext in a column, under one of the tenant's index keys, and
@@ -152,9 +152,9 @@ impl Keyring {
         column: ColumnTag,
         normalized: &[u8],
     ) -> Result<(Token, Instant)> {
-        self.with_key(process, tenant, Wanted::Token(index_key, purpose), |key, in_use, _| {
-            let value = in_use.token_key()?.token(&column.0, normalized);
-            let until = key.unwrapped_at.value() + process.ttl();
+        self.with_key(process, tenant, Wanted::Token(index_key, purpose), |key, _| {
+            let value = key.ready.token_key()?.token(&column.0, normalized);
+            let until = key.unwrapped_at + process.ttl();
             Ok((Token { index_key: index_key_id(&index_key), value }, until))
         })
     }
@@ -198,10 +198,10 @@ impl Keyring {
                 Ok(keys.map(|key| key.commitment.dek_id()).collect())
             })?;
             if ids.is_empty() {
-                self.with_key(process, name, Wanted::Seal, |_, _, _| Ok(()))?;
+                self.with_key(process, name, Wanted::Seal, |_, _| Ok(()))?;
             }
             for id in &ids {
-                self.with_key(process, name, Wanted::Warm(*id), |_, _, _| Ok(()))?;
+                self.with_key(process, name, Wanted::Warm(*id), |_, _| Ok(()))?;
             }
             Ok(ids.len())
         })
@@ -213,7 +213,7 @@ impl Keyring {
         process: &impl Process,
         name: &str,
         wanted: Wanted,
-        mut use_key: impl FnMut(&CachedKey, &mut InUse<'_>, Instant) -> Result<R>,
+        mut use_key: impl FnMut(KeyInUse<'_>, Instant) -> Result<R>,
     ) -> Result<R> {
         let mut waited = false;
         for _ in 0..MAX_STEPS {

@@ -182,10 +182,10 @@ fn opening_keeps_the_key_of_a_prefix_that_comes_again() {
     let _alone = alone();
     let (plain, locked) = cipher();
     let mut pinned = locked.pin().unwrap();
-    let is_kept = |pinned: &mut Pinned<'_, Cipher>, prefix: u8| {
+    let is_kept = |pinned: &mut Pinned<Cipher>, prefix: u8| {
         find_or_derive(pinned, &[prefix; PREFIX_LEN], |_| false).is_some()
     };
-    let open = |pinned: &mut Pinned<'_, Cipher>, prefix: u8| {
+    let open = |pinned: &mut Pinned<Cipher>, prefix: u8| {
         let nonce = [prefix; NONCE_LEN];
         let tag = plain.seal(&nonce, b"", b"", &mut []).unwrap();
         pinned.open(&nonce, b"", b"", &tag, &mut []).unwrap();

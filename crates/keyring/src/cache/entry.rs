@@ -88,7 +88,7 @@ pub enum Ready {
 impl Ready {
     /// As [`Locked::pin`].
     #[inline]
-    pub fn pin(&self) -> Option<InUse<'_>> {
+    pub fn pin(&self) -> Option<InUse> {
         match self {
             Self::Values(cipher) => cipher.pin().map(InUse::Values),
             Self::Index(key) => key.pin().map(InUse::Index),
@@ -105,18 +105,18 @@ impl Ready {
 }
 
 /// A data key while it is used.
-pub enum InUse<'a> {
+pub enum InUse {
     /// It seals and opens values.
-    Values(Pinned<'a, Cipher>),
+    Values(Pinned<Cipher>),
     /// It makes tokens.
-    Index(Pinned<'a, TokenKey>),
+    Index(Pinned<TokenKey>),
 }
 
-impl<'a> InUse<'a> {
+impl InUse {
     /// # Errors
     /// `unknown_data_key` of an index key: it opens nothing.
     #[inline]
-    pub fn cipher(&mut self) -> Result<&mut Pinned<'a, Cipher>> {
+    pub fn cipher(&mut self) -> Result<&mut Pinned<Cipher>> {
         match self {
             Self::Values(cipher) => Ok(cipher),
             Self::Index(_) => Err(Reason::UnknownDataKey.into()),
