@@ -59,7 +59,7 @@ pub trait IntoSql<T> {
     /// The same, in PostgreSQL's form.
     fn into_sql(self) -> SqlResult<T>;
 
-    /// The same where no result can be returned: raises the error.
+    /// The same where no result can be returned, or is too slow: raises the error.
     fn or_raise(self) -> T;
 }
 
@@ -71,8 +71,17 @@ impl<T> IntoSql<T> for Result<T, Error> {
 
     #[inline]
     fn or_raise(self) -> T {
-        self.into_sql().unwrap_or_report()
+        match self {
+            Ok(value) => value,
+            Err(error) => raise(&error),
+        }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn raise<T>(error: &Error) -> T {
+    Err(report(error)).unwrap_or_report()
 }
 
 /// One line in the server log for a change of a key's state. Clients don't see it.

@@ -4,12 +4,15 @@
 //! Not STRICT, unlike what one would expect: a STRICT function returns NULL for a NULL tenant, so
 //! an unset `current_setting('app.tenant', true)` would silently store nothing. Only the value may
 //! be NULL.
+//!
+//! They raise errors instead of returning them: pgrx would move the room for a large one with each
+//! result.
 
 use crate::column::already_sealed;
 use crate::pg::datum::{Bytea, ByteaArg, Text, TextArg, required};
 use crate::pg::identity::in_security_restricted_operation;
 use crate::pg::process::{ThisProcess, keyring};
-use crate::pg::report::{IntoSql, SqlResult};
+use crate::pg::report::IntoSql;
 use crate::pg::statistics;
 use cmk_envelope::{Envelope, OVERHEAD};
 use cmk_error::{Error, Reason, Result};
@@ -22,9 +25,9 @@ fn cmk_encrypt(
     plaintext: Option<ByteaArg<'_>>,
     aad: Option<ByteaArg<'_>>,
     call: pg_sys::FunctionCallInfo,
-) -> SqlResult<Option<Bytea>> {
-    let Some(plaintext) = plaintext else { return Ok(None) };
-    seal::<ONCE>(tenant, plaintext.0, aad, call).map(Some).into_sql()
+) -> Option<Bytea> {
+    let plaintext = plaintext?;
+    seal::<ONCE>(tenant, plaintext.0, aad, call).map(Some).or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -33,9 +36,9 @@ fn cmk_encrypt_text(
     plaintext: Option<TextArg<'_>>,
     aad: Option<ByteaArg<'_>>,
     call: pg_sys::FunctionCallInfo,
-) -> SqlResult<Option<Bytea>> {
-    let Some(plaintext) = plaintext else { return Ok(None) };
-    seal::<ONCE>(tenant, plaintext.0, aad, call).map(Some).into_sql()
+) -> Option<Bytea> {
+    let plaintext = plaintext?;
+    seal::<ONCE>(tenant, plaintext.0, aad, call).map(Some).or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -44,9 +47,9 @@ fn cmk_encrypt_nested(
     plaintext: Option<ByteaArg<'_>>,
     aad: Option<ByteaArg<'_>>,
     call: pg_sys::FunctionCallInfo,
-) -> SqlResult<Option<Bytea>> {
-    let Some(plaintext) = plaintext else { return Ok(None) };
-    seal::<NESTED>(tenant, plaintext.0, aad, call).map(Some).into_sql()
+) -> Option<Bytea> {
+    let plaintext = plaintext?;
+    seal::<NESTED>(tenant, plaintext.0, aad, call).map(Some).or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -55,9 +58,9 @@ fn cmk_encrypt_nested_text(
     plaintext: Option<TextArg<'_>>,
     aad: Option<ByteaArg<'_>>,
     call: pg_sys::FunctionCallInfo,
-) -> SqlResult<Option<Bytea>> {
-    let Some(plaintext) = plaintext else { return Ok(None) };
-    seal::<NESTED>(tenant, plaintext.0, aad, call).map(Some).into_sql()
+) -> Option<Bytea> {
+    let plaintext = plaintext?;
+    seal::<NESTED>(tenant, plaintext.0, aad, call).map(Some).or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -66,12 +69,9 @@ fn cmk_decrypt(
     ciphertext: Option<ByteaArg<'_>>,
     aad: Option<ByteaArg<'_>>,
     call: pg_sys::FunctionCallInfo,
-) -> SqlResult<Option<Bytea>> {
-    let Some(ciphertext) = ciphertext else { return Ok(None) };
-    match open(tenant, ciphertext.0, aad, call) {
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) => unless_collected(error).into_sql(),
-    }
+) -> Option<Bytea> {
+    let ciphertext = ciphertext?;
+    open(tenant, ciphertext.0, aad, call).map(Some).or_else(unless_collected).or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -80,9 +80,9 @@ fn cmk_decrypt_text(
     ciphertext: Option<ByteaArg<'_>>,
     aad: Option<ByteaArg<'_>>,
     call: pg_sys::FunctionCallInfo,
-) -> SqlResult<Option<Text>> {
-    let Some(ciphertext) = ciphertext else { return Ok(None) };
-    open_text(tenant, ciphertext.0, aad, call).map(Some).or_else(unless_collected).into_sql()
+) -> Option<Text> {
+    let ciphertext = ciphertext?;
+    open_text(tenant, ciphertext.0, aad, call).map(Some).or_else(unless_collected).or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -92,11 +92,11 @@ fn cmk_try_decrypt(
     aad: Option<ByteaArg<'_>>,
     forgive: Option<Array<'_, &str>>,
     call: pg_sys::FunctionCallInfo,
-) -> SqlResult<Option<Bytea>> {
-    let forgiven = Forgiven::parse(forgive).into_sql()?;
-    let Some(ciphertext) = ciphertext else { return Ok(None) };
+) -> Option<Bytea> {
+    let forgiven = Forgiven::parse(forgive).or_raise();
+    let ciphertext = ciphertext?;
     let opened = open(tenant, ciphertext.0, aad, call);
-    forgiven.apply(opened).or_else(unless_collected).into_sql()
+    forgiven.apply(opened).or_else(unless_collected).or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -106,11 +106,11 @@ fn cmk_try_decrypt_text(
     aad: Option<ByteaArg<'_>>,
     forgive: Option<Array<'_, &str>>,
     call: pg_sys::FunctionCallInfo,
-) -> SqlResult<Option<Text>> {
-    let forgiven = Forgiven::parse(forgive).into_sql()?;
-    let Some(ciphertext) = ciphertext else { return Ok(None) };
+) -> Option<Text> {
+    let forgiven = Forgiven::parse(forgive).or_raise();
+    let ciphertext = ciphertext?;
     let opened = open_text(tenant, ciphertext.0, aad, call);
-    forgiven.apply(opened).or_else(unless_collected).into_sql()
+    forgiven.apply(opened).or_else(unless_collected).or_raise()
 }
 
 /// Whether an envelope may be sealed once more.
