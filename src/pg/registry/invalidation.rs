@@ -1,10 +1,10 @@
 //! How a backend learns that the registry, a grant or a role membership changed.
 //!
 //! Every changed row of a registry table sends an invalidation message (a row trigger, which also
-//! fires for logical replication, calls [`announce`] or [`announce_tenant`]). PostgreSQL carries the
-//! message to all backends at commit, and to standbys with the commit record; on rollback it undoes
-//! it locally. Here it only counts a generation up: the keyring compares and reads the registry
-//! again.
+//! fires for logical replication, calls [`announce`] or [`announce_tenant`]). PostgreSQL carries
+//! the message to all backends at commit, and to standbys with the commit record; on rollback it
+//! undoes it locally. Here it only counts a generation up: the keyring compares and reads the
+//! registry again.
 //!
 //! What concerns one tenant counts for that tenant, and for the few that share its place, so that a
 //! change costs the same however many tenants there are.

@@ -250,7 +250,8 @@ impl Entry {
         self.keys.iter().find(|key| key.dek_id == dek_id)
     }
 
-    /// Takes over a newer snapshot, whose notices are yet to be looked at, and drops every data key that it doesn't vouch for.
+    /// Takes over a newer snapshot and drops every data key that it doesn't vouch for. Notices are
+    /// yet to be looked at.
     pub(super) fn renew(&mut self, tenant: Arc<Tenant>, registry: u64) {
         let same_customer_key =
             tenant.epoch == self.tenant.epoch && tenant.customer_key == self.tenant.customer_key;
