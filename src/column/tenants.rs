@@ -3,12 +3,18 @@
 use super::remembered::Remembered;
 use crate::pg::registry::{invalidation, read};
 use cmk_crypto::commitment::DekId;
-use cmk_error::{Error, Reason, Result};
+use cmk_error::{Reason, Result};
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
+
+/// Unknown data keys that a session remembers.
+const UNKNOWN_MOST: usize = 4096;
 
 thread_local! {
     static TENANTS: RefCell<Remembered<Rc<str>>> = RefCell::default();
+    /// Data keys that the registry did not have at this generation of it.
+    static UNKNOWN: RefCell<(u64, HashSet<[u8; 16]>)> = RefCell::default();
 }
 
 /// The tenant of a data key, by name. Whether its values may be opened is asked elsewhere.
@@ -25,7 +31,18 @@ fn look_up(id: &DekId) -> Result<Rc<str>> {
     // From now on changes count, and one meanwhile makes the answer one that is not remembered.
     read::watch()?;
     let generation = invalidation::registry_generation();
-    let name = read::tenant_of_data_key(id)?.ok_or_else(|| Error::new(Reason::UnknownDataKey))?;
+    if UNKNOWN.with_borrow(|(of, ids)| *of == generation && ids.contains(&id.0)) {
+        return Err(Reason::UnknownDataKey.into());
+    }
+    let Some(name) = read::tenant_of_data_key(id)? else {
+        UNKNOWN.with_borrow_mut(|(of, ids)| {
+            if *of != generation || ids.len() >= UNKNOWN_MOST {
+                (*of, *ids) = (generation, HashSet::new());
+            }
+            ids.insert(id.0);
+        });
+        return Err(Reason::UnknownDataKey.into());
+    };
     let (of, name) = (invalidation::tenant_generation(&name), Rc::from(name));
     if invalidation::registry_generation() == generation {
         TENANTS.with_borrow_mut(|tenants| tenants.put(id, &name, of, Rc::clone(&name)));

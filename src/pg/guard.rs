@@ -106,16 +106,10 @@ fn changed_tenants(fcinfo: pg_sys::FunctionCallInfo, table: &PgRelation) -> Opti
     };
     let mut tenants = Vec::new();
     for row in rows.into_iter().filter(|row| !row.is_null()) {
-        // SAFETY: the columns are text.
-        let (tenant, purpose) = unsafe {
-            let is_data_key = table.name() == "data_key";
-            let purpose = || value::<String>(descriptor, row, column::PURPOSE);
-            (value::<String>(descriptor, row, TENANT), is_data_key.then(purpose).flatten())
-        };
-        if purpose.as_deref() == Some(Purpose::Index.name()) {
+        if table.name() == "data_key" && text(descriptor, row, column::PURPOSE)? == INDEX {
             return None;
         }
-        tenants.push(tenant?);
+        tenants.push(text(descriptor, row, TENANT)?);
     }
     tenants.dedup();
     (!tenants.is_empty()).then_some(tenants)
@@ -157,6 +151,8 @@ fn rewrites_trail(call: &PgTrigger<'_>, table: &PgRelation) -> Result<bool> {
     Ok(!follows)
 }
 
+const INDEX: &str = Purpose::Index.name();
+
 /// The first column of these tables.
 const TENANT: usize = column::TENANT;
 
@@ -182,8 +178,7 @@ fn renamed_tenant(
     if old.is_null() {
         return Ok(None);
     }
-    // SAFETY: the column is text, of both tables.
-    let [was, is] = [old, new].map(|row| unsafe { value::<String>(descriptor, row, TENANT) });
+    let [was, is] = [old, new].map(|row| text(descriptor, row, TENANT));
     Ok(was.filter(|was| is.as_ref() != Some(was)))
 }
 
@@ -268,9 +263,7 @@ fn meddles_with_move(
 
 /// Whether the tenant of a row of `cmk.tenant` has data keys.
 fn has_keys(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple) -> Result<bool> {
-    // SAFETY: the column is text.
-    let name: Option<String> = unsafe { value(descriptor, row, TENANT) };
-    read::has_data_keys(Some(&name.unwrap_or_default()))
+    read::has_data_keys(Some(&text(descriptor, row, TENANT).unwrap_or_default()))
 }
 
 fn is_null(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple, number: usize) -> bool {
@@ -278,6 +271,14 @@ fn is_null(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple, number: usize)
     // SAFETY: a row and its descriptor; the function checks the number.
     unsafe { pg_sys::SPI_getbinval(row, descriptor, number as i32, &mut null) };
     null
+}
+
+/// A column of type `text`; `None` for null, and if it has another type: then it isn't ours.
+fn text(descriptor: pg_sys::TupleDesc, row: pg_sys::HeapTuple, column: usize) -> Option<String> {
+    // SAFETY: a descriptor; the function checks the number.
+    let found = unsafe { pg_sys::SPI_gettypeid(descriptor, column as i32) };
+    // SAFETY: the type was checked.
+    (found == pg_sys::TEXTOID).then(|| unsafe { value(descriptor, row, column) }).flatten()
 }
 
 /// # Safety

@@ -11,12 +11,13 @@ use crate::pg::report::{IntoSql, SqlResult};
 use crate::pg::settings::values;
 use crate::pg::shared_memory::access;
 use crate::pg::{clock, holders, report};
-use cmk_error::KeyState;
+use cmk_error::{Error, KeyState, Reason};
 use cmk_keyring::process::Process;
 use cmk_keyring::shared::identity::Subject;
 use cmk_keyring::shared::record::{LastState, Record, Warning};
 use cmk_keyring::tenant::TenantState;
 use cmk_kms::CustomerKey;
+use pgrx::PgTupleDesc;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,6 +46,7 @@ fn key_status(
     options: &str,
     epoch: i64,
     pass: pgrx::Uuid,
+    call: pg_sys::FunctionCallInfo,
 ) -> std::result::Result<
     TableIterator<
         'static,
@@ -76,6 +78,9 @@ fn key_status(
 > {
     if !is_view(&pass)? {
         return Ok(TableIterator::empty());
+    }
+    if !is_filled_here(call) {
+        return Err(Error::new(Reason::RegistryUnusable)).into_sql();
     }
     keyring().flush_hits(&THIS_PROCESS);
     let (record, holders) = record_of(tenant);
@@ -114,6 +119,33 @@ fn key_status(
         warnings.map(|warnings| warnings.map(Warning::name).collect()),
         key.map(|key| worst_case(&key)),
     )))
+}
+
+/// Whether the row type of the function is the one that [`key_status`] fills. Its owner could have
+/// changed it, or another version of the extension.
+fn is_filled_here(call: pg_sys::FunctionCallInfo) -> bool {
+    use pg_sys::{BOOLOID, FLOAT8OID, INT4OID, INT8OID, TEXTARRAYOID, TEXTOID};
+    const TYPES: [&[pg_sys::Oid]; 8] = [
+        &[TEXTOID; 3],
+        &[FLOAT8OID; 3],
+        &[INT8OID; 6],
+        &[FLOAT8OID; 3],
+        &[INT4OID, BOOLOID, BOOLOID],
+        &[FLOAT8OID],
+        &[TEXTARRAYOID],
+        &[FLOAT8OID],
+    ];
+    // SAFETY: the call of the function that we are in; a catalog look-up on the main thread, whose
+    // result is released with the descriptor.
+    let row = unsafe {
+        let of = pg_sys::get_fn_expr_rettype((*call).flinfo);
+        if of == pg_sys::InvalidOid {
+            return false;
+        }
+        PgTupleDesc::from_pg(pg_sys::lookup_rowtype_tupdesc(of, -1))
+    };
+    let found = row.iter().map(|column| (!column.attisdropped).then_some(column.atttypid));
+    found.eq(TYPES.into_iter().flatten().map(|of| Some(*of)))
 }
 
 /// Since when no process of the server can open the tenant's values, as far as its key decides; of

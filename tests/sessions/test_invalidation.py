@@ -2,6 +2,7 @@
 
 import hashlib
 from concurrent.futures import wait
+from contextlib import contextmanager
 
 import pytest
 
@@ -199,38 +200,60 @@ def place(name):
     return int.from_bytes(hashlib.sha256(b"cmk_encrypt/v1/tenant" + name.encode()).digest()[:2], "big") % 4096
 
 
-def test_a_change_of_one_tenant_has_no_session_read_others_again(app, session, dba, local_tenant):
-    changed, other = (local_tenant(name=name) for name in ("the_one_that_changes", "the_other_one"))
+@pytest.fixture
+def quiet(dba):
+    """No autovacuum of the registry: what it writes down of a table has sessions look at it again."""
+    tables = ("cmk.tenant", "cmk.data_key", "cmk.access")
+    for table in tables:
+        dba.run(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    yield
+    for table in tables:
+        dba.run(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
+
+
+@contextmanager
+def registry_locked(session, reader):
+    """Whoever reads the registry fails."""
+    administrator = session()
+    administrator.run("BEGIN")
+    administrator.run("LOCK TABLE cmk.tenant, cmk.data_key, cmk.access")
+    reader.run("SET lock_timeout = '100ms'")
+    yield
+    administrator.connection.rollback()
+    reader.run("RESET lock_timeout")
+
+
+CHANGES = (
+    "UPDATE cmk.tenant SET rotate_after = '1 day' WHERE tenant = %s",
+    "UPDATE cmk.data_key SET state = state WHERE tenant = %s",
+    "UPDATE cmk.access SET encrypt = encrypt WHERE tenant = %s",
+    "SELECT cmk.evict(%s)",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_one_tenant_has_no_session_read_others_again(app, session, dba, local_tenant, quiet, change):
+    number = CHANGES.index(change)
+    changed, other = (local_tenant(name=f"{name}_{number}") for name in ("the_one_that_changes", "the_other_one"))
     assert place(changed.name) != place(other.name), "take other names"
     envelopes = [app.encrypt(tenant) for tenant in (changed, other)]
-    administrator = session()
-    for change in ("UPDATE cmk.tenant SET rotate_after = '1 day' WHERE tenant = %s",
-                   "UPDATE cmk.data_key SET state = state WHERE tenant = %s",
-                   "UPDATE cmk.access SET encrypt = encrypt WHERE tenant = %s",
-                   "SELECT cmk.evict(%s)"):
-        app.run("SELECT count(cmk_decrypt(t, e)) FROM unnest(%s::text[], %s::bytea[]) u(t, e)",
-                [changed.name, other.name], envelopes)
-        dba.run(change, changed.name)
-        administrator.run("BEGIN")
-        administrator.run("LOCK TABLE cmk.tenant, cmk.data_key, cmk.access")
-        try:
-            app.run("SET lock_timeout = '100ms'")
-            assert app.decrypt(other, envelopes[1]) == CANARY, change
-            with fails_with("55P03"):
-                app.decrypt(changed, envelopes[0])
-        finally:
-            administrator.connection.rollback()
-            app.run("RESET lock_timeout")
-        assert app.decrypt(changed, envelopes[0]) == CANARY
+    dba.run(change, changed.name)
+    with registry_locked(session, app):
+        assert app.decrypt(other, envelopes[1]) == CANARY
+        with fails_with("55P03"):
+            app.decrypt(changed, envelopes[0])
+    assert app.decrypt(changed, envelopes[0]) == CANARY
 
 
-def test_tenants_that_share_a_place_share_nothing_else(app, dba, local_tenant):
+def test_tenants_that_share_a_place_share_nothing_else(app, session, dba, local_tenant):
     seen, number = {}, 0
     while (of := place(f"sharer_{number}")) not in seen:
         seen[of], number = f"sharer_{number}", number + 1
     one, other = (local_tenant(name=name) for name in (seen[of], f"sharer_{number}"))
     envelopes = [app.encrypt(tenant) for tenant in (one, other)]
     dba.run("SELECT cmk.revoke_access(%s, %s)", one.name, app.role)
+    with registry_locked(session, app), fails_with("55P03"):
+        app.decrypt(other, envelopes[1])
     assert app.decrypt(other, envelopes[1]) == CANARY
     with fails("42501", "no_grant", one):
         app.decrypt(one, envelopes[0])
@@ -248,11 +271,9 @@ def test_a_transaction_that_changes_many_tenants_is_heard_of_for_each(app, dba, 
         else:
             for name in names:
                 dba.run("UPDATE cmk.access SET decrypt = false WHERE tenant = %s", name)
-    for tenant in (made[0], made[255], made[256], made[299]):
+    for tenant in made:
         with fails("42501", "no_grant", tenant):
             app.one(read, [tenant.name])
-    with fails("42501", "no_grant"):
-        app.one(read, names)
 
 
 def test_what_concerns_all_tenants_reaches_all(session, role, dba, local_tenant):

@@ -295,3 +295,11 @@ def test_hits_are_counted_though_an_eviction_came_before_they_were_told(make_ser
     drill.evict(tenant)
     user.one(READ, tenant.name)
     assert user.one("SELECT hits FROM cmk.status WHERE tenant = %s", tenant.name) == 10
+
+
+def test_a_row_type_that_was_changed_is_not_filled(session, database):
+    dba = session(dbname=database())
+    dba.run("SELECT cmk.register_tenant('a', 'local:shared')")
+    dba.run("ALTER TYPE cmk_internal.key_facts ADD ATTRIBUTE more text CASCADE")
+    with fails("58000", "registry_unusable"):
+        dba.run("SELECT s.* FROM cmk.tenant t, cmk.key_status(t.tenant, t.key_uri, '{}', 0, (SELECT pass FROM cmk.home)) s")

@@ -159,7 +159,8 @@ impl<T: Erasable> Locked<T> {
         unsafe { self.slot.as_ref() }
     }
 
-    /// The content; `None` if it is erased, or while any slot is pinned already.
+    /// The content; `None` if it is erased, or while any slot is pinned already. Not to be stored:
+    /// until it is dropped nothing else can be pinned, and its slot outlives its deadline.
     #[inline]
     pub fn pin(&self) -> Option<Pinned<T>> {
         let slot = self.slot.as_ptr() as usize;

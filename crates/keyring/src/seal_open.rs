@@ -240,7 +240,13 @@ impl Keyring {
             Missing::Tenant => self.fetch_tenant(process, name),
             Missing::Grant(tenant, role) => {
                 let grant = process.grant(role, name)?;
-                self.cache.update(&tenant, |entry| entry.put_grant(role, grant));
+                // Unless it was read under a brake that is lifted again by now.
+                let generation = process.generation();
+                self.cache.update(&tenant, |entry| {
+                    if entry.generation == generation {
+                        entry.put_grant(role, grant);
+                    }
+                });
                 Ok(())
             }
             Missing::Key(tenant) => {
