@@ -31,8 +31,8 @@ const PLACES_LEN: usize = 1 << 12;
 const FIRST_PLACE: u32 = u32::MAX - (PLACES_LEN as u32 - 1);
 
 /// A transaction that changes more rows than this sends messages for their tables from there on. Of
-/// a statement those are one a table: as many as its rows would push out of PostgreSQL's queue, which
-/// holds 4,096, what slow sessions did not read.
+/// a statement those are one a table: as many as its rows would push out of PostgreSQL's queue,
+/// which holds 4,096, what slow sessions did not read.
 const TENANTS_MAX: u32 = 256;
 
 /// Object ids of the registry tables as last seen; 0 before the first look.
