@@ -66,16 +66,19 @@ def test_a_look_at_all_tenants_reads_the_registry_once(large, view):
     assert 0 < sum(seen.values()) <= 12, seen
 
 
-def test_after_a_change_of_the_registry_each_tenant_is_read_and_no_more(large, session):
+def test_after_a_change_who_it_concerns_is_read_and_no_more(large, session):
     large.dba.run("SELECT count(cmk.register_tenant('c' || n, 'local:shared')) FROM generate_series(1, 100) n")
     with large.server.settings(cache_size="200"):
         user = session(dbname="postgres", on=large.server)
         seal = "SELECT count(cmk_encrypt('c' || n, 'x')) FROM generate_series(1, 100) n"
         user.run(seal)
         assert reads(user, seal) == {}
+        # Grants to a tenant and to every tenant are looked for apart.
         large.dba.run("SELECT cmk.grant_access('c1', 'postgres')")
+        assert reads(user, seal) == {"tenant": 1, "data_key": 1, "access": 2}
+        assert reads(user, seal) == {}
+        large.dba.run("SELECT cmk.grant_access('*', 'pg_monitor')")
         seen = reads(user, seal)
-    # Grants to a tenant and to every tenant are looked for apart.
     assert seen.pop("home") <= 2 and seen == {"tenant": 100, "data_key": 100, "access": 200}, seen
 
 
