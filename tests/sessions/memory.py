@@ -2,11 +2,14 @@
 
 import base64
 import re
+import sys
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from envelope import xaes_derive
+# Of measurements too, which know of this directory only.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "crosscheck"))
+from envelope import xaes_derive  # noqa: E402
 
 WRITABLE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw")
 
