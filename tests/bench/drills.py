@@ -16,6 +16,7 @@ from fake_kms import FakeKms  # noqa: E402
 from figures import CROWD, measure_cold_start, measure_hang, measure_idle, measure_outage, measure_revocation  # noqa: E402
 from gate import Gate  # noqa: E402
 from server import Server  # noqa: E402
+from shim import Shim  # noqa: E402
 
 FAILURE_TTL = 1
 OPERATION_TIMEOUT = 2
@@ -81,12 +82,13 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         kms = FakeKms(Path(directory))
         gate = Gate(kms.port)
+        shim = Shim()  # nobody could look into the memory of sleeping sessions
         for preloaded in (True, False):
             conf = {
                 "cmk_encrypt.kms_endpoint_url": kms.url, "max_connections": "260",
                 "shared_preload_libraries": "cmk_encrypt" if preloaded else "",
             }
-            server = Server(conf)
+            server = Server(conf, shim.env)
             try:
                 drill = Drill(server, kms, preloaded)
                 print()
@@ -99,6 +101,7 @@ def main():
             finally:
                 server.destroy()
         gate.close()
+        shim.close()
         kms.close()
 
 
