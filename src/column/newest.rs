@@ -2,7 +2,8 @@
 
 use super::remembered::Remembered;
 use super::tenants;
-use crate::pg::registry::{invalidation, read};
+use crate::pg::registry::invalidation::Place;
+use crate::pg::registry::read;
 use cmk_crypto::commitment::DekId;
 use cmk_error::{Reason, Result};
 use std::cell::RefCell;
@@ -27,9 +28,10 @@ fn look_up(id: &DekId) -> Result<bool> {
         name => name?,
     };
     // Before the read: a change during it then makes the answer stale, not wrong.
-    let generation = invalidation::tenant_generation(&name);
+    let place = Place::of(&name);
+    let generation = place.generation();
     let tenant = read::require_tenant(&name)?;
     let is_newest = tenant.current_data_key().is_ok_and(|key| key.commitment.dek_id() == *id);
-    KNOWN.with_borrow_mut(|known| known.put(id, &name, generation, is_newest));
+    KNOWN.with_borrow_mut(|known| known.put(id, place, generation, is_newest));
     Ok(is_newest)
 }

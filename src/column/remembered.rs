@@ -45,12 +45,12 @@ impl<T: Clone> Remembered<T> {
         Some(what)
     }
 
-    /// What holds of a data key of `tenant` as of that generation of the tenant.
-    pub fn put(&mut self, id: &DekId, tenant: &str, generation: u64, what: T) {
+    /// What holds of a data key as of that generation of its tenant's place.
+    pub fn put(&mut self, id: &DekId, place: Place, generation: u64, what: T) {
         if self.by_data_key.len() >= MOST {
             self.by_data_key.clear();
         }
-        let known = Known { place: Place::of(tenant), generation, what };
+        let known = Known { place, generation, what };
         self.by_data_key.insert(id.0, known.clone());
         self.last = Some((*id, known));
     }

@@ -1,7 +1,8 @@
 //! Whose value it is: an envelope names its data key, and the registry knows the tenant.
 
 use super::remembered::Remembered;
-use crate::pg::registry::{invalidation, read};
+use crate::pg::registry::invalidation::{self, Place};
+use crate::pg::registry::read;
 use cmk_crypto::commitment::DekId;
 use cmk_error::{Reason, Result};
 use std::cell::RefCell;
@@ -28,8 +29,7 @@ pub fn of(id: &DekId) -> Result<Rc<str>> {
 
 #[cold]
 fn look_up(id: &DekId) -> Result<Rc<str>> {
-    // From now on changes count, and one meanwhile makes the answer one that is not remembered.
-    read::watch()?;
+    // Before the read: an answer that a change came into is not remembered.
     let generation = invalidation::registry_generation();
     if UNKNOWN.with_borrow(|(of, ids)| *of == generation && ids.contains(&id.0)) {
         return Err(Reason::UnknownDataKey.into());
@@ -43,9 +43,10 @@ fn look_up(id: &DekId) -> Result<Rc<str>> {
         });
         return Err(Reason::UnknownDataKey.into());
     };
-    let (of, name) = (invalidation::tenant_generation(&name), Rc::from(name));
+    let (place, name) = (Place::of(&name), Rc::from(name));
+    let of = place.generation();
     if invalidation::registry_generation() == generation {
-        TENANTS.with_borrow_mut(|tenants| tenants.put(id, &name, of, Rc::clone(&name)));
+        TENANTS.with_borrow_mut(|tenants| tenants.put(id, place, of, Rc::clone(&name)));
     }
     Ok(name)
 }

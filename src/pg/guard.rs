@@ -40,6 +40,16 @@ fn trigger<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Result<PgTrigger<'a>> {
     trigger.map_err(|_| Error::new(Reason::NotATriggerCall))
 }
 
+/// The old row and the new one, or the only one first, of a call that [`trigger`] took for a
+/// trigger's; null where there is none. They live as long as the call, as their descriptor does.
+fn rows(fcinfo: pg_sys::FunctionCallInfo) -> ([pg_sys::HeapTuple; 2], pg_sys::TupleDesc) {
+    // SAFETY: called as a trigger.
+    unsafe {
+        let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
+        ([(*data).tg_trigtuple, (*data).tg_newtuple], (*(*data).tg_relation).rd_att)
+    }
+}
+
 // Before any statement that would change the table, and before each row: logical replication runs
 // no statements.
 raw_function!(registry_guard, |fcinfo| {
@@ -99,11 +109,7 @@ fn changed_tenants(fcinfo: pg_sys::FunctionCallInfo, table: &PgRelation) -> Opti
     if !matches!(table.name(), "tenant" | "data_key" | "access") {
         return None;
     }
-    // SAFETY: called as a trigger; rows and descriptor live as long as the call.
-    let (rows, descriptor) = unsafe {
-        let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
-        ([(*data).tg_trigtuple, (*data).tg_newtuple], (*(*data).tg_relation).rd_att)
-    };
+    let (rows, descriptor) = rows(fcinfo);
     let mut tenants = Vec::new();
     for row in rows.into_iter().filter(|row| !row.is_null()) {
         if table.name() == "data_key" && text(descriptor, row, column::PURPOSE)? == INDEX {
@@ -169,11 +175,7 @@ fn renamed_tenant(
     {
         return Ok(None);
     }
-    // SAFETY: called as a trigger; rows and descriptor live as long as the call.
-    let (old, new, descriptor) = unsafe {
-        let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
-        ((*data).tg_trigtuple, (*data).tg_newtuple, (*(*data).tg_relation).rd_att)
-    };
+    let ([old, new], descriptor) = rows(fcinfo);
     // Of a statement there is no row.
     if old.is_null() {
         return Ok(None);
@@ -197,11 +199,7 @@ fn destroys_keys(
     if matches!(operation, PgTriggerOperation::Truncate) {
         return read::has_data_keys(None);
     }
-    // SAFETY: called as a trigger; rows and descriptor live as long as the call.
-    let (old, new, descriptor) = unsafe {
-        let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
-        ((*data).tg_trigtuple, (*data).tg_newtuple, (*(*data).tg_relation).rd_att)
-    };
+    let ([old, new], descriptor) = rows(fcinfo);
     if old.is_null() {
         return Ok(false); // before the statement
     }
@@ -244,11 +242,7 @@ fn meddles_with_move(
     if !matches!(operation, PgTriggerOperation::Update) || identity::is_apply_worker() {
         return Ok(false);
     }
-    // SAFETY: called as a trigger; rows and descriptor live as long as the call.
-    let (old, new, descriptor) = unsafe {
-        let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
-        ((*data).tg_trigtuple, (*data).tg_newtuple, (*(*data).tg_relation).rd_att)
-    };
+    let ([old, new], descriptor) = rows(fcinfo);
     if old.is_null() {
         return Ok(false); // before the statement
     }

@@ -217,10 +217,12 @@ def registry_locked(session, reader):
     administrator = session()
     administrator.run("BEGIN")
     administrator.run("LOCK TABLE cmk.tenant, cmk.data_key, cmk.access")
-    reader.run("SET lock_timeout = '100ms'")
-    yield
-    administrator.connection.rollback()
-    reader.run("RESET lock_timeout")
+    try:
+        reader.run("SET lock_timeout = '100ms'")
+        yield
+    finally:
+        administrator.connection.rollback()
+        reader.run("RESET lock_timeout")
 
 
 CHANGES = (
